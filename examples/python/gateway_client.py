@@ -77,16 +77,16 @@ class Backoff:
         self.failures, self.start = self.failures + 1, time.monotonic()
 
 
-def change(method, request):
-    """Repeats a change call until the change is stored.
+def call(method, request):
+    """Repeats a call until the gateway has answered it.
 
-    `method` is a change method of the stub. The gateway makes one change for each key, so repeating
-    the call is safe."""
+    `method` is a method of the stub. The gateway makes one change for each key, so repeating a change
+    call is safe."""
     backoff = Backoff()
     while True:
         try:
             # The deadline is longer than the gateway waits for ThingSpace.
-            return method(request, timeout=90).change
+            return method(request, timeout=90)
         except grpc.RpcError as error:
             details = ErrorDetails(error)
             if details.is_final:
@@ -97,13 +97,28 @@ def change(method, request):
 def watch(gateway, change_id):
     """Yields every event of a change once, also if the stream breaks."""
     request = watch_pb2.WatchRequestRequest(change_id=change_id, until=watch_pb2.UNTIL_FINISHED)
+    return stream(gateway.WatchRequest, request)
+
+
+def watch_account(gateway, account, resume_token="", until=watch_pb2.UNTIL_UNSPECIFIED):
+    """Yields every event of an account after the token once, also if the stream breaks."""
+    request = watch_pb2.WatchAccountRequest(
+        account_name=account, resume_token=resume_token, until=until
+    )
+    return stream(gateway.WatchAccount, request)
+
+
+def stream(method, request):
+    """Opens a stream, and opens it again with the last token until it ends with OK."""
     backoff = Backoff()
     while True:
         try:
-            for message in gateway.WatchRequest(request):
+            for message in method(request):
                 yield message
                 # The caller has processed the event. A new stream continues after it.
                 request.resume_token = message.resume_token
+                if message.WhichOneof("event") == "reconnect":
+                    time.sleep(message.reconnect.retry_after.ToTimedelta().total_seconds())
             return
         except grpc.RpcError as error:
             # A broken stream can have any code. If you cancel the call yourself, return here.
@@ -124,8 +139,6 @@ def print_results(gateway, change_id):
             result = message.device_result
             fault = f" {result.fault.code}" if result.HasField("fault") else ""
             print(f"{result.client_reference} {device_pb2.Outcome.Name(result.outcome)}{fault}")
-        elif event == "reconnect":
-            time.sleep(message.reconnect.retry_after.ToTimedelta().total_seconds())
         elif event == "finished":
             finished = message.finished.change
     print(
@@ -158,7 +171,7 @@ def main(method, request, target):
     with grpc.insecure_channel(target, options) as channel:
         gateway = GatewayServiceStub(channel)
         try:
-            made = change(getattr(gateway, method), request)
+            made = call(getattr(gateway, method), request).change
             print(f"change {made.change_id} is {change_pb2.ChangeState.Name(made.state)}")
             return print_results(gateway, made.change_id)
         except grpc.RpcError as error:

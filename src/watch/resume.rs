@@ -13,7 +13,7 @@ pub enum WatchOpenError {
     #[error("no such change")]
     NoSuchChange,
     /// The token belongs to another target than the request selects.
-    #[error("the resume token belongs to another change or request")]
+    #[error("the resume token belongs to another change, request or account")]
     TargetMismatch,
     /// The request has neither a target nor a token.
     #[error("no change, request or resume token given")]
@@ -48,6 +48,8 @@ pub(super) async fn resolve_start(
     validate(journal, &token).await?;
     match token.resume_point {
         ResumePoint::AfterEvent => Ok(token),
+        // Keeps `removed_up_to`: the stream ends if events are removed before it has read them.
+        ResumePoint::AtFirstEvent if matches!(token.target, WatchTarget::Account(_)) => Ok(token),
         // The events that the token refers to are still stored: start from the first one.
         ResumePoint::AtFirstEvent | ResumePoint::NoEventsUpTo(_) => {
             Ok(first_token(journal, token.target).await?)
@@ -138,6 +140,8 @@ async fn check_account_token(
     token: &ResumeToken,
 ) -> Result<Option<&'static str>, JournalError> {
     let ResumeToken { target, cursor, .. } = token;
+    let event = journal.event_at(target.clone(), *cursor).await?;
+    // Read after the event: if the event has just been removed, this position includes it.
     let query = EventQuery::new(*cursor, 1);
     let removed_up_to = journal.events(target.clone(), query).await?.removed_up_to;
     if removed_up_to > token.removed_up_to && removed_up_to > cursor.position {
@@ -146,7 +150,7 @@ async fn check_account_token(
     if *cursor == Cursor::START {
         return Ok(None);
     }
-    Ok(match journal.event_at(target.clone(), *cursor).await? {
+    Ok(match event {
         Some(event) if event.event_hash == token.event_hash => None,
         Some(_) => Some(OTHER_EVENT),
         None if cursor.position > journal.kept_range().await?.last => Some(AFTER_THE_END),

@@ -62,6 +62,9 @@ pub enum StreamError {
     /// Retention removed the change during the watch.
     #[error("the change has been removed: its retention is over")]
     Removed,
+    /// Retention removed events of the account that the stream had not delivered.
+    #[error("events after the last resume token have been removed: their retention is over")]
+    EventsRemoved,
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -217,6 +220,11 @@ impl Watch {
             Some((generation, pending)) => (generation, pending.await?),
             None => (self.tail.generation(), self.tail.read(self.cursor).await?),
         };
+        let removed_up_to = read.removed_up_to();
+        if removed_up_to > self.token.removed_up_to && removed_up_to > self.cursor.position {
+            self.end = Some(Err(StreamError::EventsRemoved));
+            return Ok(());
+        }
         match read {
             TailRead::Events(page, from) => {
                 if page.has_more && !self.tail.has_cached(page.tip()) {
@@ -226,7 +234,7 @@ impl Watch {
                 self.page = Some((page, from));
             }
             TailRead::End(end) => {
-                if !self.try_finish(&end) {
+                if !self.try_finish(&end.state) {
                     self.wait_for_wakeup(generation).await;
                 }
             }

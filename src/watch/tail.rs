@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// Number of events that are read at a time, about 64 KiB: the flow-control window of most clients.
-const PAGE_EVENTS: usize = 192;
+/// Number of events that are read at a time, about 50 KiB: they fit the flow-control window of most clients.
+const PAGE_EVENTS: usize = 128;
 /// The same, with the callbacks' bodies.
 const PAGE_EVENTS_WITH_RAW: usize = 48;
 /// Bytes of a message beside the stored parts of a result: the resume token and the lengths.
@@ -76,7 +76,7 @@ struct Ring {
     events: usize,
     bytes: usize,
     /// Set if `tip` was the last stored event in this generation.
-    end: Option<(u64, StreamEnd)>,
+    end: Option<(u64, TailEnd)>,
 }
 
 /// Consecutive events.
@@ -99,6 +99,14 @@ pub(super) struct EncodedEvent {
     pub(super) response: Option<EncodedResponse>,
 }
 
+/// The end of the stored events.
+#[derive(Debug, Clone)]
+pub(super) struct TailEnd {
+    pub(super) state: StreamEnd,
+    /// See [`ResumeToken::removed_up_to`].
+    pub(super) removed_up_to: u64,
+}
+
 /// The state of the target after the last stored event.
 #[derive(Debug, Clone)]
 pub(super) enum StreamEnd {
@@ -118,7 +126,7 @@ pub(super) enum TailRead {
     /// The events of the page from this index on.
     Events(Arc<TailPage>, usize),
     /// There are none yet.
-    End(StreamEnd),
+    End(TailEnd),
 }
 
 impl TailRegistry {
@@ -262,7 +270,7 @@ impl Tail {
     async fn read_page(
         &self,
         after: Cursor,
-    ) -> Result<(Arc<TailPage>, Option<StreamEnd>, bool), JournalError> {
+    ) -> Result<(Arc<TailPage>, Option<TailEnd>, bool), JournalError> {
         let include_raw = self.key.include_raw;
         let limit = if include_raw { PAGE_EVENTS_WITH_RAW } else { PAGE_EVENTS };
         let query = EventQuery { raw_json: include_raw, ..EventQuery::new(after, limit) };
@@ -289,9 +297,10 @@ impl Tail {
         });
         let events: Vec<EncodedEvent> = events.collect();
         let bytes = events.iter().map(EncodedEvent::bytes).sum();
-        let end = page.is_end.then(|| StreamEnd::new(page.change));
-        let page =
-            TailPage { events, has_more: !page.is_end, removed_up_to: page.removed_up_to, bytes };
+        let removed_up_to = page.removed_up_to;
+        let end =
+            page.is_end.then(|| TailEnd { state: StreamEnd::new(page.change), removed_up_to });
+        let page = TailPage { events, has_more: !page.is_end, removed_up_to, bytes };
         Ok((Arc::new(page), end, has_states))
     }
 
@@ -334,10 +343,18 @@ fn encoded_size(event: &Event) -> usize {
 }
 
 impl TailRead {
-    fn new(page: Arc<TailPage>, end: Option<StreamEnd>) -> Self {
+    fn new(page: Arc<TailPage>, end: Option<TailEnd>) -> Self {
         match end {
             Some(end) if page.events.is_empty() => Self::End(end),
             _ => Self::Events(page, 0),
+        }
+    }
+
+    /// The newest position that retention had removed from the target when the events were read.
+    pub(super) fn removed_up_to(&self) -> u64 {
+        match self {
+            Self::Events(page, _) => page.removed_up_to,
+            Self::End(end) => end.removed_up_to,
         }
     }
 }

@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     callbacks::payload::parse,
-    domain::{clock::Timestamp, newtypes::RequestId},
+    domain::{
+        clock::Timestamp,
+        newtypes::{AccountName, RequestId},
+    },
     journal::{
         Journal, ReceivedCallback, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
@@ -83,18 +86,31 @@ impl Fixture {
     }
 
     async fn result(&self, number: usize) {
+        self.result_of("r", number, 1).await;
+    }
+
+    /// Stores a result that names the account.
+    async fn result_of(&self, request: &str, number: usize, micros: i64) {
         let body = format!(
-            r#"{{"requestId":"r","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success"}}"#
+            r#"{{"requestId":"{request}","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success"}}"#
         );
         let arrival = ReceivedCallback {
             callback: parse(body.as_bytes()).unwrap(),
-            account: None,
+            account: Some(account()),
             service: None,
-            receive_time: Timestamp::from_micros(1),
+            receive_time: Timestamp::from_micros(micros),
             forwarding: None,
         };
         self.journal.store_callback(arrival).await.unwrap();
     }
+}
+
+fn account() -> AccountName {
+    AccountName::parse("0000123456-00001").unwrap()
+}
+
+fn account_request(token: Option<ResumeToken>) -> WatchOptions {
+    WatchOptions { target: Some(WatchTarget::Account(account())), ..request(token) }
 }
 
 async fn next_word(watch: &mut Watch) -> String {
@@ -222,7 +238,15 @@ async fn read_until_caught_up(
     fixture: &Fixture,
     token: Option<ResumeToken>,
 ) -> Result<(Vec<String>, ResumeToken), WatchOpenError> {
-    let mut watch = fixture.watches.open(request(token)).await?;
+    read_to_end(fixture, request(token)).await
+}
+
+/// Reads a stream to its end. Returns its words, and the token that it was opened with.
+async fn read_to_end(
+    fixture: &Fixture,
+    options: WatchOptions,
+) -> Result<(Vec<String>, ResumeToken), WatchOpenError> {
+    let mut watch = fixture.watches.open(options).await?;
     let opened = watch.token.clone();
     let mut words = Vec::new();
     while let Some(frame) = watch.next().await {
@@ -263,4 +287,77 @@ async fn a_token_before_the_first_result_is_rejected_once_the_result_is_removed(
     // A new watch receives the stored events.
     let (words, _) = read_until_caught_up(&fixture, None).await.unwrap();
     assert_eq!(words, ["opened", "event 3", "bookmark"]);
+}
+
+/// Reads messages of an account's stream until one is this word. Returns the token of the last one.
+async fn read_account_up_to(fixture: &Fixture, last: &str) -> ResumeToken {
+    let mut watch = fixture.watches.open(account_request(None)).await.unwrap();
+    while next_word(&mut watch).await != last {}
+    watch.token.clone()
+}
+
+#[tokio::test]
+async fn a_token_of_an_account_expires_once_an_event_after_it_is_removed() {
+    let fixture = fixture(Duration::from_secs(600));
+    // Events 2 and 3 are removed, 1 and 4 stay.
+    for (request, micros) in [("kept", 9), ("old", 1), ("old", 2), ("kept", 9)] {
+        fixture.result_of(request, usize::try_from(micros).unwrap(), micros).await;
+    }
+    fixture.result_of("kept", 10, 10).await;
+    let opened = read_account_up_to(&fixture, "opened").await;
+    let before = read_account_up_to(&fixture, "event 1").await;
+    let removed = read_account_up_to(&fixture, "event 2").await;
+    let last_removed = read_account_up_to(&fixture, "event 3").await;
+    let after = read_account_up_to(&fixture, "event 4").await;
+    while fixture.journal.trim(Timestamp::from_micros(5), u64::MAX).await.unwrap() {}
+
+    for token in [&opened, &before, &removed] {
+        assert_eq!(ResumeToken::decode(&token.encode()).as_ref(), Ok(token));
+        let refused = read_to_end(&fixture, account_request(Some(token.clone()))).await;
+        let WatchOpenError::Expired { reason, oldest } = refused.err().unwrap() else {
+            panic!("{token:?}");
+        };
+        assert_eq!(reason, "the events after it have been removed");
+        let oldest = oldest.expect("an oldest token");
+        let (words, _) = read_to_end(&fixture, account_request(Some(oldest))).await.unwrap();
+        assert_eq!(words, ["opened", "event 1", "event 4", "bookmark"]);
+    }
+    // The event of the first token is removed itself.
+    for (token, rest) in [(last_removed, &["event 4"][..]), (after, &[])] {
+        let (words, _) = read_to_end(&fixture, account_request(Some(token))).await.unwrap();
+        assert_eq!(words, [&["opened"], rest, &["bookmark"]].concat());
+    }
+    // A token that was issued since is valid, although it precedes the removed events.
+    let before = read_account_up_to(&fixture, "event 1").await;
+    let (words, _) = read_to_end(&fixture, account_request(Some(before))).await.unwrap();
+    assert_eq!(words, ["opened", "event 4", "bookmark"]);
+}
+
+#[tokio::test]
+async fn an_open_watch_of_an_account_ends_if_events_that_it_has_not_delivered_are_removed() {
+    let fixture = fixture(Duration::from_secs(600));
+    for number in 0..300 {
+        fixture.result(number).await;
+    }
+    let mut ahead = fixture.watches.open(account_request(None)).await.unwrap();
+    while next_word(&mut ahead).await != "event 300" {}
+    let mut behind = fixture.watches.open(account_request(None)).await.unwrap();
+    while next_word(&mut behind).await != "event 1" {}
+    while fixture.journal.trim(Timestamp::from_micros(5), u64::MAX).await.unwrap() {}
+    fixture.result_of("new", 1, 9).await;
+
+    assert_eq!(next_word(&mut ahead).await, "event 301");
+    let end = loop {
+        match behind.next().await {
+            Some(Ok(_event_that_was_read_before)) => {}
+            Some(Err(error)) => break error,
+            None => panic!("no error"),
+        }
+    };
+    assert!(matches!(end, StreamError::EventsRemoved), "{end}");
+    assert!(behind.token.cursor.position < 300);
+    // The same if all events have been removed and nothing follows.
+    let token = behind.token.clone();
+    let refused = fixture.watches.open(account_request(Some(token))).await.err().unwrap();
+    assert!(matches!(refused, WatchOpenError::Expired { .. }), "{refused}");
 }

@@ -43,6 +43,8 @@ class FakeThingSpace:
                 self.end_headers()
                 self.wfile.write(response)
 
+            do_PUT = do_POST
+
             def log_message(self, *arguments):
                 pass
 

@@ -152,7 +152,9 @@ impl From<StreamError> for ApiError {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Reconnect => Self::new(ErrorReason::Reconnect, error.to_string()),
-            StreamError::Removed => Self::new(ErrorReason::ResumeTokenExpired, error.to_string()),
+            StreamError::Removed | StreamError::EventsRemoved => {
+                Self::new(ErrorReason::ResumeTokenExpired, error.to_string())
+            }
             StreamError::Journal(error) => error.into(),
         }
     }

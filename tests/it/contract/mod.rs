@@ -1,5 +1,6 @@
 //! The gRPC contract.
 
+mod account_watches;
 mod errors;
 mod get_and_list;
 mod lifecycle;

@@ -6,7 +6,10 @@ use serde_json::Value;
 use thingspace_gateway::proto::{Change, ChangeState, DeviceResult, Outcome, Source};
 
 use super::{
-    client_record::ClientRecord, fault_injector::FaultInterval, planned_changes::PlannedChange,
+    account_watches::{AccountRecord, check_account},
+    client_record::ClientRecord,
+    fault_injector::FaultInterval,
+    planned_changes::PlannedChange,
     proxy::ConnectionCut,
 };
 use crate::{
@@ -17,6 +20,7 @@ use crate::{
 /// The observations of a run.
 pub struct Evidence {
     pub client_records: Vec<ClientRecord>,
+    pub account: AccountRecord,
     /// Results of each request ID, in the order of the stream.
     pub results: HashMap<String, Vec<DeviceResult>>,
     pub ledger: Ledger,
@@ -42,6 +46,7 @@ pub fn check_run(evidence: &Evidence) -> Vec<String> {
             violations.push(format!("{}: {error}", client.planned_change.key));
         }
     }
+    check_account(&evidence.account, &evidence.client_records, &mut violations);
     violations
 }
 

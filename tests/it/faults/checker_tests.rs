@@ -5,6 +5,7 @@ use thingspace_gateway::proto::{Change, ChangeState, DeviceId, DeviceResult, Out
 use tokio::time::Instant;
 
 use super::{
+    account_watches::AccountRecord,
     checker::{Evidence, check_run},
     client_record::{ClientRecord, FirstCall},
     planned_changes::{Operation, PlannedChange},
@@ -18,6 +19,7 @@ use crate::{
 
 const DEVICE: &str = "89140000000000000001";
 const REQUEST: &str = "r-1";
+const CHANGE: &str = "c-1";
 
 fn executed(request_id: &str) -> LedgerChange {
     LedgerChange {
@@ -61,6 +63,28 @@ fn watched() -> Recording {
     }
 }
 
+/// The account's streams: one client with two streams, and the events of the change.
+fn watched_account() -> AccountRecord {
+    let message = |token: &str, kind| RecordedMessage { token: token.into(), kind };
+    let event = |token: &str, text: &str| message(token, MessageKind::Event(text.into()));
+    let opened = message("a0", MessageKind::Opened);
+    let first = vec![opened.clone(), event("a1", "the result")];
+    let second = vec![
+        message("a1", MessageKind::Opened),
+        event("a2", &format!("{CHANGE} Finished None")),
+        event("a3", &format!("{CHANGE} Closed None")),
+        message("a3", MessageKind::Bookmark),
+    ];
+    let whole = [&first[..], &second[1..]].concat();
+    AccountRecord {
+        clients: vec![vec![
+            Recording { messages: first, ..Recording::default() },
+            Recording { from: "a1".into(), messages: second, end: StreamEnd::Ok },
+        ]],
+        whole: Recording { messages: whole, ..Recording::default() },
+    }
+}
+
 /// Evidence of one change of one device without a violation.
 fn valid_evidence() -> Evidence {
     let planned_change = PlannedChange {
@@ -79,6 +103,7 @@ fn valid_evidence() -> Evidence {
     let now = Instant::now();
     let first_call = FirstCall { start: now, deadline_passed: false, cancelled: false };
     let change = Change {
+        change_id: CHANGE.into(),
         request_ids: vec![REQUEST.into()],
         state: ChangeState::Finished.into(),
         device_count: 1,
@@ -94,6 +119,7 @@ fn valid_evidence() -> Evidence {
             streams: vec![watched()],
             whole: watched(),
         }],
+        account: watched_account(),
         results: [(REQUEST.to_owned(), vec![result(Outcome::Succeeded)])].into(),
         ledger: Ledger { changes: vec![executed(REQUEST)], ..Ledger::default() },
         fault_intervals: Vec::new(),
@@ -202,4 +228,33 @@ fn the_checker_detects_a_watch_that_never_ends_and_one_that_violates_a_guarantee
         messages.insert(2, messages[1].clone());
     });
     assert!(twice.contains("Ordered: out of order"), "{twice}");
+}
+
+#[test]
+fn the_checker_detects_an_account_without_an_event_of_a_change_and_a_client_that_misses_one() {
+    for (lost, expected) in [
+        ("a1", "account: k: missing or out of order: the result"),
+        ("a2", "account: k: its state is missing"),
+    ] {
+        let violations = violations_after(|evidence| {
+            let account = &mut evidence.account;
+            account.clients.clear();
+            account.whole.messages.retain(|message| message.token != lost);
+        });
+        assert!(violations.contains(expected), "{violations}");
+    }
+    let skipped = violations_after(|evidence| {
+        evidence.account.clients[0][1].messages.remove(1);
+    });
+    assert!(skipped.contains("account: Resumable"), "{skipped}");
+    let rejected = violations_after(|evidence| {
+        let reason = "RESUME_TOKEN_EXPIRED".into();
+        let end = StreamEnd::Error { code: "OutOfRange".into(), reason };
+        evidence.account.clients[0].push(Recording { end, ..Recording::default() });
+    });
+    assert!(rejected.contains("account: Opened: rejected"), "{rejected}");
+    let not_from_the_token = violations_after(|evidence| {
+        evidence.account.clients[0].remove(0);
+    });
+    assert!(not_from_the_token.contains("are not the first ones"), "{not_from_the_token}");
 }

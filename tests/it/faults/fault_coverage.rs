@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use thingspace_gateway::proto::{ChangeState, Source};
 
 use super::{
+    account_watches::{RESUMED_AFTER, resumed_after},
     checker::{Evidence, executed_for},
     client_record::ClientRecord,
     fault_injector::InjectedFault,
@@ -94,6 +95,9 @@ const CANNOT: [(&str, &str); 3] = [
     ("not executed, unusual response", "never lost"),
 ];
 
+/// Prefix of the counts of the account's streams.
+const ACCOUNT_RESUMED: &str = "streams of the account resumed after";
+
 /// Counts of faults by guarantee, and of the ends of changes.
 #[derive(Default)]
 pub struct FaultCoverage {
@@ -122,6 +126,9 @@ impl FaultCoverage {
                 executed: executed_for(&client.planned_change, &evidence.ledger),
             };
             self.add_change(&change);
+        }
+        for after in evidence.account.clients.iter().flat_map(|client| resumed_after(client)) {
+            self.count(&format!("{ACCOUNT_RESUMED} {after}"));
         }
         for result in evidence.results.values().flatten() {
             self.count(match result.source() {
@@ -168,7 +175,9 @@ impl FaultCoverage {
     /// Returns each fault that met no guarantee, and each guarantee that no fault met. With `every_cell`,
     /// also returns each pair that can meet and did not.
     pub fn holes(&self, every_cell: bool) -> Vec<String> {
-        let mut holes = Vec::new();
+        let resumed = RESUMED_AFTER.map(|after| format!("{ACCOUNT_RESUMED} {after}"));
+        let mut holes: Vec<String> =
+            resumed.into_iter().filter(|what| !self.counts.contains_key(what)).collect();
         let met = |fault, guarantee| self.met.contains_key(&(fault, guarantee));
         for (fault, (fault_name, _)) in FAULTS.iter().enumerate() {
             if !(0..GUARANTEES.len()).any(|guarantee| met(fault, guarantee)) {

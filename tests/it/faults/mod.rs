@@ -12,6 +12,7 @@ use std::{env, ops::Range, panic::AssertUnwindSafe};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
+mod account_watches;
 mod attribution;
 #[cfg(feature = "failpoints")]
 mod builds;

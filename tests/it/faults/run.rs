@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    account_watches::{AccountRecord, collect_account_watches, follow_account},
     checker::Evidence,
     client_record::{ClientRecord, FirstCall, WatchedChange},
     clients::{connect, follow, run_first_call},
@@ -27,7 +28,9 @@ use crate::{
         gateway::{Setup, TestDir},
         history::reference,
         ledger::Ledger,
-        requests::{get_by_key, stored_results, until_caught_up, watch_key},
+        requests::{
+            ACCOUNT, get_by_key, stored_results, until_caught_up, watch_account, watch_key,
+        },
         wait::{TEST_TIMEOUT, eventually},
     },
 };
@@ -64,6 +67,11 @@ pub async fn run(seed: u64, failpoint: Option<&str>) -> (Evidence, Vec<String>) 
     let planned_changes = plan_changes(seed);
     let started = watch::Sender::new(0);
     let over = watch::Sender::new(false);
+    let account_over = watch::Sender::new(false);
+    let following_account = {
+        let (gateway, over) = (addresses.grpc.subscribe(), account_over.subscribe());
+        tokio::spawn(async move { follow_account(&gateway, &over, seed).await })
+    };
     let injector = FaultInjector {
         setup: &setup,
         addresses: &addresses,
@@ -85,9 +93,12 @@ pub async fn run(seed: u64, failpoint: Option<&str>) -> (Evidence, Vec<String>) 
         Ledger::fetch(&ledger, false).await.devices_pending == 0
     })
     .await;
+    let account_streams = collect_account_watches(following_account, &account_over).await;
     let mut target = addresses.grpc.subscribe();
     let (client_records, results) =
         collect_client_records(&mut target, &ledger, planned_changes, first_calls, followed).await;
+    let whole = reference(&mut connect(&mut target).await, watch_account(ACCOUNT)).await;
+    let account = AccountRecord { clients: account_streams, whole };
     let post_run = PostRun {
         setup: &setup,
         disk: &disk,
@@ -98,6 +109,7 @@ pub async fn run(seed: u64, failpoint: Option<&str>) -> (Evidence, Vec<String>) 
     let violations = post_run.run(gateway, seed).await;
     let evidence = Evidence {
         client_records,
+        account,
         results,
         ledger: Ledger::fetch(&ledger, true).await,
         fault_intervals,

@@ -33,12 +33,14 @@ pub struct ForeignClient {
 // === impl SandboxProcess ===
 
 impl SandboxProcess {
+    /// Starts a sandbox. With an odd seed, the callback URL names the account.
     pub async fn start(seed: u64, callbacks: SocketAddr) -> Self {
+        let account = if seed % 2 == 1 { format!("/accounts/{ACCOUNT}") } else { String::new() };
         let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
         command.arg("sandbox").env_clear().kill_on_drop(true);
         for (setting, value) in [
             ("sandbox.seed", seed.to_string()),
-            ("sandbox.callback_url", format!("http://{callbacks}/callbacks/{{service}}")),
+            ("sandbox.callback_url", format!("http://{callbacks}{account}/callbacks/{{service}}")),
             ("sandbox.listen", "127.0.0.1:0".into()),
             ("sandbox.order", "shuffled".into()),
             ("sandbox.failure_rate", "0.1".into()),

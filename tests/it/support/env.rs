@@ -10,7 +10,8 @@ use super::{
     disk::FaultyDisk,
     gateway::{Client, Gateway, Setup, TestDir, UNREACHABLE_URL},
     requests::{
-        ChangeCall, Watch, WatchTranscript, deliver, esim_callback, five_g_bi_success, get_by_key,
+        ChangeCall, Watch, WatchCall, WatchTranscript, deliver, esim_callback, five_g_bi_success,
+        get_by_key,
     },
     thingspace::{CallKind, FakeResponse, FakeThingSpace, HeldCall},
     wait::in_time,
@@ -149,12 +150,12 @@ impl TestEnv {
     }
 
     /// Opens a watch.
-    pub async fn watch(&self, request: WatchRequestRequest) -> Watch {
+    pub async fn watch(&self, request: impl WatchCall) -> Watch {
         Watch::open(&mut self.client.clone(), request).await
     }
 
     /// Opens a watch and reads it to its end.
-    pub async fn record(&self, request: WatchRequestRequest) -> WatchTranscript {
+    pub async fn record(&self, request: impl WatchCall) -> WatchTranscript {
         self.watch(request).await.read_to_end().await
     }
 

@@ -210,6 +210,11 @@ impl Gateway {
         format!("http://{}/callbacks/{service}", self.callbacks)
     }
 
+    /// URL of the callbacks of this service that names their account.
+    pub fn account_callback_url(&self, account: &str, service: &str) -> String {
+        format!("http://{}/accounts/{account}/callbacks/{service}", self.callbacks)
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }

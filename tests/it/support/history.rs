@@ -1,29 +1,31 @@
 //! Records the messages of watches.
 
-use thingspace_gateway::proto::{
-    self, ChangeState, WatchRequestRequest, watch_request_response::Event,
-};
-use tonic::{Status, Streaming};
+use futures_util::StreamExt as _;
+use thingspace_gateway::proto::{ChangeState, watch_request_response::Event};
+use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::gateway::Client;
+use super::{
+    gateway::Client,
+    requests::{WatchCall, WatchStream, until_caught_up},
+};
 use crate::guarantees::{MessageKind, RecordedMessage, Recording, StreamEnd};
 
 /// A watch with a recording of its messages.
 pub struct WatchRecorder {
     recording: Recording,
-    stream: Option<Streaming<proto::WatchRequestResponse>>,
+    stream: Option<WatchStream>,
 }
 
 // === impl WatchRecorder ===
 
 impl WatchRecorder {
     /// Opens a watch.
-    pub async fn open(client: &mut Client, request: WatchRequestRequest) -> Self {
-        let from = request.resume_token.clone();
+    pub async fn open(client: &mut Client, request: impl WatchCall) -> Self {
+        let from = request.token().to_owned();
         let mut recording = Recording { from, ..Recording::default() };
-        let stream = match client.watch_request(request).await {
-            Ok(response) => Some(response.into_inner()),
+        let stream = match request.call(client).await {
+            Ok(stream) => Some(stream),
             Err(status) => {
                 recording.end = end(&status);
                 None
@@ -35,8 +37,8 @@ impl WatchRecorder {
     /// Returns the next event, or `None` if the stream has ended.
     pub async fn next(&mut self) -> Option<Event> {
         let stream = self.stream.as_mut()?;
-        match stream.message().await {
-            Ok(Some(message)) => {
+        match stream.next().await {
+            Some(Ok(message)) => {
                 let event = message.event.expect("an event");
                 self.recording.messages.push(RecordedMessage {
                     token: message.resume_token,
@@ -44,12 +46,12 @@ impl WatchRecorder {
                 });
                 Some(event)
             }
-            Ok(None) => {
+            None => {
                 self.recording.end = StreamEnd::Ok;
                 self.stream = None;
                 None
             }
-            Err(status) => {
+            Some(Err(status)) => {
                 self.recording.end = end(&status);
                 self.stream = None;
                 None
@@ -76,12 +78,8 @@ impl WatchRecorder {
 }
 
 /// Records all stored events in one stream.
-pub async fn reference(client: &mut Client, request: WatchRequestRequest) -> Recording {
-    let request = WatchRequestRequest {
-        until: proto::Until::CaughtUp.into(),
-        resume_token: String::new(),
-        ..request
-    };
+pub async fn reference(client: &mut Client, request: impl WatchCall) -> Recording {
+    let request = until_caught_up(request.resume(""));
     let recording = WatchRecorder::open(client, request).await.finish().await;
     assert_eq!(recording.end, StreamEnd::Ok);
     recording

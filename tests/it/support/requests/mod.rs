@@ -16,6 +16,7 @@ pub use changes::{
 pub use devices::{PERSONAL, eid, iccid, id, meid, place};
 pub use errors::parse_error;
 pub use watches::{
-    Watch, WatchTranscript, resume, stored_iccids, stored_results, summarize, until_caught_up,
-    watch_change, watch_key, watch_request,
+    Watch, WatchCall, WatchStream, WatchTranscript, resume, resume_account, stored_iccids,
+    stored_results, summarize, until_caught_up, watch_account, watch_change, watch_key,
+    watch_request,
 };

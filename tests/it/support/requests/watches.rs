@@ -1,12 +1,13 @@
-//! Watches of changes and requests.
+//! Watches of changes, requests and accounts.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt::Debug, pin::Pin};
 
+use futures_util::{Stream, StreamExt as _};
 use thingspace_gateway::proto::{
-    Change, DeviceResult, Until, WatchRequestRequest, WatchRequestResponse,
-    watch_request_response::Event,
+    Change, DeviceResult, Until, WatchAccountRequest, WatchAccountResponse, WatchRequestRequest,
+    WatchRequestResponse, watch_account_response, watch_request_response::Event,
 };
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::changes::ACCOUNT;
 use crate::support::{gateway::Client, wait::in_time};
@@ -27,9 +28,13 @@ pub fn watch_key(key: &str) -> WatchRequestRequest {
     }
 }
 
+pub fn watch_account(account: &str) -> WatchAccountRequest {
+    WatchAccountRequest { account_name: account.into(), ..WatchAccountRequest::default() }
+}
+
 /// Ends the watch after the stored events.
-pub fn until_caught_up(request: WatchRequestRequest) -> WatchRequestRequest {
-    WatchRequestRequest { until: Until::CaughtUp.into(), ..request }
+pub fn until_caught_up<R: WatchCall>(request: R) -> R {
+    request.until(Until::CaughtUp)
 }
 
 /// Resumes after the event that carried this token.
@@ -37,8 +42,79 @@ pub fn resume(token: &str) -> WatchRequestRequest {
     WatchRequestRequest { resume_token: token.into(), ..WatchRequestRequest::default() }
 }
 
+/// Resumes the watch of an account after the event that carried this token.
+pub fn resume_account(token: &str) -> WatchAccountRequest {
+    watch_account(ACCOUNT).resume(token)
+}
+
+/// The messages of a watch. Those of an account have the same events, except `finished`.
+pub type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchRequestResponse, Status>> + Send>>;
+
+/// A request that opens a watch.
+pub trait WatchCall: Debug + Clone + Send + Sync + 'static {
+    /// Sends the request.
+    fn call(self, client: &mut Client) -> impl Future<Output = Result<WatchStream, Status>> + Send;
+
+    /// The token that the stream resumes with.
+    fn token(&self) -> &str;
+
+    /// Sets the token. An empty one starts at the first event.
+    fn resume(self, token: &str) -> Self;
+
+    fn until(self, until: Until) -> Self;
+}
+
+impl WatchCall for WatchRequestRequest {
+    async fn call(self, client: &mut Client) -> Result<WatchStream, Status> {
+        Ok(client.watch_request(self).await?.into_inner().boxed())
+    }
+
+    fn token(&self) -> &str {
+        &self.resume_token
+    }
+
+    fn resume(self, token: &str) -> Self {
+        Self { resume_token: token.into(), ..self }
+    }
+
+    fn until(self, until: Until) -> Self {
+        Self { until: until.into(), ..self }
+    }
+}
+
+impl WatchCall for WatchAccountRequest {
+    async fn call(self, client: &mut Client) -> Result<WatchStream, Status> {
+        let messages = client.watch_account(self).await?.into_inner();
+        Ok(messages.map(|message| message.map(from_account)).boxed())
+    }
+
+    fn token(&self) -> &str {
+        &self.resume_token
+    }
+
+    fn resume(self, token: &str) -> Self {
+        Self { resume_token: token.into(), ..self }
+    }
+
+    fn until(self, until: Until) -> Self {
+        Self { until: until.into(), ..self }
+    }
+}
+
+/// Converts a message, so that one reader and one set of checkers handle both kinds of streams.
+fn from_account(message: WatchAccountResponse) -> WatchRequestResponse {
+    let event = message.event.map(|event| match event {
+        watch_account_response::Event::Opened(opened) => Event::Opened(opened),
+        watch_account_response::Event::DeviceResult(result) => Event::DeviceResult(result),
+        watch_account_response::Event::StateChanged(changed) => Event::StateChanged(changed),
+        watch_account_response::Event::Bookmark(bookmark) => Event::Bookmark(bookmark),
+        watch_account_response::Event::Reconnect(reconnect) => Event::Reconnect(reconnect),
+    });
+    WatchRequestResponse { resume_token: message.resume_token, event }
+}
+
 /// An open watch.
-pub struct Watch(Streaming<WatchRequestResponse>);
+pub struct Watch(WatchStream);
 
 /// All messages of a watch, and its end.
 #[derive(Debug)]
@@ -48,22 +124,18 @@ pub struct WatchTranscript {
 }
 
 impl Watch {
-    pub async fn open(client: &mut Client, request: WatchRequestRequest) -> Self {
+    pub async fn open(client: &mut Client, request: impl WatchCall) -> Self {
         Self::try_open(client, request).await.expect("it opens")
     }
 
-    pub async fn try_open(
-        client: &mut Client,
-        request: WatchRequestRequest,
-    ) -> Result<Self, Status> {
-        let opened = in_time(client.watch_request(request)).await?;
-        Ok(Self(opened.into_inner()))
+    pub async fn try_open(client: &mut Client, request: impl WatchCall) -> Result<Self, Status> {
+        in_time(request.call(client)).await.map(Self)
     }
 
     /// Returns the next message.
     pub async fn next(&mut self) -> WatchRequestResponse {
-        let message = in_time(self.0.message()).await.expect("no error");
-        message.expect("no end")
+        let message = in_time(self.0.next()).await.expect("no end");
+        message.expect("no error")
     }
 
     /// Returns all messages up to the one with this summary.
@@ -84,10 +156,10 @@ impl Watch {
         let mut messages = Vec::new();
         let all = async {
             loop {
-                match self.0.message().await {
-                    Ok(Some(message)) => messages.push(message),
-                    Ok(None) => return Ok(()),
-                    Err(status) => return Err(status),
+                match self.0.next().await {
+                    Some(Ok(message)) => messages.push(message),
+                    Some(Err(status)) => return Err(status),
+                    None => return Ok(()),
                 }
             }
         };
@@ -98,7 +170,7 @@ impl Watch {
 
 impl WatchTranscript {
     /// Opens a watch and reads it to its end.
-    pub async fn record(client: &mut Client, request: WatchRequestRequest) -> Self {
+    pub async fn record(client: &mut Client, request: impl WatchCall) -> Self {
         Watch::open(client, request).await.read_to_end().await
     }
 
