@@ -123,3 +123,22 @@ pub(in crate::journal) async fn commit_listeners_learn_of_unattributed_requests_
     assert!(last().has_new_candidates);
     journal.close().await;
 }
+
+pub(in crate::journal) async fn a_partly_trimmed_change_is_missing_from_the_timeline_of_its_account(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let change = dispatched_at(&*journal, &esim("old", 0..1), 10).await;
+    journal.store_callback(received(success("r-old", 0), 20)).await.unwrap();
+    let request_id = RequestId::parse("r-old").unwrap();
+    let accept = Transition::Accept { request_id, evidence: String::new() };
+    journal.apply_transition(change, accept, at(21)).await.unwrap();
+    let last = timeline(&*journal, target()).await.last().unwrap().cursor.position;
+    // One slice deletes the early result, but no state.
+    assert!(journal.trim(at(30), u64::MAX).await.unwrap());
+    let page = journal.events(target(), EventQuery::new(Cursor::START, 10)).await.unwrap();
+    assert_eq!(page.removed_up_to, last);
+    while journal.trim(at(30), u64::MAX).await.unwrap() {}
+    assert!(timeline(&*journal, target()).await.is_empty());
+    journal.close().await;
+}

@@ -23,7 +23,7 @@ use crate::{journal::sqlite::connection::LockedConnection, telemetry::LogThrottl
 /// Pages of the log that one checkpoint of the thread copies: 4 MiB.
 const PAGES_PER_CHECKPOINT: i32 = 1_024;
 /// Interval of checkpoints while less is written, so that a quiet journal has a short log.
-const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+const IDLE_INTERVAL: Duration = Duration::from_secs(2);
 /// Length of the log, in pages, from which the writer lets it start over: 16 MiB.
 const TARGET_PAGES: i32 = 4_096;
 /// Maximum number of pages that the writer copies itself, which takes about a millisecond. A longer rest is

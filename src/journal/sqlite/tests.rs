@@ -52,6 +52,7 @@ conforms!(
     accounts:
         an_account_has_the_events_of_its_changes_and_requests_in_one_order,
         trimming_records_how_far_the_timeline_of_an_account_is_incomplete,
+        a_partly_trimmed_change_is_missing_from_the_timeline_of_its_account,
         commit_listeners_learn_of_unattributed_requests_and_unknown_outcomes;
     claims:
         a_key_names_one_change_across_a_restart,

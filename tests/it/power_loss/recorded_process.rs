@@ -28,7 +28,7 @@ use crate::support::{
 
 pub const SECRET: &str = "planted-path-secret";
 /// Maximum duration of a checkpoint. A reader can prevent one.
-const CHECKPOINT: Duration = Duration::from_secs(3);
+const CHECKPOINT: Duration = Duration::from_secs(6);
 /// Path below the root.
 const DATABASE: &str = "state/journal/journal.db";
 

@@ -58,6 +58,13 @@ pub(crate) fn trim(
         let change = db.find(&sql, params![state, before, int(up_to)], |row| row.get(0))?;
         if let Some(change) = change {
             db.execute_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ?", [change])?;
+            // Before the first slice: results without an account follow a state that is deleted later.
+            db.execute_cached(
+                "UPDATE account SET trimmed = max(trimmed, (SELECT max(position) FROM event WHERE stream IN
+                   (?1, (SELECT id FROM request WHERE change = ?1))))
+                 WHERE id = (SELECT account FROM change WHERE id = ?1)",
+                [change],
+            )?;
             counts.states.add(state, -1);
             return trim_change(db, change).map(|()| true);
         }
