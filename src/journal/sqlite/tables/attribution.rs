@@ -26,7 +26,8 @@ use crate::{
             CachedSql,
             changes::find_row,
             columns::{IS_OPEN, int, invalid, state_code, uint},
-            load::{self, COLUMNS, StoredChange, broken, decode_change, load_all_sent},
+            load::broken,
+            stored_change::{COLUMNS, StoredChange, decode_change, find_change, load_all_sent},
         },
     },
     operations,
@@ -98,7 +99,7 @@ pub(crate) fn unattributed_requests(
     limit: usize,
 ) -> Result<Vec<RequestId>> {
     let dispatched = match find_row(db, change)? {
-        Some(row) => load::find_change(db, row)?.dispatch_position,
+        Some(row) => find_change(db, row)?.dispatch_position,
         None => 0,
     };
     if dispatched == 0 {

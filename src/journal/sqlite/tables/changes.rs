@@ -1,6 +1,6 @@
 //! Reads of changes.
 
-use rusqlite::{Connection, Result, Row, ToSql, params, params_from_iter};
+use rusqlite::{Connection, Result, ToSql, params, params_from_iter};
 
 use crate::{
     domain::{
@@ -14,7 +14,7 @@ use crate::{
             CachedSql,
             columns::{HAS_SEVERAL_BLOCKS, IS_FINAL, IS_OPEN, int, state_code, state_codes, uint},
             devices::ChangeDeviceTable,
-            load::{decode_record, decode_status},
+            stored_change::decode,
         },
     },
 };
@@ -30,12 +30,6 @@ pub(super) fn find_row(db: &Connection, change_id: ChangeId) -> Result<Option<u6
     db.find("SELECT id FROM change WHERE change_id = ? AND trimmed = 0", [change_id], |row| {
         row.get(0).map(uint)
     })
-}
-
-/// Decodes a change from the columns record and status, which begin at `first`.
-pub(super) fn decode(row: &Row<'_>, first: usize) -> Result<Change> {
-    let status = decode_status(row.get_ref(first + 1)?.as_blob()?)?;
-    decode_record(row.get_ref(first)?.as_blob()?, &status)
 }
 
 pub(crate) fn find_change(db: &Connection, selector: &ChangeSelector) -> Result<Option<Change>> {

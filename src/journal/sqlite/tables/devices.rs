@@ -23,7 +23,7 @@ use crate::{
         sqlite::tables::{
             CachedSql,
             columns::{int, invalid, part_id, part_number, uint},
-            events,
+            stored_result,
         },
     },
 };
@@ -154,7 +154,7 @@ fn change_device(
     on_plan: &[u8],
 ) -> Result<ChangeDevice> {
     let result = match state {
-        Some((_, Some(position))) => events::find_result(db, position)?.map(Box::new),
+        Some((_, Some(position))) => stored_result::find_result(db, position)?.map(Box::new),
         _ => None,
     };
     Ok(ChangeDevice {

@@ -5,8 +5,8 @@ use std::{
     collections::{HashMap, hash_map::Entry},
 };
 
-use bytes::{Bytes, BytesMut};
-use rusqlite::{Connection, Params, Result, Row as SqlRow, params};
+use bytes::BytesMut;
+use rusqlite::{Connection, Params, Result, params};
 
 use crate::{
     domain::{change::Change, newtypes::RequestId, result::Match},
@@ -15,10 +15,11 @@ use crate::{
         apply::Row,
         record::{ChangeRecord, decode_result},
         sqlite::tables::{
-            CachedSql, changes,
-            columns::{STATE_EVENT, int, invalid, match_from_kind, uint},
+            CachedSql,
+            columns::{STATE_EVENT, int, invalid, uint},
             devices,
-            load::decode_status,
+            stored_change::{self, decode_status},
+            stored_result::{RESULT_COLUMNS, decode_record},
         },
     },
 };
@@ -65,12 +66,6 @@ pub(crate) fn events(
     Ok(EventPage { events, is_end, change: stream.map(|stream| stream.change), removed_up_to })
 }
 
-/// Returns a result by its position, without the callback's body. `None` if it was trimmed.
-pub(super) fn find_result(db: &Connection, position: i64) -> Result<Option<ResultRecord>> {
-    let sql = format!("SELECT {RESULT_COLUMNS}, NULL FROM event WHERE position = ?");
-    db.find(&sql, [position], |row| decode_record(row, &mut BytesMut::new()))
-}
-
 fn find_stream(db: &Connection, condition: &str, params: impl Params) -> Result<Option<Stream>> {
     let sql = format!(
         "SELECT c.id, c.record, c.status, r.id, r.link_position FROM change c
@@ -79,7 +74,7 @@ fn find_stream(db: &Connection, condition: &str, params: impl Params) -> Result<
     db.find(&sql, params, |row| {
         Ok(Stream {
             row: uint(row.get(0)?),
-            change: changes::decode(row, 1)?,
+            change: stored_change::decode(row, 1)?,
             record: ChangeRecord::from_bytes(row.get_ref(1)?.as_blob()?).map_err(invalid)?,
             request: row.get::<_, Option<i64>>(3)?.map(uint),
             link_position: row.get::<_, Option<i64>>(4)?.map_or(0, uint),
@@ -102,9 +97,6 @@ const NO_ACCOUNT: &str = "account IS NULL";
 const BYTES_PER_RECORD: usize = 400;
 /// Maximum number of records that the first buffer of a page is made for.
 const MAX_BUFFERED_RECORDS: usize = 256;
-/// The columns of [`decode_record`], before that of the callback's body.
-const RESULT_COLUMNS: &str = "position, kind, body, link";
-
 impl Reader<'_> {
     /// Reads the events of a change: its states, the results that were stored before the request was linked
     /// at the position of the link, and the later results.
@@ -273,21 +265,6 @@ fn state_event(cursor: Cursor, status: &[u8], record: &ChangeRecord) -> Result<E
 fn result_event(cursor: Cursor, record: ResultRecord) -> Result<Event> {
     let event_hash = event_hash(&record.body);
     Ok(Event { cursor, event_hash, payload: EventPayload::Result(Box::new(record)) })
-}
-
-/// Decodes a record. The records of a page share `buffer`, so that few allocations are made.
-fn decode_record(row: &SqlRow<'_>, buffer: &mut BytesMut) -> Result<ResultRecord> {
-    let mut bytes = |column| -> Result<Bytes> {
-        buffer.extend_from_slice(row.get_ref(column)?.as_blob_or_null()?.unwrap_or_default());
-        Ok(buffer.split().freeze())
-    };
-    Ok(ResultRecord {
-        body: bytes(2)?,
-        link: bytes(3)?,
-        raw_json: bytes(4)?,
-        matched: match_from_kind(row.get(1)?),
-        resolved_device: None,
-    })
 }
 
 fn resolve_devices(db: &Connection, stream: Option<&Stream>, events: &mut [Event]) -> Result<()> {

@@ -11,9 +11,9 @@ use rusqlite::{Connection, Result, Row as SqlRow, params};
 
 use crate::{
     domain::{
-        change::{Change, SentDevice},
+        change::SentDevice,
         clock::Timestamp,
-        device_states::{DeviceRef, DeviceState, DeviceStates},
+        device_states::{DeviceRef, DeviceState},
         matching::MatchKey,
         newtypes::{AccountName, ChangeId, RequestId},
         state::ChangeState,
@@ -23,14 +23,12 @@ use crate::{
             ApplyError, ChangeDevices, Counts, Dirty, EarlyResult, Keys, LoadedChange,
             LoadedRequest, LoadedState, LookupKeys, RequestKeys, Row, UnfinishedChange, WorkingSet,
         },
-        record::{
-            ChangeRecord, DEVICES_PER_BLOCK, DIGEST_LENGTH, Digest, EncodedDevices, StatusRecord,
-            decode_result, key_hash,
-        },
+        record::{DEVICES_PER_BLOCK, DIGEST_LENGTH, Digest, decode_result, key_hash},
         sqlite::tables::{
             CachedSql,
-            columns::{IS_OPEN, Json, int, invalid, part_id, part_ids, state_codes, uint},
+            columns::{IS_OPEN, int, invalid, part_id, state_codes, uint},
             devices::ChangeDeviceTable,
+            stored_change::{COLUMNS, StoredChange, decode_change, find_change, load_all_sent},
         },
     },
     operations,
@@ -40,17 +38,6 @@ use crate::{
 /// one batch to the next.
 #[derive(Debug, Default)]
 pub(in crate::journal::sqlite) struct UnfinishedChanges(BTreeMap<Row, UnfinishedChange>);
-
-/// A change without its devices.
-pub(super) struct StoredChange {
-    pub(super) row: Row,
-    pub(super) change: Change,
-    fingerprint: [u8; 32],
-    device_states: DeviceStates,
-    pub(super) dispatch_position: u64,
-    /// Number of identifiers in the index of its devices.
-    pub(super) key_count: usize,
-}
 
 /// What a batch needs of the devices of a change.
 #[derive(Default)]
@@ -115,33 +102,6 @@ pub(in crate::journal::sqlite) fn load(
     }
     load_accounts(db, keys, &mut set)?;
     Ok(set)
-}
-
-/// The columns that [`decode_change`] reads.
-pub(super) const COLUMNS: &str = "id, record, status, fingerprint, device_states, key_count";
-
-pub(super) fn decode_change(row: &SqlRow<'_>) -> Result<StoredChange> {
-    let status = decode_status(row.get_ref(2)?.as_blob()?)?;
-    let Json(device_states) = row.get(4)?;
-    Ok(StoredChange {
-        row: uint(row.get(0)?),
-        change: decode_record(row.get_ref(1)?.as_blob()?, &status)?,
-        fingerprint: row.get(3)?,
-        device_states,
-        dispatch_position: status.dispatch_position,
-        key_count: usize::try_from(row.get::<_, i64>(5)?).unwrap_or_default(),
-    })
-}
-
-/// Decodes a status.
-pub(super) fn decode_status(status: &[u8]) -> Result<StatusRecord> {
-    StatusRecord::from_bytes(status).map_err(invalid)
-}
-
-/// Decodes a change with a status.
-pub(super) fn decode_record(record: &[u8], status: &StatusRecord) -> Result<Change> {
-    let record = ChangeRecord::from_bytes(record).map_err(invalid)?;
-    record.with_status(status).map_err(invalid)
 }
 
 fn load_by_id(
@@ -360,16 +320,6 @@ pub(in crate::journal::sqlite) fn broken(error: ApplyError) -> rusqlite::Error {
     rusqlite::types::FromSqlError::other(error).into()
 }
 
-/// Loads all devices of a change as they were sent.
-pub(super) fn load_all_sent(db: &Connection, change: Row) -> Result<EncodedDevices> {
-    let blocks = db.list(
-        "SELECT devices FROM device_block WHERE id BETWEEN ? AND ? ORDER BY id",
-        part_ids(change),
-        |row| row.get(0),
-    )?;
-    EncodedDevices::from_blocks(blocks).map_err(invalid)
-}
-
 /// Loads the state of a device or an unmatched result, if it has one.
 fn load_state(db: &Connection, change: Row, device: DeviceRef) -> Result<Option<LoadedState>> {
     match device {
@@ -399,18 +349,7 @@ fn decode_digests(bytes: &[u8]) -> Vec<Digest> {
     bytes.chunks_exact(DIGEST_LENGTH).filter_map(|digest| digest.try_into().ok()).collect()
 }
 
-/// Loads a change by its row.
-pub(super) fn find_change(db: &Connection, row: Row) -> Result<StoredChange> {
-    db.get(&format!("SELECT {COLUMNS} FROM change WHERE id = ?"), [int(row)], decode_change)
-}
-
 impl StoredChange {
-    /// Returns its devices.
-    pub(super) fn table(&self) -> ChangeDeviceTable {
-        let (row, key_count) = (self.row, self.key_count);
-        ChangeDeviceTable { row, device_count: self.change.device_count, key_count }
-    }
-
     fn into_loaded(self, devices: ChangeDevices) -> LoadedChange {
         LoadedChange {
             row: self.row,

@@ -12,6 +12,8 @@ pub(super) mod quarantine;
 pub(super) mod schema;
 mod sql;
 pub(super) mod store;
+mod stored_change;
+mod stored_result;
 pub(super) mod trim;
 pub(super) mod unmatched_results;
 

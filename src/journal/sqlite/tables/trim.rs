@@ -13,8 +13,8 @@ use crate::{
         sqlite::tables::{
             CachedSql,
             columns::{IS_FINAL, int, invalid, part_ids, uint},
-            load::{find_change, load_all_sent},
             meta,
+            stored_change::{find_change, load_all_sent},
         },
     },
 };
