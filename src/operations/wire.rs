@@ -4,9 +4,10 @@ use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 
-use crate::{
-    domain::{change::SentDevice, identifier::IdentifierKind},
-    operations::operation::ChangeRequest,
+use crate::domain::{
+    change::SentDevice,
+    identifier::IdentifierKind,
+    newtypes::{AccountName, ServicePlan},
 };
 
 /// The size of an eSIM device in a body, with room for the other members.
@@ -40,20 +41,22 @@ impl OutboundRequest {
     pub(crate) fn plan_change(
         method: Method,
         path: &'static str,
-        request: &ChangeRequest,
+        devices: &[SentDevice],
+        account: &AccountName,
+        plan: &ServicePlan,
     ) -> Result<Self, serde_json::Error> {
-        let mut out = Vec::with_capacity(request.devices.len() * DEVICE_BYTES);
+        let mut out = Vec::with_capacity(devices.len() * DEVICE_BYTES);
         out.extend_from_slice(br#"{"devices":["#);
-        for (index, device) in request.devices.iter().enumerate() {
+        for (index, device) in devices.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
             write_device(&mut out, device);
         }
         out.extend_from_slice(br#"],"accountName":"#);
-        serde_json::to_writer(&mut out, request.account.as_str())?;
+        serde_json::to_writer(&mut out, account.as_str())?;
         out.extend_from_slice(br#","servicePlan":"#);
-        serde_json::to_writer(&mut out, request.service_plan.as_str())?;
+        serde_json::to_writer(&mut out, plan.as_str())?;
         out.push(b'}');
         Ok(Self { method, path, body: out.into() })
     }

@@ -86,6 +86,7 @@ impl Operation for EsimPlanChange {
         request: &ChangeRequest,
         _settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        OutboundRequest::plan_change(Method::POST, PATH, request)
+        let ChangeRequest { devices, account, service_plan, .. } = request;
+        OutboundRequest::plan_change(Method::POST, PATH, devices, account, service_plan)
     }
 }

@@ -100,6 +100,7 @@ impl Operation for ServicePlanChange {
         request: &ChangeRequest,
         _settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        OutboundRequest::plan_change(Method::PUT, PATH, request)
+        let ChangeRequest { devices, account, service_plan, .. } = request;
+        OutboundRequest::plan_change(Method::PUT, PATH, devices, account, service_plan)
     }
 }
