@@ -41,7 +41,7 @@ class Row:
     columns: list[Column]
     note: str = ""
     rounds: int | None = None
-    # Whether the first column is plotted.
+    # True to plot the first column.
     plot: bool = True
     # Closed after the last round, for servers that serve several rounds.
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)

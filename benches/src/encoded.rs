@@ -18,7 +18,7 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Returns whether a received message is a device result.
+    /// Returns true if a received message is a device result.
     pub fn is_result(&self) -> bool {
         self.event == 3
     }

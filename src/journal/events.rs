@@ -89,9 +89,9 @@ pub enum WatchTarget {
     /// A request: its results at their own positions and, once it is linked to a change, the later
     /// states of the change.
     Request(RequestId),
-    /// An account: the states of all its changes, their results, and the results of requests made elsewhere
-    /// whose callbacks name the account. Results without an account that were stored before their request
-    /// was linked have the position of the link.
+    /// An account: the states and results of all its changes, and the results of requests made elsewhere, if
+    /// their callbacks name the account. A result without an account that was stored before its request was
+    /// linked has the position of the link.
     Account(AccountName),
 }
 

@@ -10,7 +10,7 @@ use crate::domain::{
     newtypes::{AccountName, ServicePlan},
 };
 
-/// The size of an eSIM device in a body, with room for the other members.
+/// The approximate size of an eSIM device in a body.
 const DEVICE_BYTES: usize = 120;
 
 /// An HTTP request for ThingSpace. The body can contain names and addresses, so there is no `Debug`.

@@ -114,7 +114,7 @@ impl ThingSpace {
         })
     }
 
-    /// Does what [`prepare`](Self::prepare) does, if that is possible without waiting. Returns true if the
+    /// Prepares a change as [`prepare`](Self::prepare) does, if no wait is necessary. Returns true if the
     /// change can be sent now.
     pub fn try_prepare(&self, trace: Option<&TraceParent>) -> bool {
         // A log-in that is necessary starts here and continues in the background.

@@ -39,7 +39,7 @@ const MAX_RING_EVENTS: usize = 4_096;
 /// Maximum size of the ring in bytes.
 const MAX_RING_BYTES: usize = 2 * 1024 * 1024;
 
-/// What the watches of one tail have in common.
+/// The key of a tail: its watches share target and encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct TailKey {
     pub(super) target: WatchTarget,
@@ -384,7 +384,7 @@ impl Ring {
 
     fn append(&mut self, after: Cursor, page: &Arc<TailPage>, is_shared: bool) {
         if after != self.tip || !is_shared {
-            // Either another watch has read past `tip`, or nobody shares the page.
+            // Another watch has read past `tip`, or no other watch shares the page.
             *self = Self { base: after, tip: after, ..Self::new() };
         }
         if page.events.is_empty() {

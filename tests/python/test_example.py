@@ -57,7 +57,7 @@ def test_an_invalid_field_is_printed_by_its_path(start, example):
     assert "\n  service_plan: must be 1 to 128 characters" in done.stderr
 
 
-# Logs what the program applies: the states of changes, the outcomes of results, and tokens.
+# Logs the states, outcomes and tokens that the program applies.
 LOG = """
 CREATE TABLE log (entry TEXT NOT NULL);
 CREATE TABLE token_log (token TEXT NOT NULL);

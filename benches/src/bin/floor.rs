@@ -52,7 +52,7 @@ enum Floor {
         /// Encodes the results for each watch
         #[arg(long)]
         encode: bool,
-        /// Sends the results when so many watches are open
+        /// Sends the results when this number of watches is open
         #[arg(long, default_value_t = 1)]
         watchers: usize,
     },

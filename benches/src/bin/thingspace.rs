@@ -1,5 +1,5 @@
 //! A ThingSpace that accepts every change at once and sends no callbacks. It loses the response to a change
-//! whose service plan is [`LOST_PLAN`].
+//! with the service plan [`LOST_PLAN`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -22,7 +22,7 @@ use crate::{
 /// request never have the same number.
 pub(in crate::journal) type Row = u64;
 
-/// Whether a row must be written.
+/// The kind of write that a row needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::journal) enum Dirty {
     /// As stored.
@@ -245,7 +245,7 @@ impl WorkingSet {
         self.unattributed.insert(request_id.clone());
     }
 
-    /// Returns what the listeners are notified of.
+    /// Returns the notification for the listeners.
     pub(in crate::journal) fn commit(&mut self) -> Commit {
         let streams: HashSet<Row> = self.events.iter().map(|event| event.stream).collect();
         let mut targets = HashSet::new();

@@ -1,7 +1,7 @@
 //! A device result: the message that a watch sends, in two parts.
 //!
 //! Protobuf merges the fields of concatenated messages. The first part is the result as it arrived and is
-//! never modified. The second part, the link, has what the change adds: its id, the device, the kind of
+//! never modified. The second part, the link, has the fields of the change: its id, the device, the kind of
 //! match. It is empty until the request is linked to a change. The callback's body is a third part, which
 //! only some readers want.
 
@@ -119,7 +119,7 @@ pub(in crate::journal) fn encode_result(
     out
 }
 
-/// Encodes what a change adds to a result. `evidence` is that of the request's attribution, for a result
+/// Encodes the fields that a change adds to a result. `evidence` is that of the request's attribution, for a result
 /// that has none of its own.
 pub(in crate::journal) fn encode_link(
     change_id: ChangeId,

@@ -127,7 +127,7 @@ impl LogLength {
         self.copied.load(Ordering::Relaxed) == self.pages.load(Ordering::Relaxed)
     }
 
-    /// Copies what no reader needs, and records how far it came. Waits for nobody.
+    /// Copies the pages that no reader needs, and records the last copied page. Never waits for a reader.
     fn checkpoint(&self, connection: &Connection) {
         let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(2));
         match copied {

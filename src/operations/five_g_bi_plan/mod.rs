@@ -54,7 +54,7 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
 
 const PATH: &str = "/m2m/v1/devices/actions/plan";
 
-/// The size of a device in a body, with room for the other members.
+/// The approximate size of a device in a body.
 const DEVICE_BYTES: usize = 600;
 
 /// The body. The members are in the order of ThingSpace's example, also those of a device and its

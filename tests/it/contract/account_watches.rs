@@ -56,7 +56,7 @@ async fn an_account_has_the_events_of_its_changes_and_requests_in_one_order_afte
     // Requests that were made elsewhere: with this account, with another account, and without one.
     env.deliver_to(ACCOUNT, "elsewhere", 7).await;
     env.deliver_to(OTHER_ACCOUNT, "other", 8).await;
-    env.deliver_esim("nobody's", [9]).await;
+    env.deliver_esim("without-account", [9]).await;
     held_call.release(FakeResponse::Accepted("r-first".into()));
     let first = call.await.expect("the call").expect("OK");
     env.deliver_five_g_bi("r-second", [3]).await;

@@ -35,7 +35,7 @@ pub struct Args {
     connections: usize,
     #[arg(long, default_value_t = 600.0)]
     seconds: f64,
-    /// Callbacks a second, sent on schedule whether or not responses arrive. As many as possible without it
+    /// Callbacks a second, sent on schedule independent of the responses. As many as possible without it
     #[arg(long)]
     rate: Option<f64>,
     /// Watches all changes here, and measures the delay from sending a callback to the result in the watch
@@ -104,7 +104,7 @@ impl Args {
         let end = start + Duration::from_secs_f64(self.seconds);
         let sender = async |mut connection: Connection| -> Result<Latencies, Failure> {
             let mut latencies = Latencies::default();
-            // With a rate, what is scheduled before the end is sent, even if it is late.
+            // With a rate, every callback that is scheduled before the end is sent, even if it is late.
             while self.rate.is_some() || Instant::now() < end {
                 let Some(due) = schedule.next() else { break };
                 let body = devices::callback(due.request_id, due.device, credentials.as_ref());

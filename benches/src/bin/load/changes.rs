@@ -35,7 +35,7 @@ pub struct Args {
     /// File to which the accepted changes are appended
     #[arg(long)]
     accepted: Option<PathBuf>,
-    /// Makes changes whose response ThingSpace loses. Their outcome is unknown
+    /// Makes changes with a lost response. Their outcome is unknown
     #[arg(long)]
     lost: bool,
 }

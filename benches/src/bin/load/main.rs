@@ -33,7 +33,7 @@ enum Load {
     Trickle(trickle::Args),
     /// Reads the stored results of changes, one watch after the other
     Replay(watches::Replay),
-    /// Opens watches one after the other, and reads what is stored
+    /// Opens watches one after the other, and reads the stored events
     Open(watches::Open),
     /// Watches changes while their callbacks arrive
     Fanout(watches::Fanout),

@@ -16,7 +16,7 @@ use crate::domain::{
 const MAX_TEXT: usize = 1_000;
 const MAX_IDS: usize = 32;
 
-/// What [`parse`](super::super::parse) must return.
+/// Returns the expected result of [`parse`](super::super::parse).
 pub(super) struct Expected {
     pub(super) result: DeviceResult,
     pub(super) username: Option<SecretString>,

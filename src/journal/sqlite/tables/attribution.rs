@@ -192,7 +192,7 @@ fn has_device_of(db: &Connection, stored: &StoredChange, result: &DeviceResult) 
     Ok(false)
 }
 
-/// Judges how far the request covers each change.
+/// Determines the coverage of each change by the request.
 fn judge(
     db: &Connection,
     likely: &[&StoredChange],

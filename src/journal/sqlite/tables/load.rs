@@ -39,7 +39,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(in crate::journal::sqlite) struct UnfinishedChanges(BTreeMap<Row, UnfinishedChange>);
 
-/// What a batch needs of the devices of a change.
+/// The devices of a change that a batch needs.
 #[derive(Default)]
 struct Lookups {
     needs_all: bool,

@@ -104,7 +104,7 @@ fn store_change(db: &Connection, loaded: &LoadedChange, set: &WorkingSet) -> Res
     Ok(())
 }
 
-/// Inserts the devices of a new change, and what finds them by an identifier.
+/// Inserts the devices of a new change, and their index.
 fn insert_devices(db: &Connection, loaded: &LoadedChange) -> Result<()> {
     let Some(devices) = loaded.devices.encoded() else {
         return Ok(());

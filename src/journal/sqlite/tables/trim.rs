@@ -129,7 +129,7 @@ fn delete_parts(db: &Connection, table: &str, change: i64) -> Result<usize> {
     db.execute_cached(&sql, params![first, last, SLICE])
 }
 
-/// Deletes what finds a small change by its identifiers, before its devices are deleted.
+/// Deletes the index rows of a small change, before its devices are deleted.
 fn delete_device_keys(db: &Connection, change: i64) -> Result<usize> {
     let table = find_change(db, uint(change))?.table();
     if table.device_count > DEVICES_PER_BLOCK {
