@@ -16,6 +16,7 @@
 //! - [`operations`]: one folder for each kind of change: validation, wire format, evidence rules;
 //! - [`telemetry`]: logs, spans and metrics;
 //! - [`config`]: the settings of this program;
+//! - [`proto`]: the messages of the API, and their conversion from and to domain types;
 //! - [`domain`]: changes and their states, identifiers, matching, counts, attribution. Pure: no I/O, no
 //!   async, no clock;
 //! - [`failpoints`]: rules that test builds can break.
@@ -31,22 +32,7 @@ pub mod failpoints;
 pub mod grpc;
 pub mod journal;
 pub mod operations;
+pub mod proto;
 pub mod telemetry;
 pub mod thingspace;
 pub mod watch;
-
-/// The messages and client stubs of `proto/thingspace/gateway/v1`.
-#[allow(
-    missing_docs,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    unreachable_pub,
-    reason = "generated; its documentation is the comments of the proto files"
-)]
-pub mod proto {
-    include!(concat!(env!("OUT_DIR"), "/messages/thingspace.gateway.v1.rs"));
-
-    /// Descriptors of all served protos and of google/rpc/error_details.proto.
-    pub const FILE_DESCRIPTOR_SET: &[u8] =
-        include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-}

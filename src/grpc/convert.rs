@@ -8,12 +8,7 @@ use prost::{
 use tonic_types::pb;
 
 use crate::{
-    domain::{
-        change::{Change, SentDevice},
-        change_type::ChangeType,
-        identifier::DeviceId,
-        state::ChangeState,
-    },
+    domain::change::Change,
     grpc::error::refusal_error,
     journal::{ChangeDevice, DeviceOutcome, EventPayload, JournalError, ResultRecord},
     operations,
@@ -21,11 +16,6 @@ use crate::{
     thingspace::ServicePlanInfo,
     watch::{MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},
 };
-
-/// A state of a filter; `None` for the unspecified one, which means any.
-pub(super) fn state_from_proto(state: proto::ChangeState) -> Option<ChangeState> {
-    ChangeState::ALL.into_iter().find(|known| state_to_proto(*known) == state)
-}
 
 pub(super) fn change_to_proto(change: &Change) -> proto::Change {
     proto::Change {
@@ -35,7 +25,7 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
         idempotency_key: change.key.as_ref().map(ToString::to_string).unwrap_or_default(),
         client_reference: change.client_reference.to_string(),
         change_type: operations::info(change.change_type).proto_type.into(),
-        state: state_to_proto(change.state).into(),
+        state: proto::ChangeState::from(change.state).into(),
         account_name: change.account.to_string(),
         service_plan: change.service_plan.to_string(),
         device_count: to_i32(change.device_count),
@@ -54,30 +44,10 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
     }
 }
 
-/// Converts a type of a filter. `None` for the unspecified one, which means any.
-pub(super) fn type_from_proto(change_type: proto::ChangeType) -> Option<ChangeType> {
-    let found = operations::all().find(|info| info.proto_type == change_type);
-    found.map(|info| info.change_type)
-}
-
-fn state_to_proto(state: ChangeState) -> proto::ChangeState {
-    match state {
-        ChangeState::Queued => proto::ChangeState::Queued,
-        ChangeState::Dispatched => proto::ChangeState::Dispatched,
-        ChangeState::Accepted => proto::ChangeState::Accepted,
-        ChangeState::Finished => proto::ChangeState::Finished,
-        ChangeState::Overdue => proto::ChangeState::Overdue,
-        ChangeState::Closed => proto::ChangeState::Closed,
-        ChangeState::Rejected => proto::ChangeState::Rejected,
-        ChangeState::NotSent => proto::ChangeState::NotSent,
-        ChangeState::OutcomeUnknown => proto::ChangeState::OutcomeUnknown,
-    }
-}
-
 pub(super) fn device_to_proto(device: &ChangeDevice) -> Result<proto::Device, JournalError> {
     Ok(proto::Device {
         device_index: to_i32(device.index),
-        sent_ids: sent_ids(&device.sent),
+        sent_ids: device.sent.ids.iter().map(Into::into).collect(),
         client_reference: device.sent.client_reference.to_string(),
         outcome: match device.outcome {
             DeviceOutcome::Pending => proto::DeviceOutcome::Pending,
@@ -97,14 +67,6 @@ pub(super) fn plan_to_proto(plan: ServicePlanInfo) -> proto::ServicePlan {
         size_kb: plan.size_kb,
         extended_attributes: plan.extended_attributes.into_iter().collect(),
     }
-}
-
-fn sent_ids(sent: &SentDevice) -> Vec<proto::DeviceId> {
-    let to_proto = |id: &DeviceId| proto::DeviceId {
-        kind: id.kind().as_str().to_owned(),
-        id: id.id().to_owned(),
-    };
-    sent.ids.iter().map(to_proto).collect()
 }
 
 /// Counts are bounded by the 10,000 devices of a change.

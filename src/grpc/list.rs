@@ -13,7 +13,7 @@ use crate::{
         violation::{FieldPath, FieldReason, Violations},
     },
     grpc::{
-        convert::{change_to_proto, device_to_proto, state_from_proto, type_from_proto},
+        convert::{change_to_proto, device_to_proto},
         error::ApiError,
         pagination::{PAGE_BYTES, PageRequest},
         selector::SelectorFields,
@@ -22,7 +22,7 @@ use crate::{
         ChangeFilter, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, EventPayload,
         EventQuery, Journal, JournalError, WatchTarget,
     },
-    proto,
+    operations, proto,
 };
 
 /// Maximum number of events scanned for one page. With rare matches, a page may be short.
@@ -41,9 +41,15 @@ pub(super) async fn list_changes(
         "" => None,
         name => violations.ok_or_add("account_name", AccountName::parse(name)),
     };
-    let states = parse_enum_filter("states", &request.states, state_from_proto, &mut violations);
+    let states = parse_enum_filter(
+        "states",
+        &request.states,
+        proto::ChangeState::to_domain,
+        &mut violations,
+    );
     let types = &request.change_types;
-    let change_types = parse_enum_filter("change_types", types, type_from_proto, &mut violations);
+    let change_types =
+        parse_enum_filter("change_types", types, operations::from_proto, &mut violations);
     let mut time = |name, time: Option<prost_types::Timestamp>| {
         let parsed = Timestamp::try_from(time?).ok();
         if parsed.is_none() {

@@ -6,10 +6,8 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        change::{Change, SentDevice},
-        clock::Timestamp,
-        newtypes::{AccountName, CallbackService, ChangeId, RequestId},
-        result::{DeviceResult, Match},
+        change::Change,
+        newtypes::{AccountName, ChangeId, RequestId},
     },
     journal::{error::Result, record::ResultRecord},
 };
@@ -47,7 +45,7 @@ pub trait CommitListener: Send + Sync {
 }
 
 /// The effects of a commit.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Commit {
     /// The targets with new events.
     pub targets: Vec<WatchTarget>,
@@ -113,27 +111,6 @@ pub enum EventPayload {
     State(Box<Change>),
     /// A result.
     Result(Box<ResultRecord>),
-}
-
-/// A decoded result, with its change and its device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResultEvent {
-    /// The change that the request is linked to.
-    pub change_id: Option<ChangeId>,
-    /// The device of the change, by index.
-    pub device: Option<(u32, SentDevice)>,
-    /// The kind of match; `None` while the request is not linked to a change.
-    pub matched: Option<Match>,
-    /// The device that an unmatched result was later resolved to, by a lookup or another result.
-    pub resolved_device: Option<(u32, SentDevice)>,
-    /// The result itself.
-    pub report: DeviceResult,
-    /// The callback service that delivered it.
-    pub service: Option<CallbackService>,
-    /// The time of arrival.
-    pub receive_time: Timestamp,
-    /// The body, without credentials.
-    pub raw_json: String,
 }
 
 /// A page of events, and the change at the same moment.

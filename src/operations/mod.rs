@@ -26,7 +26,10 @@ pub use operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, Valid
 pub(crate) use tests::testing;
 pub use wire::OutboundRequest;
 
-use crate::domain::{change_type::ChangeType, evidence::EvidenceRules};
+use crate::{
+    domain::{change_type::ChangeType, evidence::EvidenceRules},
+    proto,
+};
 
 /// Returns the description of an operation.
 pub fn info(change_type: ChangeType) -> &'static OperationInfo {
@@ -40,6 +43,11 @@ pub fn info(change_type: ChangeType) -> &'static OperationInfo {
 /// Returns the rules by which the results of an operation are recognised.
 pub fn evidence(change_type: ChangeType) -> &'static EvidenceRules {
     &info(change_type).evidence
+}
+
+/// Returns the operation with this type in the API; `None` for the unspecified one.
+pub fn from_proto(proto_type: proto::ChangeType) -> Option<ChangeType> {
+    all().find(|info| info.proto_type == proto_type).map(|info| info.change_type)
 }
 
 /// Iterates over the descriptions of all operations.

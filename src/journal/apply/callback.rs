@@ -1,12 +1,12 @@
 //! Stores a callback.
 
 use crate::{
-    domain::result::Match,
+    domain::{change::Change, newtypes::AccountName, result::Match},
     failpoints,
     journal::{
-        NewResult, ReceivedCallback, Stored,
+        ForwardOptions, NewResult, ReceivedCallback, Stored,
         apply::{
-            ApplyError, Command, Dirty, EarlyResult, Keys, NewEvent, NewForward, WorkingSet,
+            ApplyError, Command, Dirty, EarlyResult, Keys, NewEvent, NewForward, Row, WorkingSet,
             link::{add_result, finish_if_complete},
             working_set::EventContent,
         },
@@ -46,80 +46,95 @@ impl Command for StoreCallback {
     }
 
     fn apply(self, set: &mut WorkingSet) -> Result<Stored, ApplyError> {
-        let Self { received, digest, body } = self;
-        let ReceivedCallback { callback, account, service, receive_time: now, forwarding } =
-            received;
-        let result = callback.result;
+        let result = &self.received.callback.result;
         let request = set.request(&result.request_id)?;
         let change = request.change;
-        let mut is_stored = request.digests.contains(&digest);
+        let mut is_stored = request.digests.contains(&self.digest);
         let mut found = (None, Match::None);
         if let Some(change) = change {
             let devices = &set.change(change)?.devices;
             found = devices.find(&result.device_ids)?;
-            is_stored |= found.0.is_some_and(|device| devices.has_digest(device, &digest));
+            is_stored |= found.0.is_some_and(|device| devices.has_digest(device, &self.digest));
         }
         if is_stored && !failpoints::is_active("no-deduplication") {
             return Ok(Stored::Duplicate);
         }
+        match change {
+            Some(change) => self.store_for_change(set, change, found),
+            None => self.store_unattributed(set),
+        }
+    }
+}
 
+impl StoreCallback {
+    /// Stores a result of a request that is linked to a change.
+    fn store_for_change(
+        self,
+        set: &mut WorkingSet,
+        change: Row,
+        found: (Option<u32>, Match),
+    ) -> Result<Stored, ApplyError> {
         let position = set.next_position();
+        let (result, now) = (&self.received.callback.result, self.received.receive_time);
         let request = set.request(&result.request_id)?;
+        let (stream, evidence) = (request.row, request.evidence.clone());
+        // The device has the digest of a result that matches it.
+        match found.0 {
+            Some(device) => set.change(change)?.devices.add_digest(device, self.digest)?,
+            None => request.add_digest(self.digest),
+        }
+        let link = add_result(set, change, position, result, found, &evidence, now)?;
+        let Change { account, change_id, trace, .. } = &set.change(change)?.change;
+        let owner = Some((*change_id, trace.clone()));
+        let account = account.clone();
+        self.append(set, position, stream, Some(&account), Some(link))?;
+        finish_if_complete(set, change, now)?;
+        Ok(Stored::New(NewResult { position, change: owner }))
+    }
+
+    /// Stores a result of a request that is not linked to a change, or not yet.
+    fn store_unattributed(self, set: &mut WorkingSet) -> Result<Stored, ApplyError> {
+        let position = set.next_position();
+        let ReceivedCallback { callback, account, service, receive_time, .. } = &self.received;
+        let request = set.request(&callback.result.request_id)?;
         if request.row == 0 {
             request.row = position;
             request.dirty = Dirty::New;
         }
-        if change.is_none() {
-            request.account = request.account.take().or(account);
-            request.service = request.service.take().or_else(|| service.clone());
-            request.last_result = position;
-            request.last_result_time = now;
-            request.dirty.mark();
-            request.early_results.push(EarlyResult {
-                position,
-                result: result.clone(),
-                has_account: request.account.is_some(),
-            });
-        }
-        let (stream, evidence) = (request.row, request.evidence.clone());
-        // The device has the digest of a result that matches it.
-        match (change, found.0) {
-            (Some(change), Some(device)) => {
-                set.change(change)?.devices.add_digest(device, digest)?;
-            }
-            _ => request.add_digest(digest),
-        }
+        request.account = request.account.take().or_else(|| account.clone());
+        request.service = request.service.take().or_else(|| service.clone());
+        request.last_result = position;
+        request.last_result_time = *receive_time;
+        request.dirty.mark();
+        request.add_digest(self.digest);
+        let account = request.account.clone();
+        request.early_results.push(EarlyResult {
+            position,
+            result: callback.result.clone(),
+            has_account: account.is_some(),
+        });
+        let stream = request.row;
+        set.mark_unattributed(&callback.result.request_id);
+        self.append(set, position, stream, account.as_ref(), None)?;
+        Ok(Stored::New(NewResult { position, change: None }))
+    }
 
-        let (account, link) = match change {
-            Some(change) => {
-                let link = add_result(set, change, position, &result, found, &evidence, now)?;
-                (Some(set.change(change)?.change.account.clone()), Some(link))
-            }
-            None => {
-                set.mark_unattributed(&result.request_id);
-                (set.request(&result.request_id)?.account.clone(), None)
-            }
-        };
-        let account = match account {
-            Some(account) => Some(set.account(&account)?),
-            None => None,
-        };
-        let content = EventContent::Result { body, link, raw_json: callback.raw_json };
+    /// Appends the event, and queues the callback for forwarding.
+    fn append(
+        self,
+        set: &mut WorkingSet,
+        position: u64,
+        stream: Row,
+        account: Option<&AccountName>,
+        link: Option<(Match, Vec<u8>)>,
+    ) -> Result<(), ApplyError> {
+        let account = account.map(|account| set.account(account)).transpose()?;
+        let ReceivedCallback { callback, service, forwarding, .. } = self.received;
+        let content = EventContent::Result { body: self.body, link, raw_json: callback.raw_json };
         set.events.push(NewEvent { position, stream, account, content });
-        if let Some(options) = forwarding {
-            let (queue_time, max_waiting) = (options.now, options.max_waiting);
+        if let Some(ForwardOptions { now: queue_time, max_waiting }) = forwarding {
             set.forwards.push(NewForward { position, service, queue_time, max_waiting });
         }
-        if let Some(change) = change {
-            finish_if_complete(set, change, now)?;
-        }
-        let change = match change {
-            Some(change) => {
-                let change = &set.change(change)?.change;
-                Some((change.change_id, change.trace.clone()))
-            }
-            None => None,
-        };
-        Ok(Stored::New(NewResult { position, change }))
+        Ok(())
     }
 }

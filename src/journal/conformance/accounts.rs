@@ -29,9 +29,8 @@ fn format_with_changes(events: &[Event], changes: &[ChangeId]) -> String {
                 format!("{}.{:?}", number(Some(change.change_id)), change.state)
             }
             EventPayload::Result(result) => {
-                let result = result.decode().unwrap();
-                let request = result.report.request_id;
-                format!("{}.{request}", number(result.change_id))
+                let result = result.to_proto(false, false).unwrap();
+                format!("{}.{}", number(ChangeId::parse(&result.change_id).ok()), result.request_id)
             }
         })
         .collect();
@@ -102,8 +101,12 @@ pub(in crate::journal) async fn commit_listeners_learn_of_unattributed_requests_
     #[derive(Default)]
     struct LastCommit(Mutex<Commit>);
     impl CommitListener for LastCommit {
-        fn on_commit(&self, commit: &Commit) {
+        fn before_commit(&self, commit: &Commit) {
             *self.0.lock() = commit.clone();
+        }
+
+        fn on_commit(&self, commit: &Commit) {
+            assert_eq!(*commit, *self.0.lock());
         }
     }
     let journal = engine.open().await;

@@ -63,7 +63,7 @@ pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_u
         "Queued Dispatched OutcomeUnknown Accepted 2:Succeeded 0:Succeeded 1:Succeeded Finished"
     );
     let results = events.iter().filter_map(|event| match &event.payload {
-        EventPayload::Result(result) => Some(result.decode().unwrap().report.evidence),
+        EventPayload::Result(result) => Some(result.to_proto(false, false).unwrap().evidence),
         EventPayload::State(_) => None,
     });
     for evidence in results {

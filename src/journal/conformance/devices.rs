@@ -1,9 +1,12 @@
 //! The devices of a change, and the deciding result of each.
 
 use super::fixtures::*;
-use crate::domain::{
-    identifier::ReportedId,
-    result::{Outcome, ResultSource},
+use crate::{
+    domain::{
+        identifier::ReportedId,
+        result::{Outcome, ResultSource},
+    },
+    journal::record::decode_result,
 };
 
 const DEVICES: usize = 10_000;
@@ -171,11 +174,11 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
     let mut rows = DeviceCounts::default();
     for (index, device) in devices.iter().enumerate() {
         assert_eq!(device.index as usize, index);
-        let result = device.result.as_ref().map(|result| result.decode().unwrap());
+        let result = device.result.as_ref().map(|result| decode_result(&result.body).unwrap());
         let result = result.as_ref();
-        let source = result.map(|result| result.report.source);
+        let source = result.map(|result| result.source);
         assert_eq!((device.outcome, source), expected(index), "{index}: {:?}", story(index));
-        let outcome = result.map(|result| result.report.outcome);
+        let outcome = result.map(|result| result.outcome);
         match device.outcome {
             DeviceOutcome::Pending => assert!(outcome.is_none()),
             DeviceOutcome::Succeeded => {

@@ -132,12 +132,9 @@ pub(super) fn format_events(events: &[Event]) -> String {
         .map(|event| match &event.payload {
             EventPayload::State(change) => format!("{:?}", change.state),
             EventPayload::Result(result) => {
-                let result = result.decode().unwrap();
-                let outcome = result.report.outcome;
-                match &result.device {
-                    Some((index, _)) => format!("{index}:{outcome:?}"),
-                    None => format!("?:{outcome:?}"),
-                }
+                let result = result.to_proto(false, false).unwrap();
+                let index = result.device_index.map_or("?".to_owned(), |index| index.to_string());
+                format!("{index}:{:?}", result.outcome())
             }
         })
         .collect();

@@ -38,3 +38,24 @@ pub(in crate::journal) async fn lists_are_newest_first_filtered_and_paged(engine
     assert!(none.is_empty());
     journal.close().await;
 }
+
+pub(in crate::journal) async fn a_large_change_and_its_device_are_found_by_an_identifier(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let small = accepted(&*journal, &esim("small", 39..40), "r-small").await;
+    let large = accepted(&*journal, &esim("large", 0..40), "r-large").await;
+    let device = |number| Some(DeviceId::new("iccid".parse().unwrap(), &iccid(number)).unwrap());
+    for (number, expected) in [(39, vec![large, small]), (38, vec![large]), (40, vec![])] {
+        let filter = ChangeFilter { device: device(number), limit: 10, ..ChangeFilter::default() };
+        let page = journal.changes(filter).await.unwrap();
+        let found: Vec<ChangeId> = page.changes.iter().map(|change| change.change_id).collect();
+        assert_eq!(found, expected, "{number}");
+        let filter = DeviceFilter { device: device(number), limit: 10, ..DeviceFilter::default() };
+        let devices = journal.devices(large, filter).await.unwrap();
+        let indexes: Vec<u32> = devices.iter().map(|device| device.index).collect();
+        let expected: Vec<u32> = (number < 40).then_some(number as u32).into_iter().collect();
+        assert_eq!(indexes, expected);
+    }
+    journal.close().await;
+}

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 
 use super::fixtures::*;
+use crate::journal::ResultRecord;
 
 pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_change_once(
     engine: &dyn Engine,
@@ -179,8 +180,8 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
     let resolved = |events: &[Event]| {
         let found = events.iter().find_map(|event| match &event.payload {
             EventPayload::Result(result) => {
-                let result = result.decode().unwrap();
-                Some((result.device.is_some(), result.resolved_device))
+                let message = result.to_proto(false, false).unwrap();
+                Some((message.device_index.is_some(), result.resolved_device.clone()))
             }
             EventPayload::State(_) => None,
         });
@@ -284,11 +285,14 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                 assert!(journal.unmatched_results(at(0), 0, 10).await.unwrap().is_empty());
                 // It is delivered without a device.
                 let events = timeline(&*journal, WatchTarget::Change(id)).await;
-                let results = events.iter().filter_map(|event| match &event.payload {
-                    EventPayload::Result(result) => Some(result.decode().unwrap()),
-                    EventPayload::State(_) => None,
+                let has_no_device = |result: &ResultRecord| {
+                    result.to_proto(false, false).unwrap().device_index.is_none()
+                };
+                let unmatched = events.iter().filter_map(|event| match &event.payload {
+                    EventPayload::Result(result) if has_no_device(result) => Some(result),
+                    _ => None,
                 });
-                let unmatched: Vec<_> = results.filter(|result| result.device.is_none()).collect();
+                let unmatched: Vec<_> = unmatched.collect();
                 assert_eq!(unmatched.len(), 2, "{case}");
                 for result in unmatched {
                     assert_eq!(

@@ -10,7 +10,6 @@ use crate::{
         newtypes::{
             AccountName, ChangeId, ClientReference, IdempotencyKey, RequestId, ServicePlan,
         },
-        state::ChangeState,
         trace::TraceParent,
     },
     journal::record::InvalidRecord,
@@ -112,10 +111,8 @@ impl ChangeRecord {
                 None => None,
             },
             client_reference: ClientReference::parse(&self.client_reference).ok()?,
-            change_type: operations::all()
-                .find(|info| info.proto_type == self.change_type())?
-                .change_type,
-            state: state_from_proto(status.state())?,
+            change_type: operations::from_proto(self.change_type())?,
+            state: status.state().to_domain()?,
             account: AccountName::parse(&self.account).ok()?,
             service_plan: ServicePlan::parse(&self.service_plan).ok()?,
             device_count: self.device_count,
@@ -151,7 +148,7 @@ impl StatusRecord {
     pub(in crate::journal) fn new(change: &Change, dispatch_position: u64) -> Self {
         let refusal = change.refusal.as_ref();
         Self {
-            state: state_to_proto(change.state).into(),
+            state: proto::ChangeState::from(change.state).into(),
             request_ids: change.request_ids.iter().map(ToString::to_string).collect(),
             succeeded: change.counts.succeeded,
             failed: change.counts.failed,
@@ -167,22 +164,4 @@ impl StatusRecord {
             dispatch_position,
         }
     }
-}
-
-fn state_to_proto(state: ChangeState) -> proto::ChangeState {
-    match state {
-        ChangeState::Queued => proto::ChangeState::Queued,
-        ChangeState::Dispatched => proto::ChangeState::Dispatched,
-        ChangeState::Accepted => proto::ChangeState::Accepted,
-        ChangeState::Finished => proto::ChangeState::Finished,
-        ChangeState::Overdue => proto::ChangeState::Overdue,
-        ChangeState::Closed => proto::ChangeState::Closed,
-        ChangeState::Rejected => proto::ChangeState::Rejected,
-        ChangeState::NotSent => proto::ChangeState::NotSent,
-        ChangeState::OutcomeUnknown => proto::ChangeState::OutcomeUnknown,
-    }
-}
-
-fn state_from_proto(state: proto::ChangeState) -> Option<ChangeState> {
-    ChangeState::ALL.into_iter().find(|known| state_to_proto(*known) == state)
 }

@@ -15,14 +15,14 @@ use crate::{
     domain::{
         change::SentDevice,
         clock::Timestamp,
-        identifier::{DeviceId, ReportedId},
-        newtypes::{CallbackService, ChangeId, ClientReference, RequestId},
+        identifier::ReportedId,
+        newtypes::{CallbackService, ChangeId, RequestId},
         result::{
             Callback, DeviceResult, EsimProfile, Match, Outcome, PlanChangeDetails, ResultSource,
             ThingSpaceFault,
         },
     },
-    journal::{events::ResultEvent, record::InvalidRecord},
+    journal::record::InvalidRecord,
     proto,
 };
 
@@ -203,34 +203,10 @@ impl ResultRecord {
         }
         if is_resolved && let Some((index, sent)) = &self.resolved_device {
             message.device_index = i32::try_from(*index).ok();
-            message.sent_ids = sent_ids(sent);
+            message.sent_ids = sent.ids.iter().map(Into::into).collect();
             message.client_reference = sent.client_reference.to_string();
         }
         Ok(message)
-    }
-
-    /// Decodes the result.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the stored bytes are damaged.
-    pub fn decode(&self) -> Result<ResultEvent, InvalidRecord> {
-        let mut message = self.decode_message()?;
-        let time = message.receive_time.unwrap_or_default();
-        let change_id = ChangeId::parse(&message.change_id).ok();
-        let service = CallbackService::parse(std::mem::take(&mut message.callback_service)).ok();
-        let index = message.device_index.and_then(|index| u32::try_from(index).ok());
-        let sent = sent_from_proto(&message);
-        Ok(ResultEvent {
-            change_id,
-            device: index.zip(sent),
-            matched: self.matched,
-            resolved_device: self.resolved_device.clone(),
-            report: report_from_proto(message).ok_or(InvalidRecord("result"))?,
-            service,
-            receive_time: time.try_into().map_err(|_| InvalidRecord("result"))?,
-            raw_json: String::from_utf8_lossy(&self.raw_json).into_owned(),
-        })
     }
 
     fn decode_message(&self) -> Result<proto::DeviceResult, InvalidRecord> {
@@ -289,25 +265,6 @@ fn report_from_proto(message: proto::DeviceResult) -> Option<DeviceResult> {
         callback_count: message.callback_count,
         max_callback_threshold: message.max_callback_threshold,
     })
-}
-
-fn sent_from_proto(message: &proto::DeviceResult) -> Option<SentDevice> {
-    let ids = message.sent_ids.iter().map(|id| {
-        let kind = id.kind.parse().ok()?;
-        DeviceId::new(kind, &id.id).ok()
-    });
-    Some(SentDevice {
-        ids: ids.collect::<Option<_>>()?,
-        client_reference: ClientReference::parse(&message.client_reference).ok()?,
-    })
-}
-
-fn sent_ids(sent: &SentDevice) -> Vec<proto::DeviceId> {
-    let to_proto = |id: &DeviceId| proto::DeviceId {
-        kind: id.kind().as_str().to_owned(),
-        id: id.id().to_owned(),
-    };
-    sent.ids.iter().map(to_proto).collect()
 }
 
 #[cfg(test)]

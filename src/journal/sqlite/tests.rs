@@ -74,7 +74,8 @@ conforms!(
         a_result_with_two_unsent_mdns_counts_for_neither,
         a_result_that_names_a_device_and_a_foreign_one_counts_for_the_device;
     lists:
-        lists_are_newest_first_filtered_and_paged;
+        lists_are_newest_first_filtered_and_paged,
+        a_large_change_and_its_device_are_found_by_an_identifier;
     retention:
         trimming_removes_whole_old_changes_and_nothing_else,
         a_change_that_is_not_final_is_never_trimmed,

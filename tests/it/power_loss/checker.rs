@@ -167,10 +167,10 @@ impl RecoveredJournal {
                 let EventPayload::Result(result) = &event.payload else {
                     continue;
                 };
-                let result = result.decode().map_err(|error| error.to_string())?;
-                let ids = &result.report.device_ids;
+                let result = result.to_proto(false, false).map_err(|error| error.to_string())?;
+                let ids = &result.device_ids;
                 let ids = ids.iter().filter(|id| id.kind == "iccid");
-                let request = result.report.request_id.as_str().to_owned();
+                let request = result.request_id.clone();
                 let results = self.results.entry(request).or_default();
                 for id in ids {
                     results.insert(id.id.clone());

@@ -1,5 +1,8 @@
 use super::*;
-use crate::domain::identifier::IdentifierKind;
+use crate::domain::{
+    identifier::{DeviceId, IdentifierKind},
+    newtypes::ClientReference,
+};
 
 fn result() -> DeviceResult {
     let id = |kind: &str, id: &str| ReportedId { kind: kind.into(), id: id.into() };
@@ -47,13 +50,14 @@ fn record(result: &DeviceResult, link: Option<Vec<u8>>) -> ResultRecord {
 
 #[test]
 fn a_result_is_decoded_as_it_was_stored() {
-    let decoded = record(&result(), None).decode().unwrap();
-    assert_eq!(decoded.report, result());
-    assert_eq!(decoded.receive_time, Timestamp::from_micros(1_500_001));
-    assert_eq!(decoded.service.unwrap().as_str(), "CarrierService");
-    assert_eq!((decoded.change_id, decoded.device), (None, None));
+    let stored = record(&result(), None);
+    assert_eq!(decode_result(&stored.body), Ok(result()));
+    assert_eq!(receive_time(&stored.body), Ok(Timestamp::from_micros(1_500_001)));
+    let message = stored.to_proto(false, false).unwrap();
+    assert_eq!(message.callback_service, "CarrierService");
+    assert_eq!((message.change_id.as_str(), message.device_index), ("", None));
     let interim = DeviceResult { outcome: Outcome::Interim, fault: None, ..result() };
-    assert_eq!(record(&interim, None).decode().unwrap().report, interim);
+    assert_eq!(decode_result(&record(&interim, None).body), Ok(interim));
 }
 
 #[test]
@@ -61,11 +65,12 @@ fn the_parts_of_a_result_are_the_fields_of_the_message() {
     let change_id = ChangeId::new(Timestamp::from_micros(1));
     let link = encode_link(change_id, Some((0, &sent())), Match::Exact, "evidence");
     let record = record(&result(), Some(link));
-    let decoded = record.decode().unwrap();
-    assert_eq!(decoded.change_id, Some(change_id));
-    assert_eq!(decoded.device, Some((0, sent())));
-    assert_eq!(decoded.report.evidence, "evidence");
     let message = record.to_proto(false, false).unwrap();
+    assert_eq!(message.change_id, change_id.to_string());
+    assert_eq!((message.device_index, message.r#match()), (Some(0), proto::Match::Exact));
+    let ids = sent().ids;
+    assert_eq!(message.sent_ids, ids.iter().map(proto::DeviceId::from).collect::<Vec<_>>());
+    assert_eq!((&*message.client_reference, &*message.evidence), ("label", "evidence"));
     let whole = record.encoded_parts().map(|part| part.to_vec()).concat();
     assert_eq!(proto::DeviceResult::decode(&*whole).unwrap(), message);
     let mut canonical = message.encode_to_vec();
@@ -80,7 +85,7 @@ fn the_parts_of_a_result_are_the_fields_of_the_message() {
 fn damaged_bytes_are_an_error() {
     let mut damaged = record(&result(), None);
     damaged.body = damaged.body.slice(..damaged.body.len() - 3);
-    assert_eq!(damaged.decode(), Err(InvalidRecord("result")));
-    damaged.body = Bytes::new();
-    assert_eq!(damaged.decode(), Err(InvalidRecord("result")));
+    assert_eq!(damaged.to_proto(false, false), Err(InvalidRecord("result")));
+    assert_eq!(decode_result(&damaged.body), Err(InvalidRecord("result")));
+    assert_eq!(decode_result(&[]), Err(InvalidRecord("result")));
 }

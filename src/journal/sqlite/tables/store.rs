@@ -195,45 +195,29 @@ fn store_request(
     request: &LoadedRequest,
     account: Option<i64>,
 ) -> Result<()> {
-    match request.dirty {
-        Dirty::New => {
-            db.execute_cached(
-                "INSERT INTO request (id, request_id, change, link_position, evidence, account,
-                   service, last_result, last_result_time, has_digests)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                params![
-                    int(request.row),
-                    request_id,
-                    request.change.map(int),
-                    int(request.link_position),
-                    request.evidence,
-                    account,
-                    request.service,
-                    int(request.last_result),
-                    request.last_result_time,
-                    request.has_digests,
-                ],
-            )?;
-        }
-        Dirty::Modified => {
-            db.execute_cached(
-                "UPDATE request SET change = ?, link_position = ?, evidence = ?, account = ?,
-                   service = ?, last_result = ?, last_result_time = ?, has_digests = ?
-                 WHERE id = ?",
-                params![
-                    request.change.map(int),
-                    int(request.link_position),
-                    request.evidence,
-                    account,
-                    request.service,
-                    int(request.last_result),
-                    request.last_result_time,
-                    request.has_digests,
-                    int(request.row),
-                ],
-            )?;
-        }
-        Dirty::Clean | Dirty::Deleted => {}
+    if request.dirty != Dirty::Clean {
+        db.execute_cached(
+            "INSERT INTO request (id, request_id, change, link_position, evidence, account, service,
+               last_result, last_result_time, has_digests)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET change = excluded.change,
+               link_position = excluded.link_position, evidence = excluded.evidence,
+               account = excluded.account, service = excluded.service,
+               last_result = excluded.last_result, last_result_time = excluded.last_result_time,
+               has_digests = excluded.has_digests",
+            params![
+                int(request.row),
+                request_id,
+                request.change.map(int),
+                int(request.link_position),
+                request.evidence,
+                account,
+                request.service,
+                int(request.last_result),
+                request.last_result_time,
+                request.has_digests,
+            ],
+        )?;
     }
     for digest in &request.new_digests {
         // A build that stores duplicates inserts it again.
