@@ -147,8 +147,7 @@ impl Dispatcher {
         let claim = self.journal.claim(intent).await;
         if !matches!(claim, Ok(Claim::Created(_))) && ready.is_some() {
             self.thingspace.give_back_permit();
-            if claim.is_err() {
-                // It can be stored as DISPATCHED nevertheless, and nothing was sent.
+            if let Err(JournalError::DispatchNotProtected(_)) = claim {
                 self.record_not_sent(change_id);
             }
         }

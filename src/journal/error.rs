@@ -11,6 +11,10 @@ pub enum JournalError {
     /// The journal cannot be written or read now, for example because the disk is full.
     #[error("the journal is unavailable: {0}")]
     Unavailable(String),
+    /// A dispatch is stored, but the record that detects its loss cannot be written now. The change must not be
+    /// sent.
+    #[error("the journal is unavailable: {0}")]
+    DispatchNotProtected(String),
     /// The queue of writes is full.
     #[error("the journal is overloaded")]
     Overloaded,

@@ -1,8 +1,9 @@
 /* Simulates a full or slow disk below one directory, and a wrong system clock. Preloaded into the gateway.
  *
- * A full disk is of one of two kinds. On the first, no file can grow: existing bytes can be overwritten,
+ * A full disk is of one of three kinds. On the first, no file can grow: existing bytes can be overwritten,
  * and a write that crosses the end of its file is cut there, as on ext4 and xfs. On the second, overwriting
- * fails as well, as on btrfs and ZFS. A slow disk delays each sync.
+ * fails as well, as on btrfs and ZFS. On a third one, only journal.marker cannot be written. A slow disk
+ * delays each sync.
  *
  * TEST_DISK_DIRECTORY  the directory
  * TEST_DISK_CONTROL    a file of two 32-bit numbers and a 64-bit number: the kind of full disk (0 if not
@@ -68,11 +69,24 @@ __attribute__((constructor)) static void begin(void) {
   if (mapped != MAP_FAILED) control = mapped;
 }
 
+static ssize_t path_of(int fd, char *path, size_t size) {
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  return readlink(link, path, size);
+}
+
+static int is_marker(int fd) {
+  static const char name[] = "/journal.marker";
+  const size_t name_length = sizeof name - 1;
+  char path[4096];
+  ssize_t length = path_of(fd, path, sizeof path);
+  return length > (ssize_t)name_length && !memcmp(path + length - name_length, name, name_length);
+}
+
 /* Returns true for a file below the directory. */
 static int is_in_directory(int fd) {
-  char link[64], path[4096];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  ssize_t length = readlink(link, path, sizeof path - 1);
+  char path[4096];
+  ssize_t length = path_of(fd, path, sizeof path);
   return length > (ssize_t)directory_length && !memcmp(path, directory, directory_length) &&
          path[directory_length] == '/';
 }
@@ -83,6 +97,7 @@ static size_t writable(int fd, size_t count, off_t offset) {
   if (!control || !control->full || !count || !is_in_directory(fd)) return count;
   if (fstat(fd, &status) || !S_ISREG(status.st_mode)) return count;
   if (control->full == 2) return 0;
+  if (control->full == 3) return is_marker(fd) ? 0 : count;
   if (offset < 0) offset = lseek(fd, 0, SEEK_CUR);
   if (offset >= status.st_size) return 0;
   off_t left = status.st_size - offset;
@@ -91,7 +106,7 @@ static size_t writable(int fd, size_t count, off_t offset) {
 
 static int may_grow(int fd, off_t length) {
   struct stat status;
-  if (!control || !control->full || !is_in_directory(fd)) return 1;
+  if (!control || !control->full || control->full == 3 || !is_in_directory(fd)) return 1;
   return fstat(fd, &status) || length <= status.st_size;
 }
 

@@ -45,7 +45,7 @@ pub(in crate::journal) async fn a_large_change_and_its_device_are_found_by_an_id
     let journal = engine.open().await;
     let small = accepted(&*journal, &esim("small", 39..40), "r-small").await;
     let large = accepted(&*journal, &esim("large", 0..40), "r-large").await;
-    let device = |number| Some(DeviceId::new("iccid".parse().unwrap(), &iccid(number)).unwrap());
+    let device = |number| Some(DeviceId::new("iccid".parse().unwrap(), iccid(number)).unwrap());
     for (number, expected) in [(39, vec![large, small]), (38, vec![large]), (40, vec![])] {
         let filter = ChangeFilter { device: device(number), limit: 10, ..ChangeFilter::default() };
         let page = journal.changes(filter).await.unwrap();

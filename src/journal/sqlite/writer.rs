@@ -191,7 +191,8 @@ async fn await_reply<T>(
     reply: ReplyReceiver<T>,
 ) -> Result<T> {
     let result = reply.await.map_err(|_| JournalError::closed())?;
-    let is_failed = matches!(result, Err(JournalError::Unavailable(_)));
+    let is_failed =
+        matches!(result, Err(JournalError::Unavailable(_) | JournalError::DispatchNotProtected(_)));
     state.instruments.journal_write(metric, start.elapsed(), is_failed);
     result
 }

@@ -111,3 +111,20 @@ async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers
     let transcript = env.record(until_caught_up(watch_change(&change))).await;
     assert_eq!(transcript.last_summary(), "bookmark");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_dispatch_cannot_be_protected_is_not_sent_and_its_key_can_be_used_again() {
+    let (env, disk) = TestEnv::start_with_disk(|setup| setup).await;
+    // The gateway is logged in now, so that a change is dispatched in the commit that creates it.
+    env.change(esim("before", [900_001])).await;
+    disk.fail_marker();
+    let error = parse_error(&env.change_error(esim("key", [900_002])).await);
+    let expected = (Code::Unavailable, "JOURNAL_UNAVAILABLE", "LATER", Some("UNKNOWN"));
+    assert_eq!(error.summary(), expected);
+    eventually("the change is not sent", async || env.state("key").await == ChangeState::NotSent)
+        .await;
+    assert_eq!(env.thingspace.posts(), 1);
+    disk.empty();
+    let accepted = env.change(esim("key", [900_002])).await;
+    assert_eq!((accepted.state(), env.thingspace.posts()), (ChangeState::Accepted, 2));
+}

@@ -62,6 +62,11 @@ impl FaultyDisk {
         self.write_control(0, 2);
     }
 
+    /// Lets no write of the marker succeed.
+    pub fn fail_marker(&self) {
+        self.write_control(0, 3);
+    }
+
     /// Frees the disk.
     pub fn empty(&self) {
         self.write_control(0, 0);
