@@ -53,6 +53,8 @@ conforms!(
         an_account_has_the_events_of_its_changes_and_requests_in_one_order,
         trimming_records_how_far_the_timeline_of_an_account_is_incomplete,
         a_partly_trimmed_change_is_missing_from_the_timeline_of_its_account,
+        an_early_result_of_another_account_joins_the_account_of_its_change,
+        removals_are_counted_and_kept_as_far_as_they_matter,
         commit_listeners_learn_of_unattributed_requests_and_unknown_outcomes;
     claims:
         a_key_names_one_change_across_a_restart,
@@ -78,6 +80,7 @@ conforms!(
         a_large_change_and_its_device_are_found_by_an_identifier;
     retention:
         trimming_removes_whole_old_changes_and_nothing_else,
+        a_result_that_arrives_while_its_request_is_trimmed_is_kept,
         a_change_that_is_not_final_is_never_trimmed,
         deadlines_and_unfinished_calls_are_found_after_a_restart;
     lifecycle:
