@@ -105,12 +105,12 @@ pub(in crate::journal) async fn an_early_result_of_another_account_joins_the_acc
     let journal = engine.open().await;
     let change = dispatched_at(&*journal, &esim("a", 0..3), 10).await;
     // The first account that a callback names is that of the request's early results.
-    journal.store_callback(received(success("r", 0), 20)).await.unwrap();
-    journal.store_callback(with_account(success("r", 1), 21, OTHER)).await.unwrap();
+    journal.store_callback(with_account(success("r", 0), 20, OTHER)).await.unwrap();
+    journal.store_callback(received(success("r", 1), 21)).await.unwrap();
     let own = with_account(success("r", 2), 22, "0000123456-00001");
     journal.store_callback(own).await.unwrap();
     let other = || timeline(&*journal, WatchTarget::Account(account(OTHER)));
-    assert_eq!(format_with_changes(&other().await, &[change]), "-.r -.r");
+    assert_eq!(format_with_changes(&other().await, &[change]), "-.r -.r -.r");
     let request_id = RequestId::parse("r").unwrap();
     let accept = Transition::Accept { request_id, evidence: String::new() };
     journal.apply_transition(change, accept, at(30)).await.unwrap();
@@ -125,7 +125,7 @@ pub(in crate::journal) async fn an_early_result_of_another_account_joins_the_acc
         assert_eq!((found.cursor, found.event_hash), (event.cursor, event.event_hash));
     }
     let of_other = other().await;
-    assert_eq!(format_with_changes(&of_other, &[change]), "0.r 0.r");
+    assert_eq!(format_with_changes(&of_other, &[change]), "0.r 0.r 0.r");
     // The removal of the change is a removal from both timelines.
     while journal.trim(at(40), u64::MAX).await.unwrap() {}
     for (name, newest) in [("0000123456-00001", &events), (OTHER, &of_other)] {
