@@ -221,8 +221,9 @@ impl Watch {
             Some((generation, pending)) => (generation, pending.await?),
             None => (self.tail.generation(), self.tail.read(self.cursor, removals).await?),
         };
-        // Each page is read at another moment: events may have been removed since the page before.
-        if read.removed().has_removed_after(self.cursor, removals) {
+        // Each page is read at another moment: events may have been removed since the page before. Before the
+        // first page, the token has the first event of the change or request.
+        if read.removed().has_removed_after(self.token.cursor, removals) {
             let is_account = matches!(self.token.target, WatchTarget::Account(_));
             let error = if is_account { StreamError::EventsRemoved } else { StreamError::Removed };
             self.end = Some(Err(error));

@@ -452,10 +452,12 @@ async fn an_open_watch_of_a_request_ends_if_the_request_is_removed() {
     for watch in &mut watches {
         while next_word(watch).await != "event 1" {}
     }
+    let mut opened = fixture.watch().await;
+    assert_eq!(next_word(&mut opened).await, "opened");
     while fixture.journal.trim(Timestamp::from_micros(2), u64::MAX).await.unwrap() {}
     // A later result makes a new request. The watch may have missed events of the old one.
     fixture.result(1).await;
-    for watch in &mut watches {
+    for watch in watches.iter_mut().chain([&mut opened]) {
         let end = watch.next().await.unwrap().unwrap_err();
         assert!(matches!(end, StreamError::Removed), "{end}");
         let token = watch.token.clone();
