@@ -59,8 +59,8 @@ pub enum StreamError {
     /// The server ends the stream, after a `reconnect` message.
     #[error("the server ends the stream; open it again with the last resume token")]
     Reconnect,
-    /// Retention removed the change during the watch.
-    #[error("the change has been removed: its retention is over")]
+    /// Retention removed the change or request during the watch.
+    #[error("the change or request has been removed: its retention is over")]
     Removed,
     /// Retention removed events of the account that the stream had not delivered.
     #[error("events after the last resume token have been removed: their retention is over")]
@@ -197,7 +197,7 @@ impl Watch {
             if let Some(response) = &event.response {
                 (self.token.cursor, self.token.event_hash) = (event.cursor, event.event_hash);
                 self.token.resume_point = ResumePoint::AfterEvent;
-                self.token.removed_up_to = page.removed_up_to;
+                self.token.removals = page.removed.count();
                 return Some(response.clone());
             }
         }
@@ -216,20 +216,25 @@ impl Watch {
             self.push_reconnect(ReconnectReason::StreamAge);
             return Ok(());
         }
+        let removals = self.token.removals;
         let (generation, read) = match self.next_page.take() {
             Some((generation, pending)) => (generation, pending.await?),
-            None => (self.tail.generation(), self.tail.read(self.cursor).await?),
+            None => (self.tail.generation(), self.tail.read(self.cursor, removals).await?),
         };
-        let removed_up_to = read.removed_up_to();
-        if removed_up_to > self.token.removed_up_to && removed_up_to > self.cursor.position {
-            self.end = Some(Err(StreamError::EventsRemoved));
+        // Each page is read at another moment: events may have been removed since the page before. Before the
+        // first page, the token has the first event of the change or request.
+        if read.removed().has_removed_after(self.token.cursor, removals) {
+            let is_account = matches!(self.token.target, WatchTarget::Account(_));
+            let error = if is_account { StreamError::EventsRemoved } else { StreamError::Removed };
+            self.end = Some(Err(error));
             return Ok(());
         }
         match read {
             TailRead::Events(page, from) => {
-                if page.has_more && !self.tail.has_cached(page.tip()) {
+                let removals = page.removed.count();
+                if page.has_more && !self.tail.has_cached(page.tip(), removals) {
                     let generation = self.tail.generation();
-                    self.next_page = Some((generation, self.tail.start_read(page.tip())));
+                    self.next_page = Some((generation, self.tail.start_read(page.tip(), removals)));
                 }
                 self.page = Some((page, from));
             }

@@ -18,7 +18,7 @@ use crate::{
     domain::{change::Change, state::ChangeState},
     journal::{
         Commit, CommitListener, Cursor, Event, EventPayload, EventQuery, Journal, JournalError,
-        WatchTarget,
+        Removed, WatchTarget,
     },
     watch::{
         message::{EncodedResponse, MessageEncoder, WatchMessage},
@@ -85,8 +85,8 @@ pub(super) struct TailPage {
     pub(super) events: Vec<EncodedEvent>,
     /// True if there may be more stored events after it.
     pub(super) has_more: bool,
-    /// See [`ResumeToken::removed_up_to`].
-    pub(super) removed_up_to: u64,
+    /// The events that had been removed when the page was read.
+    pub(super) removed: Removed,
     bytes: usize,
 }
 
@@ -103,8 +103,8 @@ pub(super) struct EncodedEvent {
 #[derive(Debug, Clone)]
 pub(super) struct TailEnd {
     pub(super) state: StreamEnd,
-    /// See [`ResumeToken::removed_up_to`].
-    pub(super) removed_up_to: u64,
+    /// The events that had been removed.
+    pub(super) removed: Removed,
 }
 
 /// The state of the target after the last stored event.
@@ -207,31 +207,39 @@ impl Tail {
         }
     }
 
-    /// Returns the events after a cursor.
-    pub(super) async fn read(self: &Arc<Self>, after: Cursor) -> Result<TailRead, JournalError> {
-        match self.read_cached(after) {
+    /// Returns the events after a cursor, as of this number of removals or a later moment.
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        after: Cursor,
+        removals: u64,
+    ) -> Result<TailRead, JournalError> {
+        match self.read_cached(after, removals) {
             Some(read) => Ok(read),
-            None => self.start_read(after).await,
+            None => self.start_read(after, removals).await,
         }
     }
 
     /// Starts to read the events after a cursor from the journal.
-    pub(super) fn start_read(self: &Arc<Self>, after: Cursor) -> PendingRead {
+    pub(super) fn start_read(self: &Arc<Self>, after: Cursor, removals: u64) -> PendingRead {
         // hyper polls a stream only while its client has a send window, so a watch may not be polled for
         // minutes. A separate task completes anyway, and releases the lock and the journal's read permit.
         let this = Arc::clone(self);
-        PendingRead(tokio::spawn(async move { this.read_journal(after).await }))
+        PendingRead(tokio::spawn(async move { this.read_journal(after, removals).await }))
     }
 
     /// Reads the events after a cursor from the journal, and keeps them in the ring.
-    async fn read_journal(self: &Arc<Self>, after: Cursor) -> Result<TailRead, JournalError> {
+    async fn read_journal(
+        self: &Arc<Self>,
+        after: Cursor,
+        removals: u64,
+    ) -> Result<TailRead, JournalError> {
         if after < self.ring.lock().tip {
-            // This watch has fallen behind. Its page does not belong in the ring.
+            // This watch has fallen behind, or the ring has events that were removed before it began. Its page does not belong in the ring.
             let (page, end, _) = self.read_page(after).await?;
             return Ok(TailRead::new(page, end));
         }
         let _filling = self.fill_lock.lock().await;
-        if let Some(read) = self.read_cached(after) {
+        if let Some(read) = self.read_cached(after, removals) {
             return Ok(read);
         }
         // Loaded before the read: a commit during the read may not be in the page.
@@ -249,16 +257,17 @@ impl Tail {
     }
 
     /// True if the events after a cursor need not be read from the journal.
-    pub(super) fn has_cached(&self, after: Cursor) -> bool {
-        self.read_cached(after).is_some()
+    pub(super) fn has_cached(&self, after: Cursor, removals: u64) -> bool {
+        self.read_cached(after, removals).is_some()
     }
 
-    /// Returns the events after a cursor from the ring. `None` if the journal must be read.
-    fn read_cached(&self, after: Cursor) -> Option<TailRead> {
+    /// Returns the events after a cursor from the ring. `None` if the journal must be read. A page that was
+    /// read before fewer removals may have a part of a change that was removed before the watch began.
+    fn read_cached(&self, after: Cursor, removals: u64) -> Option<TailRead> {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
             let number = ring.pages.partition_point(|page| page.tip() <= after);
-            let page = ring.pages.get(number)?;
+            let page = ring.pages.get(number).filter(|page| page.removed.count() >= removals)?;
             let from = page.events.partition_point(|event| event.cursor <= after);
             return Some(TailRead::Events(Arc::clone(page), from));
         }
@@ -284,7 +293,7 @@ impl Tail {
             cursor: Cursor::START,
             event_hash: 0,
             target: self.key.target.clone(),
-            removed_up_to: page.removed_up_to,
+            removals: page.removed.count(),
         };
         let events = page.events.iter().map(|event| {
             (token.cursor, token.event_hash) = (event.cursor, event.event_hash);
@@ -297,10 +306,10 @@ impl Tail {
         });
         let events: Vec<EncodedEvent> = events.collect();
         let bytes = events.iter().map(EncodedEvent::bytes).sum();
-        let removed_up_to = page.removed_up_to;
-        let end =
-            page.is_end.then(|| TailEnd { state: StreamEnd::new(page.change), removed_up_to });
-        let page = TailPage { events, has_more: !page.is_end, removed_up_to, bytes };
+        let removed = page.removed;
+        let state = StreamEnd::new(page.change);
+        let end = page.is_end.then(|| TailEnd { state, removed: removed.clone() });
+        let page = TailPage { events, has_more: !page.is_end, removed, bytes };
         Ok((Arc::new(page), end, has_states))
     }
 
@@ -350,11 +359,11 @@ impl TailRead {
         }
     }
 
-    /// The newest position that retention had removed from the target when the events were read.
-    pub(super) fn removed_up_to(&self) -> u64 {
+    /// The events that had been removed when these were read.
+    pub(super) fn removed(&self) -> &Removed {
         match self {
-            Self::Events(page, _) => page.removed_up_to,
-            Self::End(end) => end.removed_up_to,
+            Self::Events(page, _) => &page.removed,
+            Self::End(end) => &end.removed,
         }
     }
 }
@@ -383,8 +392,11 @@ impl Ring {
     }
 
     fn append(&mut self, after: Cursor, page: &Arc<TailPage>, is_shared: bool) {
-        if after != self.tip || !is_shared {
-            // Another watch has read past `tip`, or no other watch shares the page.
+        let is_same =
+            self.pages.back().is_none_or(|last| last.removed.is_same_stream(&page.removed));
+        if after != self.tip || !is_shared || !is_same {
+            // Another watch has read past `tip`, no other watch shares the page, or the events of the request
+            // before it have been removed.
             *self = Self { base: after, tip: after, ..Self::new() };
         }
         if page.events.is_empty() {

@@ -144,7 +144,6 @@ fn load_request(
     if let Some(row) = request.change {
         linked.push(row);
         if let Entry::Vacant(vacant) = changes.entry(row) {
-            // Also if it is trimmed: its other rows are deleted later.
             vacant.insert(find_change(db, row)?);
         }
     } else if !below.links.is_empty() {
@@ -214,7 +213,7 @@ fn load_early_results(db: &Connection, request: Row) -> Result<Vec<EarlyResult>>
             Ok(EarlyResult {
                 position: uint(row.get(0)?),
                 result: decode_result(row.get_ref(1)?.as_blob()?).map_err(invalid)?,
-                has_account: row.get::<_, Option<i64>>(2)?.is_some(),
+                account: row.get(2)?,
             })
         },
     )
