@@ -234,7 +234,8 @@ impl Tail {
         removals: u64,
     ) -> Result<TailRead, JournalError> {
         if after < self.ring.lock().tip {
-            // This watch has fallen behind, or the ring has events that were removed before it began. Its page does not belong in the ring.
+            // This watch has fallen behind, or the ring has events that were removed before it began. Its page does
+            // not belong in the ring.
             let (page, end, _) = self.read_page(after).await?;
             return Ok(TailRead::new(page, end));
         }

@@ -259,9 +259,12 @@ impl Reader<'_> {
         BytesMut::with_capacity(BYTES_PER_RECORD * self.limit.min(MAX_BUFFERED_RECORDS))
     }
 
-    /// The body may be on pages of its own, so it is read only on demand.
     fn raw_column(&self) -> &'static str {
-        if self.raw_json { "raw_json" } else { "NULL" }
+        if self.raw_json {
+            "(SELECT raw_json FROM callback_body b WHERE b.position = event.position)"
+        } else {
+            "NULL"
+        }
     }
 }
 

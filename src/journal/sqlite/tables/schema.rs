@@ -28,7 +28,7 @@ CREATE TABLE removal (
 ) WITHOUT ROWID;
 
 -- The events, in the order of all commits. The stream of a state is its change, that of a result is its
--- request. The body of a state is its status; the link and the raw body of a result are NULL if empty.
+-- request. The body of a state is its status; the link of a result is NULL if it has none.
 -- An index ends with the position, so each is in the order of the events.
 CREATE TABLE event (
     position       INTEGER PRIMARY KEY,
@@ -37,11 +37,14 @@ CREATE TABLE event (
     kind           INTEGER NOT NULL,
     early_request  INTEGER,
     body           BLOB NOT NULL,
-    link           BLOB,
-    raw_json       BLOB
+    link           BLOB
 );
 CREATE INDEX event_by_stream ON event (stream);
 CREATE INDEX event_by_account ON event (account) WHERE account IS NOT NULL;
+
+-- The JSON bodies of callbacks, by the position of the result. Most reads do not need them, and in a table of
+-- its own a page of events has ten results instead of two.
+CREATE TABLE callback_body (position INTEGER PRIMARY KEY, raw_json BLOB NOT NULL);
 
 -- The current state of a change. The id is the position of its first event. A trimmed change is hidden
 -- until all its rows are deleted.

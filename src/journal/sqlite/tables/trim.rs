@@ -155,9 +155,10 @@ fn trim_request(db: &Connection, request: i64) -> Result<()> {
 
 /// Deletes a slice of the events of a change or a request.
 fn delete_events(db: &Connection, stream: i64) -> Result<usize> {
-    let events = "DELETE FROM event WHERE position IN
-        (SELECT position FROM event WHERE stream = ?1 LIMIT ?2)";
-    delete(db, events, stream)
+    let slice =
+        "position IN (SELECT position FROM event WHERE stream = ?1 ORDER BY position LIMIT ?2)";
+    delete(db, &format!("DELETE FROM callback_body WHERE {slice}"), stream)?;
+    delete(db, &format!("DELETE FROM event WHERE {slice}"), stream)
 }
 
 /// Deletes a slice of a table whose ids are parts of a change.
