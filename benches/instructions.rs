@@ -146,7 +146,7 @@ fn token(event: &Event) -> Result<ResumeToken, Failure> {
         event_hash: 0x1234_5678,
         resume_point: ResumePoint::AfterEvent,
         target: WatchTarget::Request(request_id()?),
-        removed_up_to: 0,
+        removals: 0,
     })
 }
 

@@ -21,11 +21,7 @@ use crate::{
         },
         sqlite::{
             command::{Command, CommandKind},
-            tables::{
-                events,
-                load::{UnfinishedChanges, load},
-                schema,
-            },
+            tables::{device_cache::DeviceCache, events, load::load, schema},
             unit_of_work::{Start, run},
         },
     },
@@ -39,7 +35,7 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub struct MemoryJournal {
     db: Connection,
-    unfinished: UnfinishedChanges,
+    cache: DeviceCache,
     start: Start,
 }
 
@@ -61,7 +57,7 @@ impl MemoryJournal {
         db.set_prepared_statement_cache_capacity(256);
         schema::initialize(&mut db)?;
         let start = Start { last_position: 0, counts: Counts::default() };
-        Ok(Self { db, unfinished: UnfinishedChanges::default(), start })
+        Ok(Self { db, cache: DeviceCache::default(), start })
     }
 
     /// Stores a change that ThingSpace has accepted.
@@ -104,7 +100,7 @@ impl MemoryJournal {
     pub fn load(&mut self, callbacks: Vec<ReceivedCallback>) -> Result<LoadedBatch, Failure> {
         let Start { last_position, counts } = self.start;
         let keys = collect(&callbacks.iter().cloned().map(StoreCallback::new).collect::<Vec<_>>());
-        let set = load(&self.db, &keys, &mut self.unfinished, last_position, counts)?;
+        let set = load(&self.db, &keys, &mut self.cache, last_position, counts)?;
         Ok(LoadedBatch { callbacks, set })
     }
 
@@ -124,9 +120,9 @@ impl MemoryJournal {
         let new = |command| Command::new(CommandKind::Other, 1, command).0;
         let mut commands: Vec<Command> = commands.into_iter().map(new).collect();
         let transaction = self.db.transaction()?;
-        let set = run(&transaction, &mut commands, &mut self.unfinished, self.start)?;
+        let set = run(&transaction, &mut commands, &mut self.cache, self.start)?;
         transaction.commit()?;
-        self.unfinished.keep(&set);
+        self.cache.keep(&set);
         self.start = Start { last_position: set.last_position, counts: set.counts };
         Ok(())
     }
