@@ -1,8 +1,8 @@
 //! Moves the write-ahead log into the database, paced by the length of the log.
 //!
 //! A thread of its own does the work: it copies the pages and syncs the database while the writer goes on.
-//! The log starts over only if nothing was appended since the last copied page, so the writer itself copies
-//! the short rest. No checkpoint ever waits for a reader: a process that keeps a transaction open lets the log
+//! SQLite syncs the database only if nothing was appended meanwhile, so the thread does it. The log starts over only
+//! if nothing was appended since the last copied page, so the writer itself copies and syncs the short rest. No checkpoint ever waits for a reader: a process that keeps a transaction open lets the log
 //! grow, and delays nothing.
 
 use std::{
@@ -73,9 +73,10 @@ impl Checkpoints {
         let thread = thread.spawn(move || {
             loop {
                 match requests.recv_timeout(IDLE_INTERVAL) {
-                    Ok(()) => checkpointed.checkpoint(&connection),
                     Err(RecvTimeoutError::Timeout) if checkpointed.is_copied() => {}
-                    Err(RecvTimeoutError::Timeout) => checkpointed.checkpoint(&connection),
+                    Ok(()) | Err(RecvTimeoutError::Timeout) => {
+                        checkpointed.copy_and_sync(&connection);
+                    }
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
@@ -98,18 +99,20 @@ impl Checkpoints {
             (self.requested_at, self.attempted_at) = (0, 0);
             self.log.copied.store(0, Ordering::Relaxed);
         }
-        if pages >= self.requested_at + PAGES_PER_CHECKPOINT {
+        let rest = pages - self.log.copied.load(Ordering::Relaxed);
+        let is_long = pages >= TARGET_PAGES;
+        if pages >= self.requested_at + PAGES_PER_CHECKPOINT || (is_long && rest > MAX_REST_PAGES) {
             self.requested_at = pages;
             if let Some((requests, _)) = &self.thread {
                 // The channel is full if a checkpoint is requested already.
                 let _ = requests.try_send(());
             }
         }
-        let rest = pages - self.log.copied.load(Ordering::Relaxed);
-        let is_due = (pages >= TARGET_PAGES && rest <= MAX_REST_PAGES) || pages >= MAX_PAGES;
+        let is_due = (is_long && rest <= MAX_REST_PAGES) || pages >= MAX_PAGES;
         if is_due && pages >= self.attempted_at + MAX_REST_PAGES {
             self.attempted_at = pages;
-            self.log.checkpoint(writer);
+            let copied = copy_pages(writer);
+            self.log.store_copied(copied);
         }
         if pages >= UNUSUAL_PAGES && self.throttle.count(1).is_some() {
             let mib = pages / 256;
@@ -127,16 +130,28 @@ impl LogLength {
         self.copied.load(Ordering::Relaxed) == self.pages.load(Ordering::Relaxed)
     }
 
-    /// Copies the pages that no reader needs, and records the last copied page. Never waits for a reader.
-    fn checkpoint(&self, connection: &Connection) {
-        let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(2));
-        match copied {
-            Ok(copied) if copied >= 0 => self.copied.store(copied, Ordering::Relaxed),
-            // Another connection makes a checkpoint.
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "journal checkpoint failed"),
+    /// Copies pages and syncs the database, so that the writer need not sync these pages.
+    fn copy_and_sync(&self, connection: &LockedConnection) {
+        let copied = copy_pages(connection);
+        match connection.sync_database() {
+            Ok(()) => self.store_copied(copied),
+            Err(error) => tracing::warn!(%error, "cannot sync the journal's database"),
         }
     }
+
+    fn store_copied(&self, copied: Option<i32>) {
+        if let Some(copied) = copied {
+            self.copied.store(copied, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Copies the pages that no reader needs. Never waits for a reader. Returns the number of the last copied page;
+/// `None` if another connection makes a checkpoint.
+fn copy_pages(connection: &Connection) -> Option<i32> {
+    let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(2));
+    let copied = copied.inspect_err(|error| tracing::warn!(%error, "journal checkpoint failed"));
+    copied.ok().filter(|copied| *copied >= 0)
 }
 
 impl Drop for Checkpoints {

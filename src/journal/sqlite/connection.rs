@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    io,
     ops::{Deref, DerefMut},
     path::Path,
     sync::Arc,
@@ -22,7 +23,7 @@ use crate::{
 pub(super) struct LockedConnection {
     connection: Connection,
     /// Dropped after the connection.
-    _locks: Arc<FileLocks>,
+    locks: Arc<FileLocks>,
 }
 
 impl LockedConnection {
@@ -31,7 +32,12 @@ impl LockedConnection {
         cache_kib: i64,
         locks: &Arc<FileLocks>,
     ) -> rusqlite::Result<Self> {
-        Ok(Self { connection: connect(path, cache_kib)?, _locks: Arc::clone(locks) })
+        Ok(Self { connection: connect(path, cache_kib)?, locks: Arc::clone(locks) })
+    }
+
+    /// Syncs the database file, without the write-ahead log.
+    pub(super) fn sync_database(&self) -> io::Result<()> {
+        self.locks.database.as_ref().map_or(Ok(()), File::sync_data)
     }
 }
 
@@ -76,7 +82,7 @@ pub(super) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connectio
 pub(super) struct FileLocks {
     is_network: bool,
     _directory: File,
-    _database: Option<File>,
+    database: Option<File>,
 }
 
 impl FileLocks {
@@ -84,7 +90,7 @@ impl FileLocks {
     pub(super) fn lock_directory(dir: &Path, allow_network: bool) -> Result<Self, OpenFailure> {
         let is_network = is_on_network_filesystem(dir, allow_network)?;
         let lock = try_lock(open_private(&dir.join(LOCK), false)?)?;
-        Ok(Self { is_network, _directory: lock, _database: None })
+        Ok(Self { is_network, _directory: lock, database: None })
     }
 
     /// Locks the database too; creates an empty one if there is none. Call it before SQLite opens the
@@ -94,10 +100,12 @@ impl FileLocks {
     /// is locked.
     pub(super) fn lock_database(self, dir: &Path) -> Result<Self, OpenFailure> {
         let database = open_private(&dir.join(DATABASE), false)?;
-        if self.is_network || failpoints::is_active("no-database-lock") {
-            return Ok(self);
-        }
-        Ok(Self { _database: Some(try_lock(database)?), ..self })
+        let database = if self.is_network || failpoints::is_active("no-database-lock") {
+            database
+        } else {
+            try_lock(database)?
+        };
+        Ok(Self { database: Some(database), ..self })
     }
 }
 
