@@ -10,7 +10,7 @@ mod stream;
 mod tail;
 mod token;
 
-pub use message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage};
+pub use message::{MessageEncoder, ReconnectReason, WatchMessage};
 pub use resume::WatchOpenError;
 pub use stream::{StreamError, Until, Watch, WatchOptions, Watches};
 pub use token::{InvalidResumeToken, ResumePoint, ResumeToken};

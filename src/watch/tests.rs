@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,12 +25,12 @@ use crate::{
     telemetry::Instruments,
 };
 
-/// Encodes messages as words, and counts the events that it encodes.
+/// Encodes messages as words with their tokens, and counts the events that it encodes.
 #[derive(Default)]
 struct WordEncoder(AtomicUsize);
 
 impl MessageEncoder for WordEncoder {
-    fn encode(&self, _token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut) {
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut) {
         let word: String = match message {
             WatchMessage::Opened(_) => "opened".into(),
             WatchMessage::Event { event, .. } => {
@@ -41,7 +41,7 @@ impl MessageEncoder for WordEncoder {
             WatchMessage::Reconnect { reason, .. } => format!("reconnect {reason:?}"),
             WatchMessage::Finished(_) => "finished".into(),
         };
-        out.extend_from_slice(word.as_bytes());
+        out.extend_from_slice(format!("{word}\n{}", token.encode()).as_bytes());
     }
 }
 
@@ -74,15 +74,52 @@ fn fixture(max_stream_age: Duration) -> Fixture {
     Fixture { _directory: directory, journal, watches, encoder, draining }
 }
 
+/// A watch whose messages are delivered one by one.
+struct WordWatch {
+    watch: Watch,
+    /// Messages that were delivered together.
+    frames: Bytes,
+    /// The token of the last message.
+    token: ResumeToken,
+}
+
+impl From<Watch> for WordWatch {
+    fn from(watch: Watch) -> Self {
+        Self { token: watch.token.clone(), watch, frames: Bytes::new() }
+    }
+}
+
+impl WordWatch {
+    async fn next(&mut self) -> Option<Result<String, StreamError>> {
+        if self.frames.is_empty() {
+            match self.watch.next().await? {
+                Ok(frames) => self.frames = frames,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        assert_eq!(self.frames.get_u8(), 0);
+        let length = self.frames.get_u32() as usize;
+        let message = String::from_utf8(self.frames.split_to(length).to_vec()).unwrap();
+        let (word, token) = message.split_once('\n').unwrap();
+        self.token = ResumeToken::decode(token).unwrap();
+        Some(Ok(word.to_owned()))
+    }
+}
+
 impl Fixture {
-    async fn watch(&self) -> Watch {
+    async fn open(&self, options: WatchOptions) -> Result<WordWatch, WatchOpenError> {
+        self.watches.open(options).await.map(WordWatch::from)
+    }
+
+    async fn watch(&self) -> WordWatch {
         let request = WatchOptions {
             target: Some(WatchTarget::Request(RequestId::parse("r").unwrap())),
             token: None,
             until: Until::Finished,
             include_raw: false,
+            deadline: None,
         };
-        self.watches.open(request).await.unwrap()
+        self.open(request).await.unwrap()
     }
 
     async fn result(&self, number: usize) {
@@ -113,9 +150,8 @@ fn account_request(token: Option<ResumeToken>) -> WatchOptions {
     WatchOptions { target: Some(WatchTarget::Account(account())), ..request(token) }
 }
 
-async fn next_word(watch: &mut Watch) -> String {
-    let frame = watch.next().await.unwrap().unwrap();
-    String::from_utf8(frame.0.to_vec()).unwrap()
+async fn next_word(watch: &mut WordWatch) -> String {
+    watch.next().await.unwrap().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,8 +256,7 @@ async fn a_watch_that_is_not_polled_during_a_read_does_not_block_others() {
     assert!(futures_util::poll!(&mut reading).is_pending());
     let event = tokio::time::timeout(Duration::from_secs(60), next_word(&mut other)).await;
     assert_eq!(event.unwrap(), "event 1");
-    let frame = reading.await.unwrap().unwrap();
-    assert_eq!(frame.0, "event 1");
+    assert_eq!(reading.await.unwrap().unwrap(), "event 1");
 }
 
 fn request(token: Option<ResumeToken>) -> WatchOptions {
@@ -230,6 +265,7 @@ fn request(token: Option<ResumeToken>) -> WatchOptions {
         token,
         until: Until::CaughtUp,
         include_raw: false,
+        deadline: None,
     }
 }
 
@@ -246,12 +282,11 @@ async fn read_to_end(
     fixture: &Fixture,
     options: WatchOptions,
 ) -> Result<(Vec<String>, ResumeToken), WatchOpenError> {
-    let mut watch = fixture.watches.open(options).await?;
+    let mut watch = fixture.open(options).await?;
     let opened = watch.token.clone();
     let mut words = Vec::new();
-    while let Some(frame) = watch.next().await {
-        let bytes = frame.unwrap().0.to_vec();
-        words.push(String::from_utf8(bytes).unwrap());
+    while let Some(word) = watch.next().await {
+        words.push(word.unwrap());
     }
     Ok((words, opened))
 }
@@ -289,9 +324,9 @@ async fn a_token_before_the_first_result_is_rejected_once_the_result_is_removed(
     assert_eq!(words, ["opened", "event 3", "bookmark"]);
 }
 
-/// Reads messages of an account's stream until one is this word. Returns the token of the last one.
+/// Reads messages of an account's stream until one is this word. Returns its token.
 async fn read_account_up_to(fixture: &Fixture, last: &str) -> ResumeToken {
-    let mut watch = fixture.watches.open(account_request(None)).await.unwrap();
+    let mut watch = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut watch).await != last {}
     watch.token.clone()
 }
@@ -339,9 +374,9 @@ async fn an_open_watch_of_an_account_ends_if_events_that_it_has_not_delivered_ar
     for number in 0..300 {
         fixture.result(number).await;
     }
-    let mut ahead = fixture.watches.open(account_request(None)).await.unwrap();
+    let mut ahead = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut ahead).await != "event 300" {}
-    let mut behind = fixture.watches.open(account_request(None)).await.unwrap();
+    let mut behind = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut behind).await != "event 1" {}
     while fixture.journal.trim(Timestamp::from_micros(5), u64::MAX).await.unwrap() {}
     fixture.result_of("new", 1, 9).await;
@@ -358,6 +393,6 @@ async fn an_open_watch_of_an_account_ends_if_events_that_it_has_not_delivered_ar
     assert!(behind.token.cursor.position < 300);
     // The same if all events have been removed and nothing follows.
     let token = behind.token.clone();
-    let refused = fixture.watches.open(account_request(Some(token))).await.err().unwrap();
+    let refused = fixture.open(account_request(Some(token))).await.err().unwrap();
     assert!(matches!(refused, WatchOpenError::Expired { .. }), "{refused}");
 }

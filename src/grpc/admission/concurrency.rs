@@ -24,6 +24,7 @@ use crate::{
             slow_reader::guard_response,
         },
         error::{ApiError, Executed},
+        watch_body::attach_body,
     },
 };
 
@@ -139,7 +140,8 @@ impl AdmissionControl {
                 read_message(request, limits).await?.0
             }
         };
-        Ok(guard_response(next.run(request).await, permit, slow_reader))
+        let response = attach_body(next.run(request).await);
+        Ok(guard_response(response, permit, slow_reader))
     }
 }
 

@@ -38,15 +38,9 @@ pub(super) async fn guard_call(mut request: Request, next: Next) -> Response {
             tracing::error!(method = path, "gRPC handler panicked");
             ApiError::new(ErrorReason::Internal, "internal error")
         }
-        Err(_elapsed) => deadline_exceeded(),
+        Err(_elapsed) => ApiError::deadline_exceeded(),
     };
     error.with_executed(is_change(&path).then_some(Executed::Unknown)).into_response()
-}
-
-/// Returns the error of a call whose deadline has passed.
-pub(in crate::grpc) fn deadline_exceeded() -> ApiError {
-    let message = "deadline exceeded; the change may still be in progress";
-    ApiError::new(ErrorReason::Deadline, message)
 }
 
 /// Parses `grpc-timeout`: at most eight digits and a unit ("gRPC over HTTP2").

@@ -11,7 +11,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
 };
 
-pub(super) use guard::{CallDeadline, deadline_exceeded};
+pub(super) use guard::CallDeadline;
 
 use crate::{
     grpc::admission::concurrency::{AdmissionControl, admit},
