@@ -59,7 +59,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// Number of pages that are read before the watches are woken.
 const PAGES_PER_WAKEUP: u32 = 4;
 /// Maximum size of all rings together, in bytes.
-const MAX_BYTES_OF_ALL_RINGS: usize = 64 * 1024 * 1024;
+pub(super) const MAX_BYTES_OF_ALL_RINGS: usize = if cfg!(test) { 32 } else { 64 * 1024 } * 1024;
 
 /// The key of a tail: its watches share target and encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -19,7 +19,7 @@ use crate::{
         newtypes::{AccountName, RequestId},
     },
     journal::{
-        Journal, ReceivedCallback, WatchTarget,
+        EventPayload, Journal, ReceivedCallback, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
@@ -33,8 +33,11 @@ impl MessageEncoder for WordEncoder {
     fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut) {
         let word: String = match message {
             WatchMessage::Opened(_) => "opened".into(),
-            WatchMessage::Event { event, .. } => {
+            WatchMessage::Event { event, include_raw } => {
                 self.0.fetch_add(1, Ordering::Relaxed);
+                if include_raw && let EventPayload::Result(result) = &event.payload {
+                    out.extend_from_slice(result.raw_json());
+                }
                 format!("event {}", event.cursor.position)
             }
             WatchMessage::Bookmark => "bookmark".into(),
@@ -131,6 +134,19 @@ impl Fixture {
         let body = format!(
             r#"{{"requestId":"{request}","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success"}}"#
         );
+        self.store(&body, micros).await;
+    }
+
+    /// Stores a result whose callback has a body of about this size.
+    async fn large_result(&self, number: usize, size: usize) {
+        let body = format!(
+            r#"{{"requestId":"r","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success","comment":"{}"}}"#,
+            "x".repeat(size)
+        );
+        self.store(&body, 1).await;
+    }
+
+    async fn store(&self, body: &str, micros: i64) {
         let arrival = ReceivedCallback {
             callback: parse(body.as_bytes()).unwrap(),
             account: Some(account()),
@@ -240,6 +256,132 @@ async fn watches_at_any_distance_from_the_end_receive_the_same_events_in_order()
     for watch in [&mut slow, &mut fast, &mut late] {
         assert_eq!(next_word(watch).await, format!("event {}", RESULTS + 1));
     }
+}
+
+fn options(request: &str) -> WatchOptions {
+    let target = Some(WatchTarget::Request(RequestId::parse(request).unwrap()));
+    WatchOptions { target, token: None, until: Until::Finished, include_raw: false, deadline: None }
+}
+
+#[tokio::test]
+async fn rings_that_changed_long_ago_are_emptied_and_their_watches_read_the_journal() {
+    const REQUESTS: usize = 12;
+    const RESULTS: usize = 40;
+    let fixture = fixture(Duration::from_secs(600));
+    let mut slow = Vec::new();
+    for number in 0..REQUESTS {
+        let request = format!("request-{number}");
+        let mut fast = fixture.open(options(&request)).await.unwrap();
+        let mut behind = fixture.open(options(&request)).await.unwrap();
+        assert_eq!(next_word(&mut fast).await, "opened");
+        assert_eq!(next_word(&mut behind).await, "opened");
+        for result in 0..RESULTS {
+            fixture.result_of(&request, result, 1).await;
+            assert_eq!(
+                next_word(&mut fast).await,
+                format!("event {}", number * RESULTS + result + 1)
+            );
+        }
+        let bytes = fixture.watches.tail_registry.ring_bytes();
+        assert!(bytes <= tail::MAX_BYTES_OF_ALL_RINGS, "{bytes}");
+        slow.push((fast, behind));
+    }
+    // More than half of the bound is in use: not all rings are empty.
+    assert!(fixture.watches.tail_registry.ring_bytes() > 0);
+    for (number, (_fast, behind)) in slow.iter_mut().enumerate() {
+        for result in 0..RESULTS {
+            assert_eq!(next_word(behind).await, format!("event {}", number * RESULTS + result + 1));
+        }
+    }
+    drop(slow);
+    assert_eq!(fixture.watches.tail_registry.ring_bytes(), 0);
+}
+
+#[tokio::test]
+async fn many_watches_of_a_target_are_woken_seldom_while_events_arrive_without_a_pause() {
+    const WATCHES: usize = 1_000;
+    const PAUSE: Duration = Duration::from_millis(50);
+    const RESULTS: u64 = 200;
+    let fixture = fixture(Duration::from_secs(600));
+    let mut watches = Vec::new();
+    for _ in 0..WATCHES {
+        watches.push(fixture.watch().await);
+    }
+    let watch = &mut watches[0];
+    assert_eq!(next_word(watch).await, "opened");
+    let started = Instant::now();
+    let store = async {
+        for number in 0..RESULTS {
+            fixture.result(usize::try_from(number).unwrap()).await;
+        }
+    };
+    let read = async {
+        let mut wakeups = 0;
+        while watch.token.cursor.position < RESULTS {
+            watch.watch.next().await.unwrap().unwrap();
+            watch.token = watch.watch.token.clone();
+            wakeups += 1;
+        }
+        wakeups
+    };
+    let (wakeups, ()) = tokio::join!(read, store);
+    // One more for the first event, which is delivered at once, and one for the rest.
+    let most = started.elapsed().as_millis() / PAUSE.as_millis() + 2;
+    assert!(wakeups <= most, "{wakeups} of at most {most}");
+}
+
+#[tokio::test]
+async fn a_page_with_large_bodies_of_callbacks_ends_early() {
+    const RESULTS: usize = 12;
+    let fixture = fixture(Duration::from_secs(600));
+    for number in 0..RESULTS {
+        fixture.large_result(number, 100 * 1024).await;
+    }
+    let key = tail::TailKey {
+        target: WatchTarget::Request(RequestId::parse("r").unwrap()),
+        include_raw: true,
+    };
+    let tail = fixture.watches.tail_registry.acquire(&key);
+    let (mut cursor, mut events, mut total) = (crate::journal::Cursor::START, 0, 0);
+    loop {
+        match tail.start_read(cursor).await.unwrap() {
+            tail::TailRead::Events(page, _) => {
+                let mut next = 0;
+                let mut bytes = 0;
+                while let Some(chunk) = page.next_chunk(&mut next) {
+                    bytes += chunk.frames.len();
+                }
+                assert!(bytes <= (256 + 101) * 1024, "{bytes}");
+                events += next;
+                total += bytes;
+                cursor = page.tip();
+            }
+            tail::TailRead::End(_) => break,
+        }
+    }
+    assert_eq!(events, RESULTS);
+    assert!(total >= RESULTS * 100 * 1024, "{total}");
+    fixture.watches.tail_registry.release(&key);
+}
+
+/// An idle watch has only this, its tail, and what tonic and HTTP/2 need for a stream.
+#[test]
+fn an_idle_watch_is_small() {
+    let size = size_of::<Watch>() + size_of::<tokio::time::Sleep>();
+    assert!(size <= 640, "{size}");
+    assert!(size_of::<tail::Tail>() <= 400, "{}", size_of::<tail::Tail>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_at_the_deadline_of_its_call() {
+    let fixture = fixture(Duration::from_secs(600));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut watch =
+        fixture.open(WatchOptions { deadline: Some(deadline), ..options("r") }).await.unwrap();
+    assert_eq!(next_word(&mut watch).await, "opened");
+    assert!(matches!(watch.next().await, Some(Err(StreamError::DeadlineExceeded))));
+    assert!(watch.next().await.is_none());
+    assert!((deadline..deadline + Duration::from_millis(10)).contains(&Instant::now()));
 }
 
 /// hyper polls a stream only while its client has a send window. So a watch can stop in the middle of a read

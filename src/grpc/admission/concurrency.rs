@@ -5,11 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, middleware::Next, response::Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -56,7 +52,7 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Admits a call if its class has a permit and its message is within the limits.
 pub(in crate::grpc) async fn admit(
-    State(admission): State<Arc<AdmissionControl>>,
+    admission: &AdmissionControl,
     request: Request,
     next: Next,
 ) -> Response {
