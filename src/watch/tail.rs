@@ -32,10 +32,10 @@ use crate::{
     },
 };
 
-/// Number of events that are read at a time, about 50 KiB: they fit the flow-control window of most clients.
-const PAGE_EVENTS: usize = 128;
+/// Number of events that are read at a time, about 32 KiB: they fit the flow-control window of most clients.
+const PAGE_EVENTS: usize = 80;
 /// The same, with the callbacks' bodies.
-const PAGE_EVENTS_WITH_RAW: usize = 48;
+const PAGE_EVENTS_WITH_RAW: usize = 32;
 /// Maximum size of the messages of a page. Bodies of callbacks can exceed it: the page then ends with the first
 /// message that does.
 const MAX_PAGE_BYTES: usize = 256 * 1024;
