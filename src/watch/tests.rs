@@ -343,21 +343,16 @@ async fn a_page_with_large_bodies_of_callbacks_ends_early() {
     };
     let tail = fixture.watches.tail_registry.acquire(&key);
     let (mut cursor, mut events, mut total) = (crate::journal::Cursor::START, 0, 0);
-    loop {
-        match tail.start_read(cursor).await.unwrap() {
-            tail::TailRead::Events(page, _) => {
-                let mut next = 0;
-                let mut bytes = 0;
-                while let Some(chunk) = page.next_chunk(&mut next) {
-                    bytes += chunk.frames.len();
-                }
-                assert!(bytes <= (256 + 101) * 1024, "{bytes}");
-                events += next;
-                total += bytes;
-                cursor = page.tip();
-            }
-            tail::TailRead::End(_) => break,
+    while let tail::TailRead::Events(page, _) = tail.start_read(cursor).await.unwrap() {
+        let mut next = 0;
+        let mut bytes = 0;
+        while let Some(chunk) = page.next_chunk(&mut next) {
+            bytes += chunk.frames.len();
         }
+        assert!(bytes <= (256 + 101) * 1024, "{bytes}");
+        events += next;
+        total += bytes;
+        cursor = page.tip();
     }
     assert_eq!(events, RESULTS);
     assert!(total >= RESULTS * 100 * 1024, "{total}");
