@@ -96,7 +96,7 @@ pub struct Watch {
     pub(super) token: ResumeToken,
     /// A page of events, and the index of the next one.
     page: Option<(Arc<TailPage>, usize)>,
-    /// A read of the next page. A watch that is far behind reads one page ahead.
+    /// A read of the next page. A watch that is behind starts it with the last messages of a page.
     next_page: Option<PendingRead>,
     /// A message to deliver before any event.
     next_message: Option<Bytes>,
@@ -268,6 +268,10 @@ impl Watch {
                 (self.token.cursor, self.token.event_hash) = (event.cursor, event.event_hash);
                 self.token.resume_point = ResumePoint::AfterEvent;
                 self.token.removed_up_to = page.removed_up_to;
+                // Only now, so that a client that does not read keeps two pages: this and the next one.
+                if page.needs_next_page(*next) && !self.tail.has_cached(chunk.tip) {
+                    self.next_page = Some(self.tail.start_read(chunk.tip));
+                }
                 return Some(chunk.frames);
             }
         }
@@ -285,12 +289,7 @@ impl Watch {
             return;
         }
         match read {
-            TailRead::Events(page, from) => {
-                if page.has_more && !self.tail.has_cached(page.tip()) {
-                    self.next_page = Some(self.tail.start_read(page.tip()));
-                }
-                self.page = Some((page, from));
-            }
+            TailRead::Events(page, from) => self.page = Some((page, from)),
             TailRead::End(end) => {
                 if !self.try_finish(&end.state) && generation.is_some() {
                     self.wait(generation);

@@ -32,10 +32,10 @@ use crate::{
     },
 };
 
-/// Number of events that are read at a time, about 32 KiB: they fit the flow-control window of most clients.
-const PAGE_EVENTS: usize = 80;
+/// Number of events that are read at a time, about 50 KiB: they fit the flow-control window of most clients.
+const PAGE_EVENTS: usize = 128;
 /// The same, with the callbacks' bodies.
-const PAGE_EVENTS_WITH_RAW: usize = 32;
+const PAGE_EVENTS_WITH_RAW: usize = 48;
 /// Maximum size of the messages of a page. Bodies of callbacks can exceed it: the page then ends with the first
 /// message that does.
 const MAX_PAGE_BYTES: usize = 256 * 1024;
@@ -129,7 +129,7 @@ pub(super) struct TailPage {
     frames: Bytes,
     events: Vec<PageEvent>,
     /// True if there may be more stored events after it.
-    pub(super) has_more: bool,
+    has_more: bool,
     /// See [`ResumeToken::removed_up_to`].
     pub(super) removed_up_to: u64,
 }
@@ -650,6 +650,11 @@ impl TailPage {
         *next += count;
         let frames = self.frames.slice(start as usize..last.end as usize);
         Some(PageChunk { frames, tip: last.cursor, last_delivered })
+    }
+
+    /// True if more events follow the page, and all of its own before the index `next` are delivered.
+    pub(super) fn needs_next_page(&self, next: usize) -> bool {
+        self.has_more && next >= self.events.len()
     }
 
     /// Returns the end of the messages before the event with this index.
