@@ -268,7 +268,7 @@ impl Watch {
                 (self.token.cursor, self.token.event_hash) = (event.cursor, event.event_hash);
                 self.token.resume_point = ResumePoint::AfterEvent;
                 self.token.removed_up_to = page.removed_up_to;
-                // Only now, so that a client that does not read keeps two pages: this and the next one.
+                // Not before, so that a client that does not read keeps two pages: this and the next one.
                 if page.needs_next_page(*next) && !self.tail.has_cached(chunk.tip) {
                     self.next_page = Some(self.tail.start_read(chunk.tip));
                 }

@@ -39,8 +39,8 @@ const PAGE_EVENTS_WITH_RAW: usize = 48;
 /// Maximum size of the messages of a page. Bodies of callbacks can exceed it: the page then ends with the first
 /// message that does.
 const MAX_PAGE_BYTES: usize = 256 * 1024;
-/// Maximum size of the messages that are delivered at once, unless one alone is larger.
-const CHUNK_BYTES: u32 = 32 * 1024;
+/// Maximum size of the messages that are delivered at once, unless one alone is larger. Most pages are one chunk.
+const CHUNK_BYTES: u32 = 64 * 1024;
 /// Bytes of a message beside the stored parts of a result: the resume token and the lengths.
 const MESSAGE_OVERHEAD: usize = 96;
 /// Usual size of a message with a state.
@@ -51,7 +51,7 @@ const MAX_RING_EVENTS: usize = 4_096;
 const MAX_RING_BYTES: usize = 2 * 1024 * 1024;
 /// Number of watches of one target that are woken in a second while events arrive without a pause. Each wake-up costs
 /// about 15 µs, however many events it delivers: with many watches, more events share one.
-const WAKEUPS_PER_SECOND: u32 = 20_000;
+const WAKEUPS_PER_SECOND: u32 = 10_000;
 /// Shorter pauses are not worth a timer.
 const MIN_PAUSE: Duration = Duration::from_millis(2);
 /// Maximum delay of an event by such a pause.

@@ -300,7 +300,7 @@ async fn rings_that_changed_long_ago_are_emptied_and_their_watches_read_the_jour
 #[tokio::test]
 async fn many_watches_of_a_target_are_woken_seldom_while_events_arrive_without_a_pause() {
     const WATCHES: usize = 1_000;
-    const PAUSE: Duration = Duration::from_millis(50);
+    const PAUSE: Duration = Duration::from_millis(100);
     const RESULTS: u64 = 200;
     let fixture = fixture(Duration::from_secs(600));
     let mut watches = Vec::new();
