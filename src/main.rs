@@ -3,7 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use thingspace_gateway::cli::{Cli, Command, exit_code};
+
+/// See ARCHITECTURE.md, "Design decisions".
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]

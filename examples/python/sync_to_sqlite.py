@@ -98,7 +98,8 @@ def apply_state(database, gateway, change):
 
 def apply_result(database, result):
     # A result has no change if its request was made elsewhere, or if it arrived before ThingSpace
-    # accepted the change. It has no index if no device could be identified.
+    # accepted the change. Such a result can have the change of another account, which has no rows here.
+    # It has no index if no device could be identified.
     is_final = result.outcome in (device_pb2.OUTCOME_SUCCEEDED, device_pb2.OUTCOME_FAILED)
     if result.change_id and result.HasField("device_index") and is_final:
         database.execute(

@@ -46,12 +46,12 @@ fn token(data: &[u8]) -> Option<ResumeToken> {
         1 => (ResumePoint::AtFirstEvent, event, event_hash),
         _ => (ResumePoint::NoEventsUpTo(event.position), Cursor::START, 0),
     };
-    let removed_up_to = match target {
+    let removals = match target {
         WatchTarget::Account(_) => number(4, 12),
         WatchTarget::Change(_) | WatchTarget::Request(_) => 0,
     };
     let epoch = Epoch(number(0, 8));
-    Some(ResumeToken { epoch, cursor, event_hash, resume_point, target, removed_up_to })
+    Some(ResumeToken { epoch, cursor, event_hash, resume_point, target, removals })
 }
 
 /// A changed text is rejected, or it is the same token.

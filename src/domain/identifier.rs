@@ -6,11 +6,11 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
+use arrayvec::ArrayString;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     named_enum::named_enum,
-    short_text::ShortText,
     violation::{FieldError, FieldReason},
 };
 
@@ -38,12 +38,15 @@ named_enum! {
     }
 }
 
+/// Maximum number of characters of a valid identifier.
+pub(super) const MAX_ID_LEN: usize = 32;
+
 /// A valid identifier in a request. It keeps the client's spelling.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "ReportedId", into = "ReportedId")]
 pub struct DeviceId {
     kind: IdentifierKind,
-    id: ShortText,
+    id: ArrayString<MAX_ID_LEN>,
 }
 
 /// An identifier as ThingSpace reported it: any kind, any value.
@@ -101,7 +104,7 @@ impl DeviceId {
         if lengths.contains(&id.len())
             && has_digits
             && has_prefix
-            && let Some(id) = ShortText::new(id)
+            && let Ok(id) = ArrayString::from(id)
         {
             return Ok(Self { kind, id });
         }

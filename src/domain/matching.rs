@@ -9,11 +9,12 @@ use std::{
     hash::{Hash, Hasher},
 };
 
+use arrayvec::ArrayString;
+
 use crate::domain::{
     evidence::IdentifyingKinds,
-    identifier::{DeviceId, IdentifierKind, ReportedId},
+    identifier::{DeviceId, IdentifierKind, MAX_ID_LEN, ReportedId},
     result::Match,
-    short_text::ShortText,
 };
 
 /// An identifier in a canonical spelling.
@@ -26,7 +27,7 @@ pub struct MatchKey {
 /// The text of a key. Valid identifiers are short; reported ones can have any length.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum KeyText {
-    Short(ShortText),
+    Short(ArrayString<MAX_ID_LEN>),
     Long(Box<str>),
 }
 
@@ -96,6 +97,13 @@ impl MatchKey {
                 && self.index_text() == other.index_text()
     }
 
+    /// Returns the last digit of an ICCID of 20 digits.
+    pub fn iccid_digit_20(&self) -> Option<u8> {
+        let rest = self.text.as_str().as_bytes().get(ICCID_INDEX_LEN..)?;
+        let digit = rest.first().filter(|digit| rest.len() == 1 && digit.is_ascii_digit())?;
+        (self.kind == IdentifierKind::Iccid).then_some(digit - b'0')
+    }
+
     /// Returns the key of the first 19 digits of a longer ICCID.
     fn iccid_prefix(&self) -> Option<Self> {
         let prefix = self.index_text();
@@ -116,10 +124,8 @@ impl MatchKey {
 
 impl Hash for MatchKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        match &self.text {
-            KeyText::Short(text) => text.hash_with(self.kind as u8, state),
-            KeyText::Long(text) => text.hash(state),
-        }
+        state.write(self.text.as_str().as_bytes());
+        state.write_u8(self.kind as u8);
     }
 }
 
@@ -137,21 +143,21 @@ impl fmt::Debug for MatchKey {
 
 impl KeyText {
     fn new(text: &str, is_upper_case: bool) -> Self {
-        match ShortText::new(text) {
-            Some(mut short) => {
+        match ArrayString::from(text) {
+            Ok(mut short) => {
                 if is_upper_case {
                     short.make_ascii_uppercase();
                 }
                 Self::Short(short)
             }
-            None if is_upper_case => Self::Long(text.to_ascii_uppercase().into()),
-            None => Self::Long(text.into()),
+            Err(_) if is_upper_case => Self::Long(text.to_ascii_uppercase().into()),
+            Err(_) => Self::Long(text.into()),
         }
     }
 
     fn as_str(&self) -> &str {
         match self {
-            Self::Short(text) => text.as_str(),
+            Self::Short(text) => text,
             Self::Long(text) => text,
         }
     }
@@ -173,11 +179,11 @@ pub fn can_be_same_device(named: &[ReportedId], listed: &[ReportedId]) -> bool {
 /// device.
 ///
 /// `sent` returns the index of every device that was sent with an identifier that [is the same](MatchKey::is_same).
-pub fn find_device<E>(
+pub fn find_device<L: AsRef<[u32]>, E>(
     kinds: IdentifyingKinds,
     device_count: u32,
     reported: &[ReportedId],
-    mut sent: impl FnMut(&MatchKey) -> Result<Vec<u32>, E>,
+    mut sent: impl FnMut(&MatchKey) -> Result<L, E>,
 ) -> Result<(Option<u32>, Match), E> {
     let mut found: Option<u32> = None;
     let mut ambiguous = false;
@@ -185,7 +191,7 @@ pub fn find_device<E>(
         if !key.is_identifying(kinds) {
             continue;
         }
-        for index in sent(&key)? {
+        for &index in sent(&key)?.as_ref() {
             // Also for one identifier: 19 digits can begin two ICCIDs of 20 digits.
             ambiguous |= *found.get_or_insert(index) != index;
         }

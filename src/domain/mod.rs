@@ -13,7 +13,6 @@ mod named_enum;
 pub mod newtypes;
 pub mod refusal;
 pub mod result;
-mod short_text;
 pub mod state;
 pub mod trace;
 pub mod violation;

@@ -87,9 +87,11 @@ pub enum WatchTarget {
     /// A request: its results at their own positions and, once it is linked to a change, the later
     /// states of the change.
     Request(RequestId),
-    /// An account: the states and results of all its changes, and the results of requests made elsewhere, if
-    /// their callbacks name the account. A result without an account that was stored before its request was
-    /// linked has the position of the link.
+    /// An account: the states and results of all its changes, and the results of requests without a change
+    /// whose callbacks name the account, also once the request is linked to a change of another account. The
+    /// first account that a callback of the request names is that of its later results. A result that was stored
+    /// before its request was linked to a change of this account, and is not in its timeline at its own
+    /// position, has the position of the link.
     Account(AccountName),
 }
 
@@ -122,15 +124,73 @@ pub struct EventPage {
     pub is_end: bool,
     /// The change; `None` for an account, or if the request is not linked to one.
     pub change: Option<Change>,
-    /// The newest position of the account that retention has removed. 0 for other targets: their events are
-    /// removed together.
-    pub removed_up_to: u64,
+    /// The events that retention has removed, at the same moment.
+    pub removed: Removed,
+}
+
+/// The events of a target that retention has removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// The events of a change or a request are removed together.
+    Together {
+        /// The position of the first stored event. `None` if there is none.
+        first: Option<u64>,
+    },
+    /// The changes and requests of an account are removed one after the other. In the order of the removals,
+    /// without those that a later one covers: each has a lower position than the one before.
+    OneByOne(Vec<Removal>),
+}
+
+/// The removal of a change or a request from the timeline of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removal {
+    /// The number of the removal among those of the account, from 1.
+    pub number: u64,
+    /// The position of the newest event that was removed.
+    pub newest: u64,
 }
 
 impl EventQuery {
     /// Selects at most `limit` events after a cursor.
     pub fn new(after: Cursor, limit: usize) -> Self {
         Self { after, limit, raw_json: false, resolved_device: false }
+    }
+}
+
+impl Removed {
+    /// Returns the number of the last removal. 0 if there was none, or if the target is no account.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Together { .. } => 0,
+            Self::OneByOne(removals) => removals.last().map_or(0, |last| last.number),
+        }
+    }
+
+    /// Returns the newest position that was removed from an account; 0 if there is none.
+    pub fn newest(&self) -> u64 {
+        match self {
+            Self::Together { .. } => 0,
+            Self::OneByOne(removals) => removals.first().map_or(0, |first| first.newest),
+        }
+    }
+
+    /// True if no change or request was removed as a whole in between.
+    pub fn is_same_stream(&self, later: &Self) -> bool {
+        matches!(self, Self::OneByOne(_)) || self == later
+    }
+
+    /// True if events after a cursor were removed, after this number of removals. For a change or a request,
+    /// the cursor is that of an event: true if that event was removed.
+    pub fn has_removed_after(&self, cursor: Cursor, count: u64) -> bool {
+        match self {
+            Self::Together { first } => {
+                cursor != Cursor::START && first.is_none_or(|first| first > cursor.position)
+            }
+            Self::OneByOne(removals) => {
+                let next = removals.iter().find(|removal| removal.number > count);
+                next.is_some_and(|removal| removal.newest > cursor.position)
+            }
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub use engine::{Epoch, Journal, KeptRange, KeyValueStore};
 pub use error::{JournalError, Result};
 pub use events::{
     Commit, CommitListener, Cursor, Event, EventPage, EventPayload, EventQuery, EventStore,
-    WatchTarget,
+    Removal, Removed, WatchTarget,
 };
 pub use forward_queue::{
     DueForwards, ForwardOptions, ForwardOutcome, ForwardQueue, ForwardQueueStats, QueuedForward,

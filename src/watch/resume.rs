@@ -48,7 +48,7 @@ pub(super) async fn resolve_start(
     validate(journal, &token).await?;
     match token.resume_point {
         ResumePoint::AfterEvent => Ok(token),
-        // Keeps `removed_up_to`: the stream ends if events are removed before it has read them.
+        // Keeps `removals`: the stream ends if events are removed before it has read them.
         ResumePoint::AtFirstEvent if matches!(token.target, WatchTarget::Account(_)) => Ok(token),
         // The events that the token refers to are still stored: start from the first one.
         ResumePoint::AtFirstEvent | ResumePoint::NoEventsUpTo(_) => {
@@ -78,14 +78,14 @@ async fn first_token(
     // Read before the events: an event stored in between is in the page or after this position.
     let last = journal.kept_range().await?.last;
     let page = journal.events(target.clone(), EventQuery::new(Cursor::START, 1)).await?;
-    let removed_up_to = page.removed_up_to;
+    let removals = page.removed.count();
     let (cursor, event_hash, resume_point) = match (&target, page.events.first()) {
         (WatchTarget::Account(_), _) => (Cursor::START, 0, ResumePoint::AtFirstEvent),
         (_, Some(event)) => (event.cursor, event.event_hash, ResumePoint::AtFirstEvent),
         (_, None) => (Cursor::START, 0, ResumePoint::NoEventsUpTo(last)),
     };
     let epoch = journal.epoch();
-    Ok(ResumeToken { epoch, cursor, event_hash, resume_point, target, removed_up_to })
+    Ok(ResumeToken { epoch, cursor, event_hash, resume_point, target, removals })
 }
 
 /// Rejects a token that does not match an event of this journal.
@@ -133,18 +133,18 @@ async fn check_token(
     })
 }
 
-/// Checks the token of an account, whose changes are removed one after the other. Everything up to the token
-/// may be removed, but nothing after it since the token was issued.
+/// Checks the token of an account, whose changes are removed one after the other. Events up to the token may
+/// have been removed, but none after it since the token was issued.
 async fn check_account_token(
     journal: &dyn Journal,
     token: &ResumeToken,
 ) -> Result<Option<&'static str>, JournalError> {
     let ResumeToken { target, cursor, .. } = token;
     let event = journal.event_at(target.clone(), *cursor).await?;
-    // Read after the event: if the event has just been removed, this position includes it.
+    // Read after the event: if the event has just been removed, this includes its removal.
     let query = EventQuery::new(*cursor, 1);
-    let removed_up_to = journal.events(target.clone(), query).await?.removed_up_to;
-    if removed_up_to > token.removed_up_to && removed_up_to > cursor.position {
+    let removed = journal.events(target.clone(), query).await?.removed;
+    if removed.has_removed_after(*cursor, token.removals) {
         return Ok(Some(REMOVED));
     }
     if *cursor == Cursor::START {
@@ -154,7 +154,7 @@ async fn check_account_token(
         Some(event) if event.event_hash == token.event_hash => None,
         Some(_) => Some(OTHER_EVENT),
         None if cursor.position > journal.kept_range().await?.last => Some(AFTER_THE_END),
-        None if cursor.position <= removed_up_to => None,
+        None if cursor.position <= removed.newest() => None,
         None => Some(OTHER_EVENT),
     })
 }

@@ -71,8 +71,8 @@ pub enum StreamError {
     /// The server ends the stream, after a `reconnect` message.
     #[error("the server ends the stream; open it again with the last resume token")]
     Reconnect,
-    /// Retention removed the change during the watch.
-    #[error("the change has been removed: its retention is over")]
+    /// Retention removed the change or request during the watch.
+    #[error("the change or request has been removed: its retention is over")]
     Removed,
     /// Retention removed events of the account that the stream had not delivered.
     #[error("events after the last resume token have been removed: their retention is over")]
@@ -248,13 +248,16 @@ impl Watch {
                 ready!(self.touched.as_mut().poll(cx));
                 self.is_waiting = false;
             }
-            match self.tail.read_cached(self.cursor) {
+            let removals = self.token.removals;
+            match self.tail.read_cached(self.cursor, removals) {
                 CachedRead::Events(page, from) => self.on_read(TailRead::Events(page, from), None),
                 CachedRead::End(generation, end) => {
                     self.on_read(TailRead::End(end), Some(generation));
                 }
                 CachedRead::Stale => self.wait(None),
-                CachedRead::Missing => self.next_page = Some(self.tail.start_read(self.cursor)),
+                CachedRead::Missing => {
+                    self.next_page = Some(self.tail.start_read(self.cursor, removals));
+                }
             }
         }
     }
@@ -267,10 +270,11 @@ impl Watch {
             if let Some(event) = chunk.last_delivered {
                 (self.token.cursor, self.token.event_hash) = (event.cursor, event.event_hash);
                 self.token.resume_point = ResumePoint::AfterEvent;
-                self.token.removed_up_to = page.removed_up_to;
+                let removals = page.removed.count();
+                self.token.removals = removals;
                 // Not before, so that a client that does not read keeps two pages: this and the next one.
-                if page.needs_next_page(*next) && !self.tail.has_cached(chunk.tip) {
-                    self.next_page = Some(self.tail.start_read(chunk.tip));
+                if page.needs_next_page(*next) && !self.tail.has_cached(chunk.tip, removals) {
+                    self.next_page = Some(self.tail.start_read(chunk.tip, removals));
                 }
                 return Some(chunk.frames);
             }
@@ -283,9 +287,11 @@ impl Watch {
     /// Makes the events that were read the next messages. At the end of the stored events, ends the stream, or waits
     /// for more. `generation` is the one in which the tail saw the end.
     fn on_read(&mut self, read: TailRead, generation: Option<u64>) {
-        let removed_up_to = read.removed_up_to();
-        if removed_up_to > self.token.removed_up_to && removed_up_to > self.cursor.position {
-            self.fail(StreamError::EventsRemoved);
+        // Each page is read at another moment: events may have been removed since the page before. Before the
+        // first page, the token has the first event of the change or request.
+        if read.removed().has_removed_after(self.token.cursor, self.token.removals) {
+            let is_account = matches!(self.token.target, WatchTarget::Account(_));
+            self.fail(if is_account { StreamError::EventsRemoved } else { StreamError::Removed });
             return;
         }
         match read {

@@ -24,7 +24,7 @@ use crate::{
     domain::{change::Change, state::ChangeState},
     journal::{
         Commit, CommitListener, Cursor, Event, EventPayload, EventQuery, Journal, JournalError,
-        WatchTarget,
+        Removed, WatchTarget,
     },
     watch::{
         message::{MessageEncoder, WatchMessage, encode_frame},
@@ -59,7 +59,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// Number of pages that are read before the watches are woken.
 const PAGES_PER_WAKEUP: u32 = 4;
 /// Maximum size of all rings together, in bytes.
-pub(super) const MAX_BYTES_OF_ALL_RINGS: usize = if cfg!(test) { 32 } else { 64 * 1024 } * 1024;
+pub(super) const MAX_BYTES_OF_ALL_RINGS: usize = if cfg!(test) { 64 } else { 64 * 1024 } * 1024;
 
 /// The key of a tail: its watches share target and encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -130,8 +130,8 @@ pub(super) struct TailPage {
     events: Vec<PageEvent>,
     /// True if there may be more stored events after it.
     has_more: bool,
-    /// See [`ResumeToken::removed_up_to`].
-    pub(super) removed_up_to: u64,
+    /// The events that had been removed when the page was read.
+    pub(super) removed: Removed,
 }
 
 /// An event of a page.
@@ -158,8 +158,8 @@ pub(super) struct PageChunk {
 #[derive(Debug, Clone)]
 pub(super) struct TailEnd {
     pub(super) state: StreamEnd,
-    /// See [`ResumeToken::removed_up_to`].
-    pub(super) removed_up_to: u64,
+    /// The events that had been removed.
+    pub(super) removed: Removed,
 }
 
 /// The state of the target after the last stored event.
@@ -408,21 +408,25 @@ impl Tail {
         (pause >= MIN_PAUSE).then(|| Instant::now() + pause.min(MAX_PAUSE))
     }
 
-    /// Starts to read the events after a cursor from the journal.
-    pub(super) fn start_read(self: &Arc<Self>, after: Cursor) -> PendingRead {
+    /// Starts to read the events after a cursor from the journal, as of this number of removals or a later moment.
+    pub(super) fn start_read(self: &Arc<Self>, after: Cursor, removals: u64) -> PendingRead {
         // hyper polls a stream only while its client has a send window, so a watch may not be polled for
         // minutes. A separate task completes anyway, and releases the lock and the journal's read permit.
         let this = Arc::clone(self);
-        PendingRead(tokio::spawn(async move { this.read_journal(after).await }))
+        PendingRead(tokio::spawn(async move { this.read_journal(after, removals).await }))
     }
 
     /// Reads the events after a cursor from the journal, and keeps them in the ring.
-    async fn read_journal(self: &Arc<Self>, after: Cursor) -> Result<TailRead, JournalError> {
+    async fn read_journal(
+        self: &Arc<Self>,
+        after: Cursor,
+        removals: u64,
+    ) -> Result<TailRead, JournalError> {
         if after < self.ring.lock().tip {
             return self.read_behind(after).await;
         }
         let _filling = self.fill_lock.lock().await;
-        match self.read_cached(after) {
+        match self.read_cached(after, removals) {
             CachedRead::Events(page, from) => return Ok(TailRead::Events(page, from)),
             CachedRead::End(_, end) => return Ok(TailRead::End(end)),
             CachedRead::Stale | CachedRead::Missing => {}
@@ -441,7 +445,8 @@ impl Tail {
         Ok(page.into())
     }
 
-    /// Reads the events after a cursor for a watch that has fallen behind. Its page does not belong in the ring.
+    /// Reads the events after a cursor for a watch that has fallen behind, or if the ring has events that were removed
+    /// before it began. Its page does not belong in the ring.
     async fn read_behind(&self, after: Cursor) -> Result<TailRead, JournalError> {
         let generation = self.ring.lock().generation;
         let page = self.read_page(after).await?;
@@ -468,17 +473,17 @@ impl Tail {
     }
 
     /// True if the events after a cursor need not be read from the journal.
-    pub(super) fn has_cached(&self, after: Cursor) -> bool {
+    pub(super) fn has_cached(&self, after: Cursor, removals: u64) -> bool {
         let ring = self.ring.lock();
-        (ring.base <= after && after < ring.tip) || (after == ring.tip && ring.end.is_some())
+        ring.page_after(after, removals).is_some() || (after == ring.tip && ring.end.is_some())
     }
 
-    /// Returns the events after a cursor from the ring.
-    pub(super) fn read_cached(&self, after: Cursor) -> CachedRead {
+    /// Returns the events after a cursor from the ring. A page that was read before fewer removals may have a part of
+    /// a change that was removed before the watch began.
+    pub(super) fn read_cached(&self, after: Cursor, removals: u64) -> CachedRead {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
-            let number = ring.pages.partition_point(|page| page.tip() <= after);
-            let Some(page) = ring.pages.get(number).cloned() else {
+            let Some(page) = ring.page_after(after, removals).cloned() else {
                 return CachedRead::Missing;
             };
             let from = page.events.partition_point(|event| event.cursor <= after);
@@ -520,7 +525,7 @@ impl Tail {
             cursor: Cursor::START,
             event_hash: 0,
             target: self.key.target.clone(),
-            removed_up_to: page.removed_up_to,
+            removals: page.removed.count(),
         };
         let mut events = Vec::with_capacity(page.events.len());
         for event in &page.events {
@@ -536,13 +541,14 @@ impl Tail {
             }
         }
         let is_end = page.is_end && events.len() == page.events.len();
-        let removed_up_to = page.removed_up_to;
-        let end = is_end.then(|| TailEnd { state: StreamEnd::new(page.change), removed_up_to });
+        let removed = page.removed;
+        let state = StreamEnd::new(page.change);
+        let end = is_end.then(|| TailEnd { state, removed: removed.clone() });
         // Once a request is attributed, its results name the change. Results read before that must not be
         // shared with later watches.
         let is_attributed_here = matches!(self.key.target, WatchTarget::Request(_)) && has_states;
         let frames = frames.freeze();
-        let page = TailPage { frames, events, has_more: !is_end, removed_up_to };
+        let page = TailPage { frames, events, has_more: !is_end, removed };
         Ok(EncodedPage { page: Arc::new(page), end, is_shareable: !is_attributed_here })
     }
 
@@ -609,11 +615,11 @@ impl From<EncodedPage> for TailRead {
 }
 
 impl TailRead {
-    /// The newest position that retention had removed from the target when the events were read.
-    pub(super) fn removed_up_to(&self) -> u64 {
+    /// The events that had been removed when these were read.
+    pub(super) fn removed(&self) -> &Removed {
         match self {
-            Self::Events(page, _) => page.removed_up_to,
-            Self::End(end) => end.removed_up_to,
+            Self::Events(page, _) => &page.removed,
+            Self::End(end) => &end.removed,
         }
     }
 }
@@ -687,11 +693,20 @@ impl Ring {
         }
     }
 
+    /// Returns the page with the first event after a cursor, if it was read after this number of removals.
+    fn page_after(&self, after: Cursor, removals: u64) -> Option<&Arc<TailPage>> {
+        let number = self.pages.partition_point(|page| page.tip() <= after);
+        let page = self.pages.get(number).filter(|_| self.base <= after)?;
+        Some(page).filter(|page| page.removed.count() >= removals)
+    }
+
     /// Appends a page that was read after a cursor. Without `is_shared`, no other watch needs it.
     fn append(&mut self, after: Cursor, page: &EncodedPage, is_shared: bool) {
         let EncodedPage { page, is_shareable, .. } = page;
-        if after != self.tip {
-            // Another watch has read past the tip.
+        let last = self.pages.back();
+        let is_same = last.is_none_or(|last| last.removed.is_same_stream(&page.removed));
+        if after != self.tip || !is_same {
+            // Another watch has read past the tip, or the events of the request before it have been removed.
             self.tip = after;
             self.clear();
         }

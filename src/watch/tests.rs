@@ -343,7 +343,7 @@ async fn a_page_with_large_bodies_of_callbacks_ends_early() {
     };
     let tail = fixture.watches.tail_registry.acquire(&key);
     let (mut cursor, mut events, mut total) = (crate::journal::Cursor::START, 0, 0);
-    while let tail::TailRead::Events(page, _) = tail.start_read(cursor).await.unwrap() {
+    while let tail::TailRead::Events(page, _) = tail.start_read(cursor, 0).await.unwrap() {
         let mut next = 0;
         let mut bytes = 0;
         while let Some(chunk) = page.next_chunk(&mut next) {
@@ -532,4 +532,111 @@ async fn an_open_watch_of_an_account_ends_if_events_that_it_has_not_delivered_ar
     let token = behind.token.clone();
     let refused = fixture.open(account_request(Some(token))).await.err().unwrap();
     assert!(matches!(refused, WatchOpenError::Expired { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_token_of_an_account_is_rejected_only_if_something_after_it_was_removed_since() {
+    let fixture = fixture(Duration::from_secs(600));
+    // The second request is removed first, then the first one, then the third one.
+    for (request, micros) in [("second", 2), ("first", 1), ("third", 3), ("kept", 9)] {
+        fixture.result_of(request, 1, micros).await;
+    }
+    let trim = async |before| {
+        let before = Timestamp::from_micros(before);
+        while fixture.journal.trim(before, u64::MAX).await.unwrap() {}
+    };
+    let read = async |token: &ResumeToken| {
+        let read = read_to_end(&fixture, account_request(Some(token.clone()))).await;
+        read.map(|(words, _)| words.join(" ")).ok()
+    };
+    trim(2).await;
+    let opened = read_account_up_to(&fixture, "opened").await;
+    let first = read_account_up_to(&fixture, "event 1").await;
+    let third = read_account_up_to(&fixture, "event 3").await;
+    let rest = Some("opened event 3 event 4 bookmark".to_owned());
+    assert_eq!(read(&first).await, rest);
+    // A removal before an older one: the newest removed position stays the same.
+    trim(3).await;
+    assert_eq!(read(&opened).await, None);
+    assert_eq!(read(&first).await, rest);
+    assert_eq!(read(&third).await, Some("opened event 4 bookmark".to_owned()));
+    trim(4).await;
+    assert_eq!(read(&first).await, None);
+    assert_eq!(read(&third).await, Some("opened event 4 bookmark".to_owned()));
+}
+
+#[tokio::test]
+async fn an_open_watch_of_an_account_notices_a_removal_before_an_older_one() {
+    let fixture = fixture(Duration::from_secs(600));
+    for number in 0..300 {
+        fixture.result_of("second", number, 2).await;
+    }
+    fixture.result_of("first", 0, 1).await;
+    let trim = async |before| {
+        let before = Timestamp::from_micros(before);
+        while fixture.journal.trim(before, u64::MAX).await.unwrap() {}
+    };
+    // The newest event is removed before the watch begins.
+    trim(2).await;
+    let mut watch = fixture.open(account_request(None)).await.unwrap();
+    while next_word(&mut watch).await != "event 1" {}
+    trim(3).await;
+    let end = loop {
+        match watch.next().await {
+            Some(Ok(_event_that_was_read_before)) => {}
+            Some(Err(error)) => break error,
+            None => panic!("no error"),
+        }
+    };
+    assert!(matches!(end, StreamError::EventsRemoved), "{end}");
+}
+
+#[tokio::test]
+async fn a_watch_of_an_account_has_no_events_that_were_removed_before_it_began() {
+    let fixture = fixture(Duration::from_secs(600));
+    let open = async || {
+        let until = Until::Finished;
+        fixture.open(WatchOptions { until, ..account_request(None) }).await.unwrap()
+    };
+    let mut others = [open().await, open().await];
+    for (request, micros) in [("old", 1), ("kept", 9)] {
+        fixture.result_of(request, 1, micros).await;
+        // The watches share the events.
+        for watch in &mut others {
+            while next_word(watch).await != format!("event {}", micros.min(2)) {}
+        }
+    }
+    while fixture.journal.trim(Timestamp::from_micros(5), u64::MAX).await.unwrap() {}
+    let mut watch = open().await;
+    assert_eq!(next_word(&mut watch).await, "opened");
+    assert_eq!(next_word(&mut watch).await, "event 2");
+    fixture.result_of("kept", 2, 9).await;
+    for watch in others.iter_mut().chain([&mut watch]) {
+        assert_eq!(next_word(watch).await, "event 3");
+    }
+}
+
+#[tokio::test]
+async fn an_open_watch_of_a_request_ends_if_the_request_is_removed() {
+    let fixture = fixture(Duration::from_secs(600));
+    let mut watches = [fixture.watch().await, fixture.watch().await];
+    fixture.result(0).await;
+    for watch in &mut watches {
+        while next_word(watch).await != "event 1" {}
+    }
+    let mut opened = fixture.watch().await;
+    assert_eq!(next_word(&mut opened).await, "opened");
+    while fixture.journal.trim(Timestamp::from_micros(2), u64::MAX).await.unwrap() {}
+    // A later result makes a new request. The watch may have missed events of the old one.
+    fixture.result(1).await;
+    for watch in watches.iter_mut().chain([&mut opened]) {
+        let end = watch.next().await.unwrap().unwrap_err();
+        assert!(matches!(end, StreamError::Removed), "{end}");
+        let token = watch.token.clone();
+        let refused = fixture.watches.open(request(Some(token))).await.err().unwrap();
+        assert!(matches!(refused, WatchOpenError::Expired { .. }), "{refused}");
+        // A new watch has only the events of the new request, although the others are still open.
+        let (words, _) = read_until_caught_up(&fixture, None).await.unwrap();
+        assert_eq!(words, ["opened", "event 2", "bookmark"]);
+    }
 }

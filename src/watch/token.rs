@@ -21,9 +21,8 @@ pub struct ResumeToken {
     pub resume_point: ResumePoint,
     /// The change, request or account.
     pub target: WatchTarget,
-    /// For an account: the newest position that retention had removed when the event was read. 0 for other
-    /// targets.
-    pub removed_up_to: u64,
+    /// For an account: the number of removals by retention when the event was read. 0 for other targets.
+    pub removals: u64,
 }
 
 /// Start of a resumed stream.
@@ -83,7 +82,7 @@ impl ResumeToken {
             }
             WatchTarget::Account(name) => {
                 out.put_u8(TAG_ACCOUNT);
-                out.put_u64(self.removed_up_to);
+                out.put_u64(self.removals);
                 out.put_slice(name.as_str().as_bytes());
             }
         }
@@ -109,7 +108,7 @@ impl ResumeToken {
         let position = body.try_get_u64().ok()?;
         let event = Cursor { position, index: body.try_get_u32().ok()? };
         let event_hash = body.try_get_u32().ok()?;
-        let mut removed_up_to = 0;
+        let mut removals = 0;
         let target = match body.try_get_u8().ok()? {
             TAG_CHANGE => WatchTarget::Change(ChangeId::from_bytes(body.try_into().ok()?)),
             TAG_REQUEST => {
@@ -117,7 +116,7 @@ impl ResumeToken {
                 WatchTarget::Request(RequestId::parse(text).ok()?)
             }
             TAG_ACCOUNT => {
-                removed_up_to = body.try_get_u64().ok()?;
+                removals = body.try_get_u64().ok()?;
                 let text = std::str::from_utf8(body).ok()?;
                 WatchTarget::Account(AccountName::parse(text).ok()?)
             }
@@ -131,7 +130,7 @@ impl ResumeToken {
             }
             _ => return None,
         };
-        Some(Self { epoch, cursor, event_hash, resume_point, target, removed_up_to })
+        Some(Self { epoch, cursor, event_hash, resume_point, target, removals })
     }
 }
 

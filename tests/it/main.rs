@@ -30,6 +30,7 @@ mod licences;
 mod load;
 mod outbound_requests;
 mod power_loss;
+mod pressure;
 mod quarantine;
 mod refusals;
 mod registration;

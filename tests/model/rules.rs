@@ -222,7 +222,7 @@ fn match_device(request: &ChangeRequest, device: Devices) -> (Option<u32>, Match
         let all = (0..).zip(request.devices.iter());
         let ids = all.flat_map(|(index, sent)| sent.ids.iter().map(move |id| (index, id)));
         let same = ids.filter(|(_, id)| MatchKey::from_id(id).is_same(key));
-        Ok::<_, Infallible>(same.map(|(index, _)| index).collect())
+        Ok::<_, Infallible>(same.map(|(index, _)| index).collect::<Vec<_>>())
     });
     found.unwrap()
 }

@@ -1,7 +1,9 @@
 """The image: scripts/replay-image runs the steps of the Dockerfile in an empty root directory."""
 
+import fnmatch
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,52 @@ def test_the_dockerfile_passes_the_linter():
     hadolint = Path(sys.prefix) / "bin" / "hadolint"
     done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def docker_context():
+    """Yields the files that .dockerignore lets Docker send, in the order of the rules: the last match decides."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [(not line.startswith("!"), line.lstrip("!")) for line in lines if line and not line.startswith("#")]
+
+    def matches(path, pattern):
+        """True if a pattern matches a path or a directory above it. `**/` also matches at the root."""
+        parts = path.parts
+        paths = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+        patterns = [pattern, pattern.removeprefix("**/")]
+        return any(fnmatch.fnmatchcase(path, one) and (path.count("/") == one.count("/") or "**" in one)
+                   for path in paths for one in patterns)
+
+    def is_ignored(path):
+        return [ignored for ignored, pattern in rules if matches(path, pattern)][-1:] == [True]
+
+    def walk(directory):
+        for path in sorted(directory.iterdir()):
+            relative = path.relative_to(ROOT)
+            if path.is_dir() and not path.is_symlink():
+                # Docker also descends only where a rule can include something again.
+                below = f"{relative}/"
+                if not is_ignored(relative) or any(f"{rule}/".startswith(below) for ignored, rule in rules if not ignored):
+                    yield from walk(path)
+            elif not is_ignored(relative):
+                yield relative
+
+    return list(walk(ROOT))
+
+
+def test_the_build_context_has_what_the_dockerfile_copies_and_no_build_output():
+    copies = re.findall(r"^COPY (?!--from)(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sources = [Path(source) for copy in copies for source in copy.split()[:-1]]
+    context = docker_context()
+    unused = [str(path) for path in context if not any(path.is_relative_to(source) for source in sources)]
+    assert not unused, "no COPY needs them"
+    for source in sources:
+        assert any(path.is_relative_to(source) for path in context), f"{source} is not in the build context"
+    # What git ignores is output of a build or of a test.
+    known = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
+                           capture_output=True, text=True)
+    assert {str(path) for path in context} <= set(known.stdout.splitlines())
+    size = sum((ROOT / path).stat().st_size for path in context)
+    assert size < 8 << 20, f"{size >> 20} MiB"
 
 
 def test_the_image_contains_only_the_binary_its_licences_and_the_certificates(image):

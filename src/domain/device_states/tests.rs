@@ -120,7 +120,7 @@ fn record(
                     .zip(&sent)
                     .filter(|(_, id)| MatchKey::from_id(id).is_same(key))
                     .map(|(index, _)| index)
-                    .collect(),
+                    .collect::<Vec<_>>(),
             )
         })
         .unwrap();

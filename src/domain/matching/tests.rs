@@ -26,7 +26,7 @@ fn find(
             sent.iter()
                 .filter(|(_, id)| MatchKey::from_id(id).is_same(key))
                 .map(|(index, _)| *index)
-                .collect(),
+                .collect::<Vec<_>>(),
         )
     })
     .unwrap()

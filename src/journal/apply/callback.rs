@@ -107,13 +107,13 @@ impl StoreCallback {
         request.last_result_time = *receive_time;
         request.dirty.mark();
         request.add_digest(self.digest);
-        let account = request.account.clone();
-        request.early_results.push(EarlyResult {
+        let (account, stream) = (request.account.clone(), request.row);
+        let early = EarlyResult {
             position,
             result: callback.result.clone(),
-            has_account: account.is_some(),
-        });
-        let stream = request.row;
+            account: account.as_ref().map(|account| set.account(account)).transpose()?,
+        };
+        set.request(&callback.result.request_id)?.early_results.push(early);
         set.mark_unattributed(&callback.result.request_id);
         self.append(set, position, stream, account.as_ref(), None)?;
         Ok(Stored::New(NewResult { position, change: None }))

@@ -17,7 +17,7 @@ use crate::{
     },
     journal::{
         apply::{ApplyError, Dirty},
-        record::{Digest, EncodedDevices, key_hash},
+        record::{Digest, EncodedDevices, IdHash},
     },
 };
 
@@ -28,10 +28,10 @@ pub(in crate::journal) struct ChangeDevices {
     device_count: u32,
     /// All devices, encoded.
     encoded: Option<Arc<EncodedDevices>>,
-    /// The devices that may have one of the identifiers that the batch names.
+    /// The devices that the batch may touch, decoded.
     sent: HashMap<u32, SentDevice>,
-    /// Without all devices: the indexes of those, by the hash of the identifier.
-    with_hash: HashMap<u32, Vec<u32>>,
+    /// The indexes of the devices that were sent with an identifier that the batch names.
+    sent_with: HashMap<MatchKey, Vec<u32>>,
     /// The states of devices and unmatched results. A device without one has no result.
     pub(in crate::journal) states: BTreeMap<DeviceRef, LoadedState>,
     /// The owners of identifiers that results named and that were not sent.
@@ -55,22 +55,18 @@ impl ChangeDevices {
         device_count: u32,
         devices: Arc<EncodedDevices>,
     ) -> Self {
-        Self { encoded: Some(devices), ..Self::some(kinds, device_count, HashMap::new()) }
+        Self { encoded: Some(devices), ..Self::some(kinds, device_count) }
     }
 
-    /// Has the devices that may have one of the identifiers with these hashes. Add each with
-    /// [`add_sent`](Self::add_sent).
-    pub(in crate::journal) fn some(
-        identifying_kinds: IdentifyingKinds,
-        device_count: u32,
-        with_hash: HashMap<u32, Vec<u32>>,
-    ) -> Self {
+    /// Has the devices that are added with [`add_sent`](Self::add_sent) and
+    /// [`add_sent_with`](Self::add_sent_with).
+    pub(in crate::journal) fn some(identifying_kinds: IdentifyingKinds, device_count: u32) -> Self {
         Self {
             identifying_kinds,
             device_count,
             encoded: None,
             sent: HashMap::new(),
-            with_hash,
+            sent_with: HashMap::new(),
             states: BTreeMap::new(),
             owners: HashMap::new(),
             merged: Vec::new(),
@@ -80,6 +76,22 @@ impl ChangeDevices {
     /// Adds a device as it was sent.
     pub(in crate::journal) fn add_sent(&mut self, index: u32, device: SentDevice) {
         self.sent.insert(index, device);
+    }
+
+    /// Adds all devices that were sent with an identifier. Ignores the other candidates.
+    pub(in crate::journal) fn add_sent_with(
+        &mut self,
+        key: &MatchKey,
+        candidates: Vec<(u32, SentDevice)>,
+    ) {
+        let indexes = self.sent_with.entry(key.clone()).or_default();
+        indexes.clear();
+        for (index, device) in candidates {
+            if has_identifier(&device, key) {
+                indexes.push(index);
+                self.sent.insert(index, device);
+            }
+        }
     }
 
     /// Returns a device as it was sent.
@@ -96,18 +108,6 @@ impl ChangeDevices {
         self.encoded.as_ref()
     }
 
-    /// Returns the devices that may have been sent with an identifier, by its hash.
-    pub(in crate::journal) fn candidates(&self, key: &MatchKey) -> Result<Vec<u32>, ApplyError> {
-        let hash = key_hash(key);
-        match &self.encoded {
-            Some(devices) => Ok(devices.with_hash(hash).collect()),
-            None => {
-                let indexes = self.with_hash.get(&hash);
-                indexes.cloned().ok_or(ApplyError::NotLoaded("an identifier"))
-            }
-        }
-    }
-
     /// Finds the device with the reported identifiers.
     pub(in crate::journal) fn find(
         &self,
@@ -116,19 +116,22 @@ impl ChangeDevices {
         find_device(self.identifying_kinds, self.device_count, reported, |key| self.sent_with(key))
     }
 
-    /// Returns the devices that were sent with an identifier.
-    pub(in crate::journal) fn sent_with(&self, key: &MatchKey) -> Result<Vec<u32>, ApplyError> {
-        let mut found = self.candidates(key)?;
-        // Most often one device that has it.
-        let mut error = None;
-        found.retain(|index| match self.sent(*index) {
-            Ok(device) => device.ids.iter().any(|id| MatchKey::from_id(id).is_same(key)),
-            Err(found) => {
-                error = Some(found);
-                false
+    /// Returns the indexes of the devices that were sent with an identifier.
+    pub(in crate::journal) fn sent_with(
+        &self,
+        key: &MatchKey,
+    ) -> Result<Cow<'_, [u32]>, ApplyError> {
+        if let Some(indexes) = self.sent_with.get(key) {
+            return Ok(Cow::Borrowed(indexes));
+        }
+        let devices = self.encoded.as_ref().ok_or(ApplyError::NotLoaded("an identifier"))?;
+        let mut indexes = Vec::new();
+        for index in devices.candidates(IdHash::of(key)) {
+            if has_identifier(&devices.device(index)?, key) {
+                indexes.push(index);
             }
-        });
-        error.map_or(Ok(found), Err)
+        }
+        Ok(Cow::Owned(indexes))
     }
 
     /// Returns the keys of reported identifiers that identify a device.
@@ -170,6 +173,10 @@ impl ChangeDevices {
         let keys = keys.filter(|key| key.is_identifying(self.identifying_kinds));
         Ok(keys.fold(0, |kinds, key| kinds | key.kind_bit()))
     }
+}
+
+fn has_identifier(device: &SentDevice, key: &MatchKey) -> bool {
+    device.ids.iter().any(|id| MatchKey::from_id(id).is_same(key))
 }
 
 impl DeviceStateStore for ChangeDevices {

@@ -18,7 +18,7 @@ use crate::{
             ApplyError, ChangeDevices, Command, Dirty, Keys, LoadedChange, Row, WorkingSet,
             transition::apply_transition,
         },
-        record::{EncodedDevices, key_hash},
+        record::{EncodedDevices, IdHash},
     },
     operations,
 };
@@ -166,7 +166,7 @@ fn find_busy_device(set: &WorkingSet, intent: &Intent) -> Result<Option<BusyDevi
 }
 
 /// An identifying key of a device of the claim, with its hash.
-type OwnKey = (u32, u32, MatchKey);
+type OwnKey = (IdHash, u32, MatchKey);
 
 /// Returns the identifying keys of devices with their hash and the index of the device, sorted by hash.
 fn identifying_keys(devices: &[SentDevice], kinds: IdentifyingKinds) -> Vec<OwnKey> {
@@ -174,7 +174,7 @@ fn identifying_keys(devices: &[SentDevice], kinds: IdentifyingKinds) -> Vec<OwnK
         device.ids.iter().map(move |id| (index, MatchKey::from_id(id)))
     });
     let keys = keys.filter(|(_, key)| key.is_identifying(kinds));
-    let mut keys: Vec<OwnKey> = keys.map(|(index, key)| (key_hash(&key), index, key)).collect();
+    let mut keys: Vec<OwnKey> = keys.map(|(index, key)| (IdHash::of(&key), index, key)).collect();
     keys.sort_unstable();
     keys
 }
@@ -194,17 +194,22 @@ fn first_common_device(own: &[OwnKey], other: &EncodedDevices) -> Result<Option<
         return Ok(first);
     }
     for key in &other.keys {
-        let from = own.partition_point(|(hash, ..)| *hash < key.hash);
-        let same = own.iter().skip(from).take_while(|(hash, ..)| *hash == key.hash);
+        let from = own.partition_point(|(hash, ..)| *hash < key.hash.first());
+        let rest = own.iter().skip(from);
+        let rest = rest.take_while(|(hash, ..)| hash.has_same_first(key.hash));
+        let same = rest.filter(|(hash, ..)| hash.can_be_same(key.hash));
         same.into_iter().try_for_each(&mut check)?;
     }
     Ok(first)
 }
 
-/// True if a device was sent with an identifier. The hash alone equates ICCIDs that differ only in a
-/// trailing check digit.
-fn has_identifier(devices: &EncodedDevices, key: &MatchKey, hash: u32) -> Result<bool, ApplyError> {
-    for index in devices.with_hash(hash) {
+/// True if a device was sent with an identifier.
+fn has_identifier(
+    devices: &EncodedDevices,
+    key: &MatchKey,
+    hash: IdHash,
+) -> Result<bool, ApplyError> {
+    for index in devices.candidates(hash) {
         let ids = devices.device(index)?.ids;
         if ids.iter().any(|id| MatchKey::from_id(id).is_same(key)) {
             return Ok(true);

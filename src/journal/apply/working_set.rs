@@ -119,8 +119,8 @@ pub(in crate::journal) struct LoadedRequest {
 pub(in crate::journal) struct EarlyResult {
     pub(in crate::journal) position: u64,
     pub(in crate::journal) result: DeviceResult,
-    /// True if the result is in the timeline of an account already.
-    pub(in crate::journal) has_account: bool,
+    /// The account that has the result in its timeline at this position.
+    pub(in crate::journal) account: Option<i64>,
 }
 
 /// An event to append.
@@ -138,7 +138,7 @@ pub(in crate::journal) struct NewEvent {
 pub(in crate::journal) enum EventContent {
     State {
         status: StatusRecord,
-        /// The request whose earlier results join the account's timeline here.
+        /// The request whose earlier results join the account's timeline here, unless they are in it already.
         early_request: Option<Row>,
     },
     Result {

@@ -83,15 +83,102 @@ pub(in crate::journal) async fn trimming_records_how_far_the_timeline_of_an_acco
     journal.store_callback(received(success("r-old", 0), 20)).await.unwrap();
     let removed = timeline(&*journal, target()).await.last().unwrap().cursor.position;
     let kept = accepted(&*journal, &esim("kept", 1..2), "r-kept").await;
-    let removed_up_to = async || {
+    let removed_events = async || {
         let page = journal.events(target(), EventQuery::new(Cursor::START, 1)).await.unwrap();
-        page.removed_up_to
+        page.removed
     };
-    assert_eq!(removed_up_to().await, 0);
+    assert_eq!(removed_events().await, Removed::OneByOne(vec![]));
     while journal.trim(at(30), u64::MAX).await.unwrap() {}
-    assert_eq!(removed_up_to().await, removed);
+    assert_eq!(
+        removed_events().await,
+        Removed::OneByOne(vec![Removal { number: 1, newest: removed }])
+    );
     let events = timeline(&*journal, target()).await;
     assert_eq!(format_with_changes(&events, &[old, kept]), "1.Queued 1.Dispatched 1.Accepted");
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn an_early_result_of_another_account_joins_the_account_of_its_change(
+    engine: &dyn Engine,
+) {
+    const OTHER: &str = "0000999999-00001";
+    let journal = engine.open().await;
+    let change = dispatched_at(&*journal, &esim("a", 0..3), 10).await;
+    // The first account that a callback names is that of the request's early results.
+    journal.store_callback(with_account(success("r", 0), 20, OTHER)).await.unwrap();
+    journal.store_callback(received(success("r", 1), 21)).await.unwrap();
+    let own = with_account(success("r", 2), 22, "0000123456-00001");
+    journal.store_callback(own).await.unwrap();
+    let other = || timeline(&*journal, WatchTarget::Account(account(OTHER)));
+    assert_eq!(format_with_changes(&other().await, &[change]), "-.r -.r -.r");
+    let request_id = RequestId::parse("r").unwrap();
+    let accept = Transition::Accept { request_id, evidence: String::new() };
+    journal.apply_transition(change, accept, at(30)).await.unwrap();
+    // The account of the change has all results of its change, the other one keeps those that it had.
+    let events = timeline(&*journal, target()).await;
+    assert_eq!(
+        format_with_changes(&events, &[change]),
+        "0.Queued 0.Dispatched 0.Accepted 0.r 0.r 0.r 0.Finished"
+    );
+    for event in &events {
+        let found = journal.event_at(target(), event.cursor).await.unwrap().unwrap();
+        assert_eq!((found.cursor, found.event_hash), (event.cursor, event.event_hash));
+    }
+    let of_other = other().await;
+    assert_eq!(format_with_changes(&of_other, &[change]), "0.r 0.r 0.r");
+    // The removal of the change is a removal from both timelines.
+    while journal.trim(at(40), u64::MAX).await.unwrap() {}
+    for (name, newest) in [("0000123456-00001", &events), (OTHER, &of_other)] {
+        let query = EventQuery::new(Cursor::START, 1);
+        let page = journal.events(WatchTarget::Account(account(name)), query).await.unwrap();
+        let newest = newest.last().unwrap().cursor.position;
+        assert_eq!(page.removed, Removed::OneByOne(vec![Removal { number: 1, newest }]));
+        assert!(page.events.is_empty());
+    }
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn removals_are_counted_and_kept_as_far_as_they_matter(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    // Positions 1 to 4. The clock was set back before the second and the third.
+    for (request, seconds) in [("a", 40), ("b", 30), ("c", 20), ("d", 50)] {
+        let callback = with_account(success(request, 0), seconds, "0000123456-00001");
+        journal.store_callback(callback).await.unwrap();
+    }
+    let removals = async || {
+        let page = journal.events(target(), EventQuery::new(Cursor::START, 1)).await.unwrap();
+        page.removed
+    };
+    let expected = |removals: &[(u64, u64)]| {
+        let removals = removals.iter().map(|&(number, newest)| Removal { number, newest });
+        Removed::OneByOne(removals.collect())
+    };
+    for (before, kept) in [
+        (25, &[(1, 3)][..]),
+        (35, &[(1, 3), (2, 2)]),
+        (45, &[(1, 3), (2, 2), (3, 1)]),
+        (55, &[(4, 4)]),
+    ] {
+        while journal.trim(at(before), u64::MAX).await.unwrap() {}
+        assert_eq!(removals().await, expected(kept));
+    }
+    let at_position = |position| Cursor { position, index: 0 };
+    let removed = expected(&[(1, 3), (2, 2), (3, 1)]);
+    for (position, count, is_removed) in [
+        (0, 0, true),
+        (2, 0, true),
+        (3, 0, false),
+        (1, 1, true),
+        (2, 1, false),
+        (0, 2, true),
+        (1, 2, false),
+        (0, 3, false),
+    ] {
+        let found = removed.has_removed_after(at_position(position), count);
+        assert_eq!(found, is_removed, "{position} after {count} removals");
+    }
     journal.close().await;
 }
 
@@ -140,7 +227,13 @@ pub(in crate::journal) async fn a_partly_trimmed_change_is_missing_from_the_time
     // One slice deletes the early result, but no state.
     assert!(journal.trim(at(30), u64::MAX).await.unwrap());
     let page = journal.events(target(), EventQuery::new(Cursor::START, 10)).await.unwrap();
-    assert_eq!(page.removed_up_to, last);
+    assert_eq!(page.removed.newest(), last);
+    assert!(page.events.is_empty(), "{:?}", page.events);
+    let of_request = WatchTarget::Request(RequestId::parse("r-old").unwrap());
+    for target in [WatchTarget::Change(change), of_request] {
+        let page = journal.events(target, EventQuery::new(Cursor::START, 10)).await.unwrap();
+        assert!(page.events.is_empty() && page.change.is_none(), "{:?}", page.events);
+    }
     while journal.trim(at(30), u64::MAX).await.unwrap() {}
     assert!(timeline(&*journal, target()).await.is_empty());
     journal.close().await;

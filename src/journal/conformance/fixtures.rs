@@ -19,7 +19,7 @@ pub(super) use crate::{
         Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, Commit,
         CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, EventQuery,
         ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
-        NewResult, ReceivedCallback, Stored, WatchTarget,
+        NewResult, ReceivedCallback, Removal, Removed, Stored, WatchTarget,
     },
     operations::{
         ChangeRequest,

@@ -38,6 +38,34 @@ pub(in crate::journal) async fn trimming_removes_whole_old_changes_and_nothing_e
     journal.close().await;
 }
 
+pub(in crate::journal) async fn a_result_that_arrives_while_its_request_is_trimmed_is_kept(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    accepted(&*journal, &esim("old", 0..1), "r-old").await;
+    journal.store_callback(received(success("r-old", 0), 20)).await.unwrap();
+    journal.store_callback(received(success("r-foreign", 1), 40)).await.unwrap();
+    for (request, before) in [("r-old", at(30)), ("r-foreign", at(50))] {
+        let request_id = RequestId::parse(request).unwrap();
+        // The change or the request is hidden, but not deleted yet.
+        assert!(journal.trim(before, u64::MAX).await.unwrap());
+        let timeline = || timeline(&*journal, WatchTarget::Request(request_id.clone()));
+        assert!(timeline().await.is_empty());
+        // Also a repeated delivery is a new result.
+        for number in [0, 1] {
+            let stored = journal.store_callback(received(success(request, number), 60)).await;
+            let Stored::New(NewResult { change: None, .. }) = stored.unwrap() else {
+                panic!("{request}");
+            };
+        }
+        let kept = format_events(&timeline().await);
+        while journal.trim(before, u64::MAX).await.unwrap() {}
+        assert_eq!(format_events(&timeline().await), kept);
+        assert_eq!(kept, "?:Succeeded ?:Succeeded");
+    }
+    journal.close().await;
+}
+
 pub(in crate::journal) async fn a_change_that_is_not_final_is_never_trimmed(engine: &dyn Engine) {
     let journal = engine.open().await;
     accepted(&*journal, &esim("accepted", 0..1), "r").await;

@@ -1,8 +1,8 @@
 //! The devices of a change: packed in blocks, with an index by identifier.
 //!
 //! Neither is ever modified. A block has the devices in the order of the request. A device is its client
-//! reference and its identifiers, and an identifier of digits takes half a byte for each. The index has a
-//! 32-bit hash for each identifier; equal hashes are compared by their identifiers.
+//! reference and its identifiers, and an identifier of digits takes half a byte for each. The index has an
+//! [`IdHash`] for each identifier; equal hashes are compared by their identifiers.
 
 use bytes::{Buf, BufMut};
 
@@ -13,7 +13,7 @@ use crate::{
         matching::MatchKey,
         newtypes::ClientReference,
     },
-    journal::record::InvalidRecord,
+    journal::record::{IdHash, InvalidRecord},
 };
 
 /// Number of devices in a block. The blocks of a change are full, except the last one. Blocks of about 500
@@ -30,7 +30,7 @@ const NOT_PACKED: u8 = 0x80;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::journal) struct DeviceKey {
     /// The hash of an identifier.
-    pub(in crate::journal) hash: u32,
+    pub(in crate::journal) hash: IdHash,
     /// The index of the device that was sent with it.
     pub(in crate::journal) device_index: u32,
 }
@@ -43,22 +43,12 @@ pub(in crate::journal) struct EncodedDevices {
     pub(in crate::journal) keys: Vec<DeviceKey>,
 }
 
-/// Returns the hash of an identifier: FNV-1a of its kind and its index text. Equal identifiers have equal hashes.
-pub(in crate::journal) fn key_hash(key: &MatchKey) -> u32 {
-    let bytes = std::iter::once(key.kind() as u8).chain(key.index_text().bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    // The high bits of the product depend on all bytes.
-    (hash >> 32) as u32 ^ hash as u32
-}
-
 impl EncodedDevices {
     pub(in crate::journal) fn encode(devices: &[SentDevice]) -> Self {
         let mut keys = Vec::with_capacity(2 * devices.len());
         for (device_index, device) in (0..).zip(devices) {
             let ids = device.ids.iter().map(MatchKey::from_id);
-            keys.extend(ids.map(|key| DeviceKey { hash: key_hash(&key), device_index }));
+            keys.extend(ids.map(|key| DeviceKey { hash: IdHash::of(&key), device_index }));
         }
         keys.sort_unstable();
         keys.dedup();
@@ -79,6 +69,13 @@ impl EncodedDevices {
         Ok(Self { keys: Self::encode(&devices).keys, blocks })
     }
 
+    /// Returns the approximate size in memory, in bytes.
+    pub(in crate::journal) fn size(&self) -> usize {
+        let blocks: usize =
+            self.blocks.iter().map(|block| size_of::<Vec<u8>>() + block.len()).sum();
+        blocks + size_of_val(self.keys.as_slice())
+    }
+
     /// Decodes all devices.
     pub(in crate::journal) fn decode(&self) -> Result<Vec<SentDevice>, InvalidRecord> {
         let mut devices = Vec::new();
@@ -95,9 +92,12 @@ impl EncodedDevices {
         decode_device(block.map_or(&[], Vec::as_slice), index % DEVICES_PER_BLOCK)
     }
 
-    /// Returns the indexes of the devices that may have an identifier with this hash.
-    pub(in crate::journal) fn with_hash(&self, hash: u32) -> impl Iterator<Item = u32> {
-        find_hash(&self.keys, hash)
+    /// Returns the indexes of the devices that may have an identifier, by its hash.
+    pub(in crate::journal) fn candidates(&self, hash: IdHash) -> impl Iterator<Item = u32> {
+        let from = self.keys.partition_point(|key| key.hash < hash.first());
+        let rest = self.keys.get(from..).unwrap_or_default();
+        let rest = rest.iter().take_while(move |key| key.hash.has_same_first(hash));
+        rest.filter(move |key| key.hash.can_be_same(hash)).map(|key| key.device_index)
     }
 
     /// Returns the index in parts, by [`part_of`].
@@ -105,7 +105,7 @@ impl EncodedDevices {
         let mut parts = vec![Vec::new(); part_count(self.keys.len())];
         for key in &self.keys {
             if let Some(part) = parts.get_mut(part_of(key.hash, self.keys.len())) {
-                part.put_u32_le(key.hash);
+                part.put_u32_le(key.hash.0);
                 part.put_u32_le(key.device_index);
             }
         }
@@ -118,22 +118,24 @@ fn part_count(key_count: usize) -> usize {
     key_count.div_ceil(KEYS_PER_PART)
 }
 
-/// Returns the number of the part that has a hash: parts divide the range of hashes evenly.
-pub(in crate::journal) fn part_of(hash: u32, key_count: usize) -> usize {
-    let scaled = u64::from(hash) * part_count(key_count) as u64;
+/// Returns the number of the part that has a hash: parts divide the range of hashes evenly. Identifiers that can be
+/// the same are in one part.
+pub(in crate::journal) fn part_of(hash: IdHash, key_count: usize) -> usize {
+    let scaled = u64::from(hash.first().0) * part_count(key_count) as u64;
     usize::try_from(scaled >> 32).unwrap_or_default()
 }
 
-/// Returns the indexes of the devices in a part of the index that may have an identifier with this hash.
-pub(in crate::journal) fn find_in_part(part: &[u8], hash: u32) -> Vec<u32> {
+/// Returns the indexes of the devices in a part of the index that may have an identifier, by its hash.
+pub(in crate::journal) fn find_in_part(part: &[u8], hash: IdHash) -> Vec<u32> {
     let (entries, _) = part.as_chunks::<KEY_BYTES>();
     let decode = |entry: &[u8; KEY_BYTES]| {
         let mut entry = entry.as_slice();
-        (entry.get_u32_le(), entry.get_u32_le())
+        (IdHash(entry.get_u32_le()), entry.get_u32_le())
     };
-    let from = entries.partition_point(|entry| decode(entry).0 < hash);
-    let found = entries.iter().skip(from).map(decode).take_while(|(found, _)| *found == hash);
-    found.map(|(_, device_index)| device_index).collect()
+    let from = entries.partition_point(|entry| decode(entry).0 < hash.first());
+    let rest = entries.iter().skip(from).map(decode);
+    let rest = rest.take_while(|(found, _)| found.has_same_first(hash));
+    rest.filter(|(found, _)| found.can_be_same(hash)).map(|(_, index)| index).collect()
 }
 
 /// Returns an identifier as a key of the index over all small changes: its kind, and two digits in each byte.
@@ -171,12 +173,6 @@ pub(in crate::journal) fn encode_bitmap(indexes: &[u32]) -> Vec<u8> {
 /// True if a set of device indexes contains one.
 pub(in crate::journal) fn bitmap_contains(bitmap: &[u8], index: u32) -> bool {
     bitmap.get(index as usize / 8).is_some_and(|byte| byte & 1 << (index % 8) != 0)
-}
-
-fn find_hash(keys: &[DeviceKey], hash: u32) -> impl Iterator<Item = u32> {
-    let from = keys.partition_point(|key| key.hash < hash);
-    let rest = keys.get(from..).unwrap_or_default();
-    rest.iter().take_while(move |key| key.hash == hash).map(|key| key.device_index)
 }
 
 fn encode_device(device: &SentDevice, out: &mut Vec<u8>) {

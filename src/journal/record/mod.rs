@@ -5,13 +5,15 @@
 
 mod change;
 mod devices;
+mod id_hash;
 mod result;
 
 pub(super) use change::{ChangeRecord, StatusRecord};
 pub(super) use devices::{
     DEVICES_PER_BLOCK, EncodedDevices, bitmap_contains, decode_block, decode_device, encode_bitmap,
-    find_in_part, key_hash, packed_key, part_of,
+    find_in_part, packed_key, part_of,
 };
+pub(super) use id_hash::IdHash;
 pub use result::ResultRecord;
 pub(super) use result::{
     DIGEST_LENGTH, Digest, decode_result, digest_of, encode_link, encode_result, receive_time,

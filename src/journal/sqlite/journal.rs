@@ -37,8 +37,10 @@ use crate::{
             marker_writer::MarkerWriter,
             readers::Readers,
             tables::{
-                attribution, changes, devices, events, forward_queue,
-                load::{UnfinishedChanges, broken, load},
+                attribution, changes,
+                device_cache::DeviceCache,
+                devices, events, forward_queue,
+                load::{broken, load},
                 meta, quarantine, schema, trim, unmatched_results,
             },
             writer::Writer,
@@ -204,8 +206,8 @@ impl ChangeStore for SqliteJournal {
                 let mut keys = Keys::default();
                 let claim = ClaimChange::new(intent);
                 claim.collect(&mut keys);
-                let mut unfinished = UnfinishedChanges::default();
-                let mut set = load(db, &keys, &mut unfinished, 0, Counts::default())?;
+                let mut cache = DeviceCache::default();
+                let mut set = load(db, &keys, &mut cache, 0, Counts::default())?;
                 check_claim(&mut set, &claim.intent).map_err(broken)
             })
             .await

@@ -14,6 +14,8 @@ mod integrity;
 mod journal;
 mod marker;
 mod marker_writer;
+#[cfg(any(test, feature = "instructions"))]
+pub mod memory_journal;
 mod queue;
 mod readers;
 mod tables;

@@ -6,12 +6,18 @@ use tempfile::TempDir;
 use crate::journal::sqlite::*;
 use crate::{
     callbacks::payload,
-    domain::clock::Timestamp,
-    journal::{
-        Journal, NewResult, Origin, ReceivedCallback, ResultStore, Stored,
-        conformance::{self, Engine},
-        sqlite::marker::Marker,
+    domain::{
+        clock::Timestamp,
+        identifier::DeviceId,
+        newtypes::{AccountName, ChangeId},
     },
+    journal::{
+        ChangeFilter, ChangeStore, Intent, Journal, NewResult, Origin, ReceivedCallback,
+        ResultStore, Stored,
+        conformance::{self, Engine},
+        sqlite::{marker::Marker, tables::changes::MAX_DEVICE_LOOKUPS},
+    },
+    operations::testing::{esim, iccid},
     telemetry::Instruments,
 };
 
@@ -53,6 +59,8 @@ conforms!(
         an_account_has_the_events_of_its_changes_and_requests_in_one_order,
         trimming_records_how_far_the_timeline_of_an_account_is_incomplete,
         a_partly_trimmed_change_is_missing_from_the_timeline_of_its_account,
+        an_early_result_of_another_account_joins_the_account_of_its_change,
+        removals_are_counted_and_kept_as_far_as_they_matter,
         commit_listeners_learn_of_unattributed_requests_and_unknown_outcomes;
     claims:
         a_key_names_one_change_across_a_restart,
@@ -78,6 +86,7 @@ conforms!(
         a_large_change_and_its_device_are_found_by_an_identifier;
     retention:
         trimming_removes_whole_old_changes_and_nothing_else,
+        a_result_that_arrives_while_its_request_is_trimmed_is_kept,
         a_change_that_is_not_final_is_never_trimmed,
         deadlines_and_unfinished_calls_are_found_after_a_restart;
     lifecycle:
@@ -174,4 +183,63 @@ async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
 
 fn new_at(position: u64) -> Stored {
     Stored::New(NewResult { position, change: None })
+}
+
+#[tokio::test]
+async fn a_page_looks_for_a_device_in_a_bounded_number_of_large_changes() {
+    let directory = Directory::new();
+    let journal = SqliteJournal::open(&directory.options()).unwrap();
+    let mut made = Vec::new();
+    for (key, numbers) in [("small", 90..91), ("large", 0..20)] {
+        let (request, now) = (esim(key, numbers), Timestamp::from_micros(1));
+        let change = request.to_change(ChangeId::new(now), now);
+        made.push(change.change_id);
+        let fingerprint = journal.fingerprint(&request.fingerprint_input());
+        let devices = request.devices.clone();
+        journal.claim(Intent { change, fingerprint, devices, dispatch: None }).await.unwrap();
+    }
+    journal.close().await;
+    drop(journal);
+    // Copies of the large change, which has position 2.
+    let mut database = Connection::open(directory.options().dir.join("journal.db")).unwrap();
+    let transaction = database.transaction().unwrap();
+    let copies = i64::try_from(MAX_DEVICE_LOOKUPS).unwrap() + 9;
+    for id in 3..3 + copies {
+        transaction
+            .execute(
+                "INSERT INTO change (id, change_id, account, fingerprint, state, update_time, record,
+                   status, device_states, device_count, key_count)
+                 SELECT ?1, randomblob(16), account, fingerprint, state, update_time, record,
+                   status, device_states, device_count, key_count FROM change WHERE id = 2",
+                [id],
+            )
+            .unwrap();
+        for (table, column) in [("device_block", "devices"), ("key_part", "keys")] {
+            let copy = format!(
+                "INSERT INTO {table} (id, {column})
+                 SELECT id + ((?1 - 2) << 20), {column} FROM {table} WHERE id >> 20 = 2"
+            );
+            transaction.execute(&copy, [id]).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+    drop(database);
+
+    let journal = SqliteJournal::open(&directory.options()).unwrap();
+    let find = async |number: usize, account: &str, limit, after| {
+        let device = Some(DeviceId::new("iccid".parse().unwrap(), iccid(number)).unwrap());
+        let account = Some(AccountName::parse(account).unwrap());
+        let filter = ChangeFilter { device, account, limit, after, ..ChangeFilter::default() };
+        let page = journal.changes(filter).await.unwrap();
+        let found: Vec<ChangeId> = page.changes.iter().map(|change| change.change_id).collect();
+        (found, page.next)
+    };
+    const ACCOUNT: &str = "0000123456-00001";
+    let (found, next) = find(90, ACCOUNT, 10, None).await;
+    assert_eq!((found, next), (vec![], Some(12)));
+    assert_eq!(find(90, ACCOUNT, 10, next).await, (vec![made[0]], None));
+    let (found, next) = find(19, ACCOUNT, 3, Some(4)).await;
+    assert_eq!((found.len(), found.last(), next), (2, Some(&made[1]), None));
+    assert_eq!(find(19, "0000999999-00001", 10, None).await, (vec![], None));
+    journal.close().await;
 }

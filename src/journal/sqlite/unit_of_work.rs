@@ -6,10 +6,7 @@ use crate::journal::{
     apply::{Counts, Keys, WorkingSet},
     sqlite::{
         command::Command,
-        tables::{
-            load::{UnfinishedChanges, load},
-            store::store,
-        },
+        tables::{device_cache::DeviceCache, load::load, store::store},
     },
 };
 
@@ -25,7 +22,7 @@ pub(super) struct Start {
 pub(super) fn run(
     db: &Connection,
     commands: &mut [Command],
-    unfinished: &mut UnfinishedChanges,
+    cache: &mut DeviceCache,
     start: Start,
 ) -> Result<WorkingSet> {
     let Start { last_position, mut counts } = start;
@@ -34,7 +31,7 @@ pub(super) fn run(
         action.modify_tables(db, &mut counts)?;
         action.collect(&mut keys);
     }
-    let mut set = load(db, &keys, unfinished, last_position, counts)?;
+    let mut set = load(db, &keys, cache, last_position, counts)?;
     for Command { action, .. } in commands {
         action.apply(&mut set)?;
     }

@@ -31,7 +31,7 @@ use crate::{
             connection::LockedConnection,
             marker_writer::MarkerWriter,
             queue::{Lanes, Queue},
-            tables::load::UnfinishedChanges,
+            tables::device_cache::DeviceCache,
             unit_of_work::{self, Start},
         },
     },
@@ -64,7 +64,7 @@ struct Worker {
     queue: Queue,
     /// The newest position.
     last_position: u64,
-    unfinished: UnfinishedChanges,
+    cache: DeviceCache,
     state: Arc<WriterState>,
 }
 
@@ -97,7 +97,7 @@ impl Writer {
             checkpoints,
             queue,
             last_position,
-            unfinished: UnfinishedChanges::default(),
+            cache: DeviceCache::default(),
             state: Arc::clone(&state),
         };
         let thread = thread::Builder::new().name("journal-writer".into());
@@ -250,14 +250,14 @@ impl Worker {
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let counts = *self.state.counts.lock();
         let start = Start { last_position: self.last_position, counts };
-        let mut set = unit_of_work::run(&transaction, commands, &mut self.unfinished, start)?;
+        let mut set = unit_of_work::run(&transaction, commands, &mut self.cache, start)?;
         let commit = set.commit();
         let listeners = self.state.commit_listeners.read();
         listeners.iter().for_each(|listener| listener.before_commit(&commit));
         transaction.commit()?;
         let has_events = set.last_position > self.last_position;
         self.last_position = set.last_position;
-        self.unfinished.keep(&set);
+        self.cache.keep(&set);
         *self.state.counts.lock() = set.counts;
         listeners.iter().for_each(|listener| listener.on_commit(&commit));
         Ok(has_events.then_some(self.last_position))

@@ -9,13 +9,13 @@ proptest! {
     fn a_token_round_trips_and_an_altered_token_is_rejected(
         epoch: u64, position: u64, index: u32, hash: u32,
         id: [u8; 16], request in "[!-~]{1,128}", account in "[0-9-]{3,32}", kind in 0..3,
-        removed: u64,
+        count: u64,
         side in 0..3, at: prop::sample::Index, other: u8,
     ) {
-        let (target, removed_up_to) = match kind {
+        let (target, removals) = match kind {
             0 => (WatchTarget::Change(ChangeId::from_bytes(id)), 0),
             1 => (WatchTarget::Request(RequestId::parse(request).unwrap()), 0),
-            _ => (WatchTarget::Account(AccountName::parse(account).unwrap()), removed),
+            _ => (WatchTarget::Account(AccountName::parse(account).unwrap()), count),
         };
         let event = Cursor { position, index };
         let (resume_point, cursor, event_hash) = match side {
@@ -25,7 +25,7 @@ proptest! {
         };
         let epoch = Epoch(epoch);
         let token =
-            ResumeToken { epoch, cursor, event_hash, resume_point, target, removed_up_to };
+            ResumeToken { epoch, cursor, event_hash, resume_point, target, removals };
         let text = token.encode();
         prop_assert_eq!(ResumeToken::decode(&text), Ok(token));
         let at = at.index(text.len());

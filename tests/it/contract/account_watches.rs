@@ -119,6 +119,36 @@ async fn an_account_has_the_events_of_its_changes_and_requests_in_one_order_afte
 }
 
 #[tokio::test]
+async fn a_result_for_the_url_of_another_account_reaches_the_account_of_its_change() {
+    let env = TestEnv::start().await;
+    let mut live = env.watch(watch_account(ACCOUNT)).await;
+    let (held_call, call) = env.start_held_change(CallKind::Change, esim("key", [1, 2])).await;
+    env.deliver_to(OTHER_ACCOUNT, "r", 1).await;
+    held_call.release(FakeResponse::Accepted("r".into()));
+    call.await.expect("the call").expect("OK");
+    // After the link, the account of the change has the result, whatever the URL names.
+    env.deliver_to(OTHER_ACCOUNT, "r", 2).await;
+    let received = live.read_until("state FINISHED").await;
+    let expected = [
+        "account: opened -",
+        "key: state QUEUED",
+        "key: state DISPATCHED",
+        "key: state ACCEPTED",
+        "r: result 0 SUCCEEDED",
+        "r: result 1 SUCCEEDED",
+        "key: state FINISHED",
+    ];
+    assert_eq!(descriptions(&received), expected);
+    for (position, message) in received.iter().enumerate() {
+        let rest = env.read_account(&message.resume_token).await.messages;
+        assert_eq!(descriptions(&rest[1..rest.len() - 1]), expected[position + 1..]);
+    }
+    let other = env.record(until_caught_up(watch_account(OTHER_ACCOUNT))).await;
+    let expected = ["account: opened -", "r: result 0 SUCCEEDED", "account: bookmark"];
+    assert_eq!(descriptions(&other.messages), expected);
+}
+
+#[tokio::test]
 async fn an_account_has_every_final_state_of_its_changes() {
     let env = TestEnv::start_with(|setup| {
         setup

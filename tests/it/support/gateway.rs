@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use nix::{
@@ -251,6 +252,15 @@ impl Gateway {
     /// Peak of the resident memory in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.memory("VmHWM:")
+    }
+
+    /// Processor time that the process has used. Its resolution is 10 ms.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        // The fields 14 and 15 of the line: utime and stime, in hundredths of a second.
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        ticks.map(|ticks| Duration::from_millis(10) * ticks.parse::<u32>().expect("a number")).sum()
     }
 
     fn memory(&self, name: &str) -> u64 {

@@ -33,8 +33,8 @@ proptest! {
         for (index, device) in (0..).zip(&devices) {
             prop_assert_eq!(&encoded.device(index).unwrap(), device);
             for id in &device.ids {
-                let hash = key_hash(&MatchKey::from_id(id));
-                prop_assert!(encoded.with_hash(hash).any(|found| found == index));
+                let hash = IdHash::of(&MatchKey::from_id(id));
+                prop_assert!(encoded.candidates(hash).any(|found| found == index));
                 let part = &parts[part_of(hash, encoded.keys.len())];
                 prop_assert!(find_in_part(part, hash).contains(&index));
             }

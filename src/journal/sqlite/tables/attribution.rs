@@ -109,7 +109,7 @@ pub(crate) fn unattributed_requests(
     let from = if failpoints::is_active("clock-times") { 0 } else { dispatched };
     let mut statement = db.prepare_cached(
         "SELECT request_id FROM request INDEXED BY request_unattributed
-         WHERE change IS NULL AND id >= ? ORDER BY id DESC",
+         WHERE change IS NULL AND request_id IS NOT NULL AND id >= ? ORDER BY id DESC",
     )?;
     let mut rows = statement.query([int(from)])?;
     let mut found = VecDeque::new();

@@ -9,7 +9,7 @@ use crate::{
     },
     journal::{
         ChangeFilter, ChangePage, ChangeSelector, DueChanges, StateCounts,
-        record::packed_key,
+        record::{DEVICES_PER_BLOCK, packed_key},
         sqlite::tables::{
             CachedSql,
             columns::{HAS_SEVERAL_BLOCKS, IS_FINAL, IS_OPEN, int, state_code, state_codes, uint},
@@ -21,6 +21,8 @@ use crate::{
 
 /// Maximum number of rows that one page scans. With rare matches, a page may be short.
 const MAX_SCANNED: usize = 20_000;
+/// Maximum number of changes with several blocks in which one page looks for a device, about 30 ms.
+pub(crate) const MAX_DEVICE_LOOKUPS: usize = 2_000;
 /// Bytes of stored changes after which a page ends early, so that the response stays below the 4 MiB
 /// that gRPC clients accept. A response has at most three times the stored size of its changes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -49,41 +51,48 @@ pub(crate) fn find_change(db: &Connection, selector: &ChangeSelector) -> Result<
 /// Lists changes, newest first. That is the order of their rows, so nothing is sorted.
 pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePage> {
     let device = filter.device.as_ref().map(MatchKey::from_id);
-    let mut sql =
-        "SELECT id, state, device_count, key_count, record, status FROM change WHERE trimmed = 0"
-            .to_owned();
+    let mut conditions = vec!["trimmed = 0".to_owned()];
     let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    let mut and = |condition: &str, value| {
-        sql.push_str(" AND ");
-        sql.push_str(condition);
-        values.push(value);
-    };
     if let Some(account) = &filter.account {
-        let condition = "account = (SELECT id FROM account WHERE name = ?)";
-        and(condition, Box::new(account.clone()));
+        values.push(Box::new(account.clone()));
+        let number = values.len();
+        // Few changes have a device, so the index of the account is not used together with a device.
+        let column = if device.is_some() { "+account" } else { "account" };
+        conditions.push(format!("{column} = (SELECT id FROM account WHERE name = ?{number})"));
     }
     if let Some(after) = filter.after {
-        and("id < ?", Box::new(int(after)));
-    }
-    if let Some(key) = &device {
-        let changes = format!(
-            "id IN (SELECT change FROM device_key WHERE key = ? UNION ALL
-             SELECT id FROM change WHERE {HAS_SEVERAL_BLOCKS})"
-        );
-        and(&changes, Box::new(packed_key(key)));
+        values.push(Box::new(int(after)));
+        conditions.push(format!("id < ?{}", values.len()));
     }
     // These few changes have an index.
     if !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_final()) {
         let wanted = state_codes(|state| filter.states.contains(&state));
-        sql.push_str(&format!(" AND {IS_OPEN} AND state IN ({wanted})"));
+        conditions.push(format!("{IS_OPEN} AND state IN ({wanted})"));
     }
-    sql.push_str(" ORDER BY id DESC");
+    let select = "SELECT id, state, device_count, key_count, record, status FROM change";
+    let conditions = conditions.join(" AND ");
+    let sql = if let Some(key) = &device {
+        values.push(Box::new(packed_key(key)));
+        let number = values.len();
+        // SQLite merges the two as they are read, so a page does not read the older changes.
+        format!(
+            "{select} INDEXED BY change_large WHERE {conditions} AND {HAS_SEVERAL_BLOCKS} UNION ALL
+             {select} WHERE {conditions} AND id IN
+               (SELECT change FROM device_key WHERE key = ?{number}) ORDER BY id DESC"
+        )
+    } else {
+        format!("{select} WHERE {conditions} ORDER BY id DESC")
+    };
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let mut page = ChangePage::default();
-    let (mut scanned, mut bytes) = (0, 0);
+    let (mut scanned, mut device_lookups, mut bytes) = (0, 0, 0);
     while let Some(row) = rows.next()? {
-        if page.changes.len() == filter.limit || scanned == MAX_SCANNED || bytes >= MAX_BYTES {
+        if page.changes.len() == filter.limit
+            || scanned == MAX_SCANNED
+            || device_lookups == MAX_DEVICE_LOOKUPS
+            || bytes >= MAX_BYTES
+        {
             return Ok(page);
         }
         scanned += 1;
@@ -95,6 +104,7 @@ pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePa
         if let Some(key) = &device {
             let key_count = usize::try_from(row.get::<_, i64>(3)?).unwrap_or_default();
             let devices = ChangeDeviceTable { row: id, device_count: row.get(2)?, key_count };
+            device_lookups += usize::from(devices.device_count > DEVICES_PER_BLOCK);
             if devices.find(db, key)?.is_empty() {
                 continue;
             }

@@ -17,8 +17,8 @@ use crate::{
         ChangeDevice, DeviceFilter, DeviceOutcome,
         apply::Row,
         record::{
-            DEVICES_PER_BLOCK, bitmap_contains, decode_block, decode_device, find_in_part,
-            key_hash, part_of,
+            DEVICES_PER_BLOCK, IdHash, bitmap_contains, decode_block, decode_device, find_in_part,
+            part_of,
         },
         sqlite::tables::{
             CachedSql,
@@ -45,14 +45,14 @@ impl ChangeDeviceTable {
         let found = if self.device_count <= DEVICES_PER_BLOCK {
             (0..).zip(self.block(db, 0)?).collect()
         } else {
-            let indexes = self.with_hash(db, key_hash(key))?.into_iter();
+            let indexes = self.candidates(db, IdHash::of(key))?.into_iter();
             indexes.map(|index| Ok((index, self.sent(db, index)?))).collect::<Result<Vec<_>>>()?
         };
         Ok(found.into_iter().filter(|(_, device)| has_key(device)).collect())
     }
 
     /// Returns the devices of a change with several blocks that may have an identifier, by its hash.
-    pub(super) fn with_hash(self, db: &Connection, hash: u32) -> Result<Vec<u32>> {
+    pub(super) fn candidates(self, db: &Connection, hash: IdHash) -> Result<Vec<u32>> {
         let part = part_id(self.row, int(part_of(hash, self.key_count)));
         let found = db.find("SELECT keys FROM key_part WHERE id = ?", [part], |row| {
             Ok(find_in_part(row.get_ref(0)?.as_blob()?, hash))

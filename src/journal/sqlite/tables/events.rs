@@ -11,7 +11,8 @@ use rusqlite::{Connection, Params, Result, params};
 use crate::{
     domain::{change::Change, newtypes::RequestId, result::Match},
     journal::{
-        Cursor, Event, EventPage, EventPayload, EventQuery, ResultRecord, WatchTarget,
+        Cursor, Event, EventPage, EventPayload, EventQuery, Removal, Removed, ResultRecord,
+        WatchTarget,
         apply::Row,
         record::{ChangeRecord, decode_result},
         sqlite::tables::{
@@ -41,21 +42,20 @@ pub(crate) fn events(
     let EventQuery { after, limit, raw_json, resolved_device } = query;
     // One more, to find out if the page is the last one.
     let reader = Reader { db, after, limit: limit + 1, raw_json };
-    let mut removed_up_to = 0;
-    let (mut events, stream) = match target {
+    let (mut events, stream, removed) = match target {
         WatchTarget::Change(id) => {
-            match find_stream(db, "c.change_id = ? AND c.trimmed = 0", [id])? {
-                Some(stream) => (reader.change_events(&stream)?, Some(stream)),
-                None => (Vec::new(), None),
-            }
+            let stream = find_stream(db, "c.change_id = ? AND c.trimmed = 0", [id])?;
+            let events = stream.as_ref().map(|stream| reader.change_events(stream)).transpose()?;
+            let first = stream.as_ref().map(|stream| stream.row);
+            (events.unwrap_or_default(), stream, Removed::Together { first })
         }
         WatchTarget::Request(id) => reader.request_events(id)?,
         WatchTarget::Account(name) => {
-            let sql = "SELECT id, trimmed FROM account WHERE name = ?";
-            let account = db.find(sql, [name], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
-            removed_up_to = account.map_or(0, |(_, trimmed)| trimmed);
-            let events = account.map(|(account, _)| reader.account_events(account)).transpose()?;
-            (events.unwrap_or_default(), None)
+            let sql = "SELECT id FROM account WHERE name = ?";
+            match db.find(sql, [name], |row| row.get(0))? {
+                Some(account) => (reader.account_events(account)?, None, removals(db, account)?),
+                None => (Vec::new(), None, Removed::OneByOne(Vec::new())),
+            }
         }
     };
     let is_end = events.len() <= limit;
@@ -63,7 +63,15 @@ pub(crate) fn events(
     if resolved_device {
         resolve_devices(db, stream.as_ref(), &mut events)?;
     }
-    Ok(EventPage { events, is_end, change: stream.map(|stream| stream.change), removed_up_to })
+    Ok(EventPage { events, is_end, change: stream.map(|stream| stream.change), removed })
+}
+
+fn removals(db: &Connection, account: i64) -> Result<Removed> {
+    let sql = "SELECT number, newest FROM removal WHERE account = ? ORDER BY number";
+    let removals = db.list(sql, [account], |row| {
+        Ok(Removal { number: uint(row.get(0)?), newest: uint(row.get(1)?) })
+    })?;
+    Ok(Removed::OneByOne(removals))
 }
 
 fn find_stream(db: &Connection, condition: &str, params: impl Params) -> Result<Option<Stream>> {
@@ -90,8 +98,10 @@ struct Reader<'c> {
     raw_json: bool,
 }
 
-/// The condition of results that are in no account's timeline at their own position.
-const NO_ACCOUNT: &str = "account IS NULL";
+/// The condition of events that are not hidden. Only few changes and requests are hidden at a time.
+const NOT_TRIMMED: &str =
+    "stream NOT IN (SELECT id FROM change INDEXED BY change_trimmed WHERE trimmed = 1
+     UNION ALL SELECT id FROM request INDEXED BY request_trimmed WHERE request_id IS NULL)";
 
 /// Usual size of a record, without the callback's body.
 const BYTES_PER_RECORD: usize = 400;
@@ -103,7 +113,7 @@ impl Reader<'_> {
     fn change_events(&self, stream: &Stream) -> Result<Vec<Event>> {
         let mut events = self.states(stream, 0)?;
         if let Some(request) = stream.request {
-            events.extend(self.early_results(request, stream.link_position, "true")?);
+            events.extend(self.early_results(request, stream.link_position, None)?);
             let from = self.after.position.max(stream.link_position);
             events.extend(self.results(request, from)?);
             events.sort_by_key(|event| event.cursor);
@@ -113,13 +123,13 @@ impl Reader<'_> {
     }
 
     /// Reads the events of a request: its results, and the states of its change from the link on.
-    fn request_events(&self, id: &RequestId) -> Result<(Vec<Event>, Option<Stream>)> {
+    fn request_events(&self, id: &RequestId) -> Result<(Vec<Event>, Option<Stream>, Removed)> {
         let found =
             self.db.find("SELECT id, change FROM request WHERE request_id = ?", [id], |row| {
                 Ok((uint(row.get(0)?), row.get::<_, Option<i64>>(1)?))
             })?;
         let Some((request, change)) = found else {
-            return Ok((Vec::new(), None));
+            return Ok((Vec::new(), None, Removed::Together { first: None }));
         };
         let mut events = self.results(request, self.after.position)?;
         let stream = match change {
@@ -131,26 +141,29 @@ impl Reader<'_> {
             events.sort_by_key(|event| event.cursor);
             events.truncate(self.limit);
         }
-        Ok((events, stream))
+        Ok((events, stream, Removed::Together { first: Some(request) }))
     }
 
-    /// Reads the events of an account. Results without an account that were stored before their request was
-    /// linked follow the state that links it.
+    /// Reads the events of an account. Results that were stored before their request was linked follow the
+    /// state that links it, unless they are in the timeline of the account at their own position.
     fn account_events(&self, account: i64) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         if self.after.position > 0 {
-            let sql = "SELECT early_request FROM event WHERE position = ? AND account = ?";
+            let sql = format!(
+                "SELECT early_request FROM event
+                 WHERE position = ? AND account = ? AND {NOT_TRIMMED}"
+            );
             let interrupted =
-                self.db.find(sql, params![int(self.after.position), account], |row| {
+                self.db.find(&sql, params![int(self.after.position), account], |row| {
                     row.get::<_, Option<i64>>(0)
                 })?;
             if let Some(request) = interrupted.flatten() {
-                events = self.early_results(uint(request), self.after.position, NO_ACCOUNT)?;
+                events = self.early_results(uint(request), self.after.position, Some(account))?;
             }
         }
         let sql = format!(
             "SELECT {RESULT_COLUMNS}, {}, stream, early_request FROM event
-             WHERE account = ? AND position > ? ORDER BY position LIMIT ?",
+             WHERE account = ? AND position > ? AND {NOT_TRIMMED} ORDER BY position LIMIT ?",
             self.raw_column()
         );
         let mut statement = self.db.statement(&sql)?;
@@ -174,7 +187,7 @@ impl Reader<'_> {
             };
             events.push(state_event(cursor, row.get_ref(2)?.as_blob()?, record)?);
             if let Some(request) = row.get::<_, Option<i64>>(6)? {
-                events.extend(self.early_results(uint(request), position, NO_ACCOUNT)?);
+                events.extend(self.early_results(uint(request), position, Some(account))?);
             }
         }
         events.truncate(self.limit);
@@ -210,12 +223,13 @@ impl Reader<'_> {
         })
     }
 
-    /// Reads the results that were stored before their request was linked. They have the position of the link.
+    /// Reads the results that were stored before their request was linked, without those of an account. They
+    /// have the position of the link.
     fn early_results(
         &self,
         request: Row,
         link_position: u64,
-        condition: &str,
+        except: Option<i64>,
     ) -> Result<Vec<Event>> {
         let delivered = match self.after.position.cmp(&link_position) {
             Ordering::Less => 0,
@@ -226,11 +240,12 @@ impl Reader<'_> {
             return Ok(Vec::new());
         }
         let sql = format!(
-            "SELECT {RESULT_COLUMNS}, {} FROM event WHERE stream = ? AND position < ? AND {condition}
+            "SELECT {RESULT_COLUMNS}, {} FROM event
+             WHERE stream = ? AND position < ? AND (?3 IS NULL OR account IS NOT ?3)
              ORDER BY position LIMIT ? OFFSET ?",
             self.raw_column()
         );
-        let params = params![int(request), int(link_position), int(self.limit), delivered];
+        let params = params![int(request), int(link_position), except, int(self.limit), delivered];
         let mut buffer = self.buffer();
         let records = self.db.list(&sql, params, |row| decode_record(row, &mut buffer))?;
         (delivered + 1..)
@@ -244,9 +259,12 @@ impl Reader<'_> {
         BytesMut::with_capacity(BYTES_PER_RECORD * self.limit.min(MAX_BUFFERED_RECORDS))
     }
 
-    /// The body may be on pages of its own, so it is read only on demand.
     fn raw_column(&self) -> &'static str {
-        if self.raw_json { "raw_json" } else { "NULL" }
+        if self.raw_json {
+            "(SELECT raw_json FROM callback_body b WHERE b.position = event.position)"
+        } else {
+            "NULL"
+        }
     }
 }
 

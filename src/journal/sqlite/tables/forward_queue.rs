@@ -1,4 +1,4 @@
-//! The queue of callbacks to forward. Their bodies are in the events.
+//! The queue of callbacks to forward. Their bodies are in `callback_body`.
 
 use rusqlite::{Connection, Result, params};
 
@@ -132,8 +132,8 @@ fn load_due_attempts(
     limit: usize,
 ) -> Result<Vec<QueuedForward>> {
     db.list(
-        "SELECT f.position, f.service, f.attempts, e.raw_json FROM forward_queue f
-         LEFT JOIN event e ON e.position = f.position
+        "SELECT f.position, f.service, f.attempts, b.raw_json FROM forward_queue f
+         LEFT JOIN callback_body b ON b.position = f.position
          WHERE (f.attempts > 0) = ? AND f.due_time <= ?
          ORDER BY f.due_time, f.position LIMIT ?",
         params![is_tried, now, int(limit)],

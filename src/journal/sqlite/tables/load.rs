@@ -3,7 +3,7 @@
 //! A batch runs a fixed set of statements. SQLite has no round trips, so each runs once for each key.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -21,23 +21,19 @@ use crate::{
     journal::{
         apply::{
             ApplyError, ChangeDevices, Counts, Dirty, EarlyResult, Keys, LoadedChange,
-            LoadedRequest, LoadedState, LookupKeys, RequestKeys, Row, UnfinishedChange, WorkingSet,
+            LoadedRequest, LoadedState, LookupKeys, RequestKeys, Row, WorkingSet,
         },
-        record::{DEVICES_PER_BLOCK, DIGEST_LENGTH, Digest, decode_result, key_hash},
+        record::{DEVICES_PER_BLOCK, DIGEST_LENGTH, Digest, IdHash, decode_result},
         sqlite::tables::{
             CachedSql,
-            columns::{IS_OPEN, int, invalid, part_id, state_codes, uint},
+            columns::{int, invalid, part_id, uint},
+            device_cache::DeviceCache,
             devices::ChangeDeviceTable,
             stored_change::{COLUMNS, StoredChange, decode_change, find_change, load_all_sent},
         },
     },
     operations,
 };
-
-/// The devices of the changes that are not finished, by their row. They never change, so they are kept from
-/// one batch to the next.
-#[derive(Debug, Default)]
-pub(in crate::journal::sqlite) struct UnfinishedChanges(BTreeMap<Row, UnfinishedChange>);
 
 /// The devices of a change that a batch needs.
 #[derive(Default)]
@@ -51,7 +47,7 @@ struct Lookups {
 pub(in crate::journal::sqlite) fn load(
     db: &Connection,
     keys: &Keys,
-    unfinished: &mut UnfinishedChanges,
+    cache: &mut DeviceCache,
     last_position: u64,
     counts: Counts,
 ) -> Result<WorkingSet> {
@@ -93,12 +89,11 @@ pub(in crate::journal::sqlite) fn load(
     }
     for (row, stored) in changes {
         let lookups = lookups.remove(&row).unwrap_or_default();
-        let devices = load_devices(db, &stored, lookups)?;
+        let devices = load_devices(db, cache, &stored, lookups)?;
         set.changes.insert(row, stored.into_loaded(devices));
     }
     if keys.unfinished_changes {
-        unfinished.update(db)?;
-        set.unfinished = unfinished.0.values().cloned().collect();
+        set.unfinished = cache.unfinished(db)?;
     }
     load_accounts(db, keys, &mut set)?;
     Ok(set)
@@ -144,7 +139,6 @@ fn load_request(
     if let Some(row) = request.change {
         linked.push(row);
         if let Entry::Vacant(vacant) = changes.entry(row) {
-            // Also if it is trimmed: its other rows are deleted later.
             vacant.insert(find_change(db, row)?);
         }
     } else if !below.links.is_empty() {
@@ -214,7 +208,7 @@ fn load_early_results(db: &Connection, request: Row) -> Result<Vec<EarlyResult>>
             Ok(EarlyResult {
                 position: uint(row.get(0)?),
                 result: decode_result(row.get_ref(1)?.as_blob()?).map_err(invalid)?,
-                has_account: row.get::<_, Option<i64>>(2)?.is_some(),
+                account: row.get(2)?,
             })
         },
     )
@@ -243,27 +237,29 @@ fn load_accounts(db: &Connection, keys: &Keys, set: &mut WorkingSet) -> Result<(
 /// Loads the devices of a change that a batch may touch.
 fn load_devices(
     db: &Connection,
+    cache: &mut DeviceCache,
     stored: &StoredChange,
     mut lookups: Lookups,
 ) -> Result<ChangeDevices> {
     let kinds = operations::evidence(stored.change.change_type).identifying_kinds;
     lookups.keys.retain(|key| key.is_identifying(kinds));
-    let mut hashes: Vec<u32> = lookups.keys.iter().map(key_hash).collect();
-    hashes.sort_unstable();
-    hashes.dedup();
+    lookups.keys.sort_unstable();
+    lookups.keys.dedup();
     let table = stored.table();
     let device_count = stored.change.device_count;
     // That many devices are loaded faster as a whole.
     let is_small = device_count <= DEVICES_PER_BLOCK;
     let needs_all = lookups.needs_all
-        || (is_small && !hashes.is_empty())
-        || hashes.len() > device_count as usize;
-    let mut devices = if needs_all {
-        ChangeDevices::all(kinds, device_count, Arc::new(load_all_sent(db, stored.row)?))
+        || (is_small && !lookups.keys.is_empty())
+        || lookups.keys.len() > device_count as usize;
+    let all = if needs_all {
+        Some(Arc::new(load_all_sent(db, stored.row)?))
     } else {
-        let with_hash = hashes.iter().map(|hash| Ok((*hash, table.with_hash(db, *hash)?)));
-        let with_hash: HashMap<u32, Vec<u32>> = with_hash.collect::<Result<_>>()?;
-        ChangeDevices::some(kinds, device_count, with_hash)
+        cache.recent(db, table, lookups.keys.len())?
+    };
+    let mut devices = match all {
+        Some(all) => ChangeDevices::all(kinds, device_count, all),
+        None => ChangeDevices::some(kinds, device_count),
     };
     let mut states: BTreeSet<DeviceRef> =
         lookups.unmatched_results.into_iter().map(DeviceRef::UnmatchedResult).collect();
@@ -271,12 +267,10 @@ fn load_devices(
         states.insert(DeviceRef::Device(0));
     }
     for key in &lookups.keys {
-        for index in devices.candidates(key).map_err(broken)? {
-            if states.insert(DeviceRef::Device(index)) {
-                devices.add_sent(index, load_sent(db, table, &devices, index)?);
-            }
-        }
-        if devices.is_sent(key).map_err(broken)? {
+        devices.add_sent_with(key, candidates(db, table, &devices, key)?);
+        let sent = devices.sent_with(key).map_err(broken)?;
+        if !sent.is_empty() {
+            states.extend(sent.iter().copied().map(DeviceRef::Device));
             continue;
         }
         let owner: Option<DeviceRef> = db.find(
@@ -300,6 +294,21 @@ fn load_devices(
         }
     }
     Ok(devices)
+}
+
+/// Returns the devices that may have been sent with an identifier.
+fn candidates(
+    db: &Connection,
+    table: ChangeDeviceTable,
+    devices: &ChangeDevices,
+    key: &MatchKey,
+) -> Result<Vec<(u32, SentDevice)>> {
+    let hash = IdHash::of(key);
+    let indexes = match devices.encoded() {
+        Some(encoded) => encoded.candidates(hash).collect(),
+        None => table.candidates(db, hash)?,
+    };
+    indexes.into_iter().map(|index| Ok((index, load_sent(db, table, devices, index)?))).collect()
 }
 
 /// Decodes a device that is loaded, or loads it.
@@ -361,38 +370,6 @@ impl StoredChange {
             on_plan: None,
             dirty: Dirty::Clean,
             has_new_state: false,
-        }
-    }
-}
-
-impl UnfinishedChanges {
-    /// Loads the changes that are not finished, and forgets the others.
-    fn update(&mut self, db: &Connection) -> Result<()> {
-        let states = state_codes(ChangeState::has_device_lock);
-        let sql = format!(
-            "SELECT id FROM change INDEXED BY change_open
-             WHERE {IS_OPEN} AND state IN ({states}) AND trimmed = 0"
-        );
-        let rows: BTreeSet<Row> =
-            db.list(&sql, [], |row| row.get(0).map(uint))?.into_iter().collect();
-        self.0.retain(|row, _| rows.contains(row));
-        for row in rows {
-            if let Entry::Vacant(vacant) = self.0.entry(row) {
-                let change_id =
-                    db.get("SELECT change_id FROM change WHERE id = ?", [int(row)], |row| {
-                        row.get(0)
-                    })?;
-                let devices = Arc::new(load_all_sent(db, row)?);
-                vacant.insert(UnfinishedChange { row, change_id, devices });
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps the devices of the changes that a batch has stored.
-    pub(in crate::journal::sqlite) fn keep(&mut self, set: &WorkingSet) {
-        for unfinished in &set.unfinished {
-            self.0.entry(unfinished.row).or_insert_with(|| unfinished.clone());
         }
     }
 }

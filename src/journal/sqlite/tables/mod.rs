@@ -3,6 +3,7 @@
 pub(super) mod attribution;
 pub(super) mod changes;
 mod columns;
+pub(super) mod device_cache;
 pub(super) mod devices;
 pub(super) mod events;
 pub(super) mod forward_queue;

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::journal::sqlite::error::OpenFailure;
 
 /// The schema version. Nothing has been released, so other versions are rejected, not migrated.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Records and blocks are encoded in `journal::record`. A change with more than 16 devices has several blocks.
 /// The numbers of states are in `columns`: 1 QUEUED, 2 DISPATCHED, 3 ACCEPTED, 4 FINISHED, 5 OVERDUE, 6 CLOSED,
@@ -14,15 +14,21 @@ const TABLES: &str = "
 -- Values of the journal itself (see meta.rs), and key-value pairs.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
--- Numbers of accounts, and the newest position that was trimmed from an account's timeline.
-CREATE TABLE account (
-    id       INTEGER PRIMARY KEY,
-    name     TEXT NOT NULL UNIQUE,
-    trimmed  INTEGER NOT NULL DEFAULT 0
-);
+-- Numbers of accounts.
+CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+
+-- The changes and requests that were trimmed from an account's timeline, as far as they matter: number counts
+-- all of them, newest is the position of the newest event. A row is deleted once a later one has a higher
+-- position.
+CREATE TABLE removal (
+    account  INTEGER NOT NULL,
+    number   INTEGER NOT NULL,
+    newest   INTEGER NOT NULL,
+    PRIMARY KEY (account, number)
+) WITHOUT ROWID;
 
 -- The events, in the order of all commits. The stream of a state is its change, that of a result is its
--- request. The body of a state is its status; the link and the raw body of a result are NULL if empty.
+-- request. The body of a state is its status; the link of a result is NULL if it has none.
 -- An index ends with the position, so each is in the order of the events.
 CREATE TABLE event (
     position       INTEGER PRIMARY KEY,
@@ -31,11 +37,14 @@ CREATE TABLE event (
     kind           INTEGER NOT NULL,
     early_request  INTEGER,
     body           BLOB NOT NULL,
-    link           BLOB,
-    raw_json       BLOB
+    link           BLOB
 );
 CREATE INDEX event_by_stream ON event (stream);
 CREATE INDEX event_by_account ON event (account) WHERE account IS NOT NULL;
+
+-- The JSON bodies of callbacks, by the position of the result. Most reads do not need them, and in a table of
+-- its own a page of events has ten results instead of two.
+CREATE TABLE callback_body (position INTEGER PRIMARY KEY, raw_json BLOB NOT NULL);
 
 -- The current state of a change. The id is the position of its first event. A trimmed change is hidden
 -- until all its rows are deleted.
@@ -66,9 +75,10 @@ CREATE INDEX change_closed_unanswered ON change (state) WHERE state = 6 AND acce
 
 -- ThingSpace's requests, of this gateway and of others. The id is the position of the first event that
 -- names it. For a request of this gateway: its change, the position at which it was linked, and the evidence.
+-- A trimmed request has no request_id: a later result makes a new request.
 CREATE TABLE request (
     id                INTEGER PRIMARY KEY,
-    request_id        TEXT NOT NULL UNIQUE,
+    request_id        TEXT UNIQUE,
     change            INTEGER,
     link_position     INTEGER NOT NULL DEFAULT 0,
     evidence          TEXT NOT NULL DEFAULT '',
@@ -79,8 +89,10 @@ CREATE TABLE request (
     has_digests       INTEGER NOT NULL
 );
 CREATE INDEX request_by_change ON request (change) WHERE change IS NOT NULL;
-CREATE INDEX request_unattributed ON request (id) WHERE change IS NULL;
-CREATE INDEX request_unattributed_by_time ON request (last_result_time) WHERE change IS NULL;
+CREATE INDEX request_unattributed ON request (id) WHERE change IS NULL AND request_id IS NOT NULL;
+CREATE INDEX request_unattributed_by_time ON request (last_result_time)
+    WHERE change IS NULL AND request_id IS NOT NULL;
+CREATE INDEX request_trimmed ON request (id) WHERE request_id IS NULL;
 
 -- Digests of results that belong to no device, for de-duplication. Kept as long as the request.
 CREATE TABLE result_digest (

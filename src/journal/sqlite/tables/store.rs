@@ -231,11 +231,18 @@ fn store_request(
 
 fn insert_events(db: &Connection, events: &[NewEvent]) -> Result<()> {
     let mut insert = db.statement(
-        "INSERT INTO event (position, stream, account, kind, early_request, body, link, raw_json)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO event (position, stream, account, kind, early_request, body, link)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
     )?;
+    let mut insert_body =
+        db.statement("INSERT INTO callback_body (position, raw_json) VALUES (?, ?)")?;
     for event in events {
         insert_event(&mut insert, event)?;
+        if let EventContent::Result { raw_json, .. } = &event.content
+            && !raw_json.is_empty()
+        {
+            insert_body.execute(params![int(event.position), raw_json.as_bytes()])?;
+        }
     }
     Ok(())
 }
@@ -251,10 +258,8 @@ fn insert_event(insert: &mut CachedStatement<'_>, event: &NewEvent) -> Result<()
             early_request.map(int),
             status.to_bytes(),
             Null,
-            Null,
         ])?,
-        EventContent::Result { body, link, raw_json } => {
-            let raw_json = (!raw_json.is_empty()).then_some(raw_json.as_bytes());
+        EventContent::Result { body, link, .. } => {
             let matched = link.as_ref().map(|(matched, _)| *matched);
             insert.execute(params![
                 position,
@@ -264,7 +269,6 @@ fn insert_event(insert: &mut CachedStatement<'_>, event: &NewEvent) -> Result<()
                 Null,
                 body,
                 link.as_ref().map(|(_, fields)| fields),
-                raw_json,
             ])?
         }
     };

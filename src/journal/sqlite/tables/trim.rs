@@ -1,7 +1,8 @@
 //! Removes changes and requests that are older than the retention, one bounded slice at a time.
 //!
-//! A change is first hidden, which frees its key. Then its rows are deleted, at most [`SLICE`] of a
-//! table at a time, so that no commit takes long. Its own row is last.
+//! A change or a request is first hidden. This frees the key of the change and the id of the request: a later
+//! result makes a new request. Then its rows are deleted, at most [`SLICE`] of a table at a time, so that no
+//! commit takes long. Its own row is last.
 
 use rusqlite::{Connection, Result, params};
 
@@ -31,20 +32,27 @@ pub(crate) fn trim(
     before: Timestamp,
     up_to: u64,
 ) -> Result<bool> {
+    // First what the slice before has hidden.
+    let trimmed = "SELECT id FROM request INDEXED BY request_trimmed
+         WHERE request_id IS NULL AND change IS NULL LIMIT 1";
+    if let Some(request) = db.find(trimmed, [], |row| row.get(0))? {
+        return trim_request(db, request).map(|()| true);
+    }
+    let trimmed = "SELECT id FROM change INDEXED BY change_trimmed WHERE trimmed = 1 LIMIT 1";
+    if let Some(change) = db.find(trimmed, [], |row| row.get(0))? {
+        return trim_change(db, change).map(|()| true);
+    }
     let request: Option<i64> = db.find(
-        "SELECT id FROM request WHERE change IS NULL AND last_result_time < ? AND last_result <= ?
+        "SELECT id FROM request INDEXED BY request_unattributed_by_time
+         WHERE change IS NULL AND request_id IS NOT NULL AND last_result_time < ?
+           AND last_result <= ?
          LIMIT 1",
         params![before, int(up_to)],
         |row| row.get(0),
     )?;
     if let Some(request) = request {
-        trim_request(db, request)?;
-        return Ok(true);
-    }
-    // First the change of the slice before.
-    let trimmed = "SELECT id FROM change INDEXED BY change_trimmed WHERE trimmed = 1 LIMIT 1";
-    if let Some(change) = db.find(trimmed, [], |row| row.get(0))? {
-        return trim_change(db, change).map(|()| true);
+        hide_request(db, request)?;
+        return trim_request(db, request).map(|()| true);
     }
     // The key of a change that is not final is still needed, however old it is.
     let sql = format!(
@@ -57,19 +65,64 @@ pub(crate) fn trim(
     for state in ChangeState::ALL.into_iter().filter(|state| state.is_final()) {
         let change = db.find(&sql, params![state, before, int(up_to)], |row| row.get(0))?;
         if let Some(change) = change {
-            db.execute_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ?", [change])?;
-            // Before the first slice: results without an account follow a state that is deleted later.
-            db.execute_cached(
-                "UPDATE account SET trimmed = max(trimmed, (SELECT max(position) FROM event WHERE stream IN
-                   (?1, (SELECT id FROM request WHERE change = ?1))))
-                 WHERE id = (SELECT account FROM change WHERE id = ?1)",
-                [change],
-            )?;
+            hide_change(db, change)?;
             counts.states.add(state, -1);
             return trim_change(db, change).map(|()| true);
         }
     }
     Ok(false)
+}
+
+/// Hides a request that is linked to no change.
+fn hide_request(db: &Connection, request: i64) -> Result<()> {
+    let sql = "SELECT account, last_result FROM request WHERE id = ?";
+    let (account, newest): (Option<i64>, i64) =
+        db.get(sql, [request], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    db.execute_cached("UPDATE request SET request_id = NULL WHERE id = ?", [request])?;
+    record_removal(db, account, newest)?;
+    record_trimmed_position(db, newest)
+}
+
+/// Hides a change and its request.
+fn hide_change(db: &Connection, change: i64) -> Result<()> {
+    let sql = "SELECT c.account, r.account, coalesce(r.last_result, 0),
+           max((SELECT max(position) FROM event WHERE stream = c.id),
+             coalesce((SELECT max(position) FROM event WHERE stream = r.id), 0))
+         FROM change c LEFT JOIN request r ON r.change = c.id WHERE c.id = ?";
+    let (account, named, last_early, newest): (i64, Option<i64>, i64, i64) =
+        db.get(sql, [change], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    db.execute_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ?", [change])?;
+    db.execute_cached("UPDATE request SET request_id = NULL WHERE change = ?", [change])?;
+    record_removal(db, Some(account), newest)?;
+    // The results that were stored before the link are in the timeline of the account that they named.
+    record_removal(db, named.filter(|named| *named != account), last_early)?;
+    record_trimmed_position(db, newest)
+}
+
+/// Counts a removal from the timeline of an account. A resume token has the number of removals at the time it
+/// was issued, and is valid as long as no later removal has a newer event than its own.
+fn record_removal(db: &Connection, account: Option<i64>, newest: i64) -> Result<()> {
+    let Some(account) = account else {
+        return Ok(());
+    };
+    let last = "SELECT coalesce(max(number), 0) FROM removal WHERE account = ?";
+    let last: i64 = db.get(last, [account], |row| row.get(0))?;
+    // Tokens before the deleted ones are invalid because of the new one.
+    let covered = "DELETE FROM removal WHERE account = ? AND newest <= ?";
+    db.execute_cached(covered, [account, newest])?;
+    db.execute_cached(
+        "INSERT INTO removal (account, number, newest) VALUES (?, ?, ?)",
+        [account, last + 1, newest],
+    )?;
+    Ok(())
+}
+
+/// Records the newest trimmed position, which distinguishes an expired resume token from an invalid one.
+fn record_trimmed_position(db: &Connection, newest: i64) -> Result<()> {
+    if uint(newest) > meta::trimmed_position(db)? {
+        meta::store(db, meta::TRIMMED_POSITION, &newest.to_be_bytes())?;
+    }
+    Ok(())
 }
 
 fn trim_change(db: &Connection, change: i64) -> Result<()> {
@@ -100,23 +153,12 @@ fn trim_request(db: &Connection, request: i64) -> Result<()> {
     Ok(())
 }
 
-/// Deletes a slice of the events of a change or a request. Records the newest deleted position, which
-/// distinguishes an expired resume token from an invalid one.
+/// Deletes a slice of the events of a change or a request.
 fn delete_events(db: &Connection, stream: i64) -> Result<usize> {
-    let sql = "SELECT coalesce(max(position), 0) FROM event WHERE stream = ?";
-    let newest: u64 = db.get(sql, [stream], |row| row.get(0).map(uint))?;
-    if newest > meta::trimmed_position(db)? {
-        meta::store(db, meta::TRIMMED_POSITION, &newest.to_be_bytes())?;
-    }
-    db.execute_cached(
-        "UPDATE account SET trimmed = max(trimmed, e.newest) FROM
-           (SELECT account, max(position) AS newest FROM event WHERE stream = ? GROUP BY account) e
-         WHERE id = e.account",
-        [stream],
-    )?;
-    let events = "DELETE FROM event WHERE position IN
-        (SELECT position FROM event WHERE stream = ?1 LIMIT ?2)";
-    delete(db, events, stream)
+    let slice =
+        "position IN (SELECT position FROM event WHERE stream = ?1 ORDER BY position LIMIT ?2)";
+    delete(db, &format!("DELETE FROM callback_body WHERE {slice}"), stream)?;
+    delete(db, &format!("DELETE FROM event WHERE {slice}"), stream)
 }
 
 /// Deletes a slice of a table whose ids are parts of a change.

@@ -48,7 +48,8 @@ pub(crate) fn find(
 ) -> Result<Option<UnmatchedResult>> {
     let sql = "SELECT e.body FROM change c
          JOIN unmatched_result u ON u.change = c.id AND u.first_result = ?2
-         JOIN event e ON e.position = u.first_result WHERE c.change_id = ?1";
+         JOIN event e ON e.position = u.first_result
+         WHERE c.change_id = ?1 AND c.trimmed = 0";
     db.find(sql, params![change_id, int(first_result)], |row| {
         let result = decode_result(row.get_ref(0)?.as_blob()?).map_err(invalid)?;
         Ok(UnmatchedResult { change_id, first_result, ids: result.device_ids })

@@ -190,7 +190,7 @@ fn command(step: &Step, number: usize, intents: &[Intent]) -> Prepared {
     }
 }
 
-/// Commits the steps in batches of these sizes. Returns the replies, and all rows of all tables.
+/// Commits the steps in batches of these sizes; one by one, and without a cache, if there are none. Returns the replies, and all rows of all tables.
 fn run_in_batches(
     steps: &[Step],
     intents: &[Intent],
@@ -198,19 +198,24 @@ fn run_in_batches(
 ) -> (Vec<String>, Vec<String>) {
     let mut db = Connection::open_in_memory().unwrap();
     schema::initialize(&mut db).unwrap();
-    let mut unfinished = UnfinishedChanges::default();
+    let mut cache = DeviceCache::default();
     let mut start = Start { last_position: 0, counts: Counts::default() };
     let mut replies = Vec::new();
-    let mut sizes = sizes.into_iter();
+    let mut sizes = sizes.into_iter().peekable();
+    let has_cache = sizes.peek().is_some();
     let mut next = 0;
     while next < steps.len() {
         let size = sizes.next().unwrap_or(1).clamp(1, steps.len() - next);
         let prepared = (next..next + size).map(|number| command(&steps[number], number, intents));
         let (mut commands, waiting): (Vec<_>, Vec<_>) = prepared.unzip();
         let transaction = db.transaction().unwrap();
-        let set = run(&transaction, &mut commands, &mut unfinished, start).unwrap();
+        let set = run(&transaction, &mut commands, &mut cache, start).unwrap();
         transaction.commit().unwrap();
-        unfinished.keep(&set);
+        if has_cache {
+            cache.keep(&set);
+        } else {
+            cache = DeviceCache::default();
+        }
         start = Start { last_position: set.last_position, counts: set.counts };
         for (command, reply) in commands.into_iter().zip(waiting) {
             command.action.reply(Ok(()));
@@ -250,6 +255,8 @@ proptest! {
     ) {
         let intents = intents();
         let expected = run_in_batches(&steps, &intents, []);
+        let one_by_one = run_in_batches(&steps, &intents, [1]);
+        prop_assert_eq!(&one_by_one, &expected);
         let found = run_in_batches(&steps, &intents, sizes);
         prop_assert_eq!(&found.0, &expected.0);
         prop_assert_eq!(&found.1, &expected.1);
