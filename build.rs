@@ -42,14 +42,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc", "::tonic_types::pb")
         .out_dir(&messages)
         .compile_fds(gateway.clone())?;
-    // The server's trait uses the same messages. A watch sends responses that
-    // were encoded once for all watches (watch::EncodedResponse).
+    // The server's trait uses the same messages.
     tonic_prost_build::configure()
         .build_client(false)
         .extern_path(".google.rpc", "::tonic_types::pb")
         .extern_path(".thingspace.gateway.v1", "crate::proto")
-        .extern_path(".thingspace.gateway.v1.WatchRequestResponse", "crate::watch::EncodedResponse")
-        .extern_path(".thingspace.gateway.v1.WatchAccountResponse", "crate::watch::EncodedResponse")
         .out_dir(&server)
         .compile_fds(gateway)?;
 

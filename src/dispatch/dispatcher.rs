@@ -1,6 +1,6 @@
 //! Claims changes, sends them on tasks of their own, and waits for the responses.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -227,7 +227,7 @@ impl Dispatcher {
         self.tasks.spawn(async move { this.record(None, change_id, transition).await });
     }
 
-    /// Sends a change on a task of its own, and resolves the change if the task panics.
+    /// Sends a change, and resolves it if the code panics.
     async fn send(
         self: &Arc<Self>,
         change_id: ChangeId,
@@ -235,25 +235,21 @@ impl Dispatcher {
         context: CallContext,
         dispatched: Option<Box<dyn Reservation>>,
     ) -> Result<Change, DispatchError> {
-        let this = Arc::clone(self);
-        let task = async move {
+        let sending = async {
             match dispatched {
                 Some(reservation) => {
                     let trace = context.trace.as_ref();
-                    this.send_dispatched(change_id, &request, trace, reservation).await
+                    self.send_dispatched(change_id, &request, trace, reservation).await
                 }
-                None => this.send_queued(change_id, &request, &context).await,
+                None => self.send_queued(change_id, &request, &context).await,
             }
         };
-        let error = match self.tasks.spawn(task).await {
-            Ok(result) => return result,
-            Err(error) => error,
-        };
-        if error.is_panic() {
-            let resolved = self.resolve_interrupted(change_id).await;
-            resolved.map_err(DispatchError::after_claim(change_id))?;
+        if let Ok(result) = AssertUnwindSafe(sending).catch_unwind().await {
+            return result;
         }
-        Err(DispatchError::task_failed(&error, Some(change_id)))
+        let resolved = self.resolve_interrupted(change_id).await;
+        resolved.map_err(DispatchError::after_claim(change_id))?;
+        Err(DispatchError::task_failed(&"panicked", Some(change_id)))
     }
 
     /// Waits until the call that sends a change has its response.

@@ -1,6 +1,6 @@
 //! Errors of a submitted change.
 
-use tokio::task::JoinError;
+use std::fmt;
 
 use crate::{
     domain::newtypes::ChangeId,
@@ -53,7 +53,7 @@ impl DispatchError {
     }
 
     /// A task of the dispatcher that panicked or was cancelled.
-    pub(super) fn task_failed(error: &JoinError, change_id: Option<ChangeId>) -> Self {
+    pub(super) fn task_failed(error: &dyn fmt::Display, change_id: Option<ChangeId>) -> Self {
         tracing::error!(%error, "dispatch task panicked or was cancelled");
         Self::Journal {
             error: JournalError::Unavailable("the dispatch task failed".into()),

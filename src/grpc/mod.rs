@@ -1,7 +1,7 @@
 //! The gRPC server.
 //!
 //! `server` accepts connections. Each call passes `middleware` and `admission`, and ends in a handler of
-//! `service`. `convert` maps between the protos and the domain. `error` maps every error to a gRPC status.
+//! `service`. `watch_body` sends the messages of a watch. `convert` maps between the protos and the domain. `error` maps every error to a gRPC status.
 
 mod admission;
 mod convert;
@@ -14,6 +14,7 @@ mod pagination;
 mod selector;
 mod server;
 mod service;
+mod watch_body;
 
 pub use convert::ProtoEncoder;
 pub use generated::health_v1;

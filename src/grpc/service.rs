@@ -1,9 +1,8 @@
 //! The handlers of `GatewayService`.
 
-use std::{mem::take, pin::Pin, sync::Arc};
+use std::{mem::take, sync::Arc};
 
-use futures_util::{Stream, stream};
-use tokio::{task::spawn_blocking, time::timeout_at};
+use tokio::{task::spawn_blocking, time::Instant};
 use tonic::{Extensions, Request, Response, Status};
 
 use crate::{
@@ -21,8 +20,9 @@ use crate::{
         error::{ApiError, Executed, reason::ErrorReason, refusal_error},
         generated::stub::gateway_service_server::GatewayService,
         list,
-        middleware::{CallDeadline, deadline_exceeded},
+        middleware::CallDeadline,
         selector::SelectorFields,
+        watch_body::{self, NoMessages},
     },
     journal::{ChangeSelector, Journal, WatchTarget},
     operations::{
@@ -32,7 +32,7 @@ use crate::{
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
-    watch::{EncodedResponse, ResumeToken, Until, Watch, WatchOpenError, WatchOptions, Watches},
+    watch::{ResumeToken, Until, Watch, WatchOpenError, WatchOptions, Watches},
 };
 
 /// Maximum size of a message that is validated without a change of threads, in bytes: 0.1 ms of work.
@@ -55,9 +55,6 @@ type Call<O> = Request<<O as RpcOperation>::Request>;
 
 /// The reply to a call of an operation's RPC.
 type Reply<O> = Result<Response<<O as RpcOperation>::Response>, Status>;
-
-/// The stream of a watch.
-type WatchResponseStream = Pin<Box<dyn Stream<Item = Result<EncodedResponse, Status>> + Send>>;
 
 impl Gateway {
     /// Handles the RPC of an operation.
@@ -110,7 +107,7 @@ impl Gateway {
         let traceparent = span.and_then(RpcSpan::traceparent);
         let caller = CallContext {
             trace: traceparent.and_then(|text| TraceParent::parse(&text)),
-            deadline: extensions.get().map(|CallDeadline(deadline)| *deadline),
+            deadline: call_deadline(extensions),
         };
         let change = self.dispatcher.submit(request, caller).await?;
         if let Some(span) = span {
@@ -129,7 +126,12 @@ impl Gateway {
     }
 
     /// Parses the request and opens the watch.
-    async fn open_watch(&self, request: proto::WatchRequestRequest) -> Result<Watch, ApiError> {
+    async fn open_watch(
+        &self,
+        call: Request<proto::WatchRequestRequest>,
+    ) -> Result<Watch, ApiError> {
+        let deadline = call_deadline(call.extensions());
+        let request = call.into_inner();
         let until = match proto::Until::try_from(request.until) {
             Ok(proto::Until::Unspecified | proto::Until::Settled) => Until::Settled,
             Ok(proto::Until::Finished) => Until::Finished,
@@ -154,15 +156,18 @@ impl Gateway {
             Some(ChangeSelector::Request(id)) => Some(WatchTarget::Request(id)),
             Some(by_key) => Some(WatchTarget::Change(self.find_change(by_key).await?.change_id)),
         };
-        let options = WatchOptions { target, token, until, include_raw: request.include_raw };
+        let include_raw = request.include_raw;
+        let options = WatchOptions { target, token, until, include_raw, deadline };
         Ok(self.watches.open(options).await?)
     }
 
     /// Parses the request and opens the watch of an account.
     async fn open_account_watch(
         &self,
-        request: proto::WatchAccountRequest,
+        call: Request<proto::WatchAccountRequest>,
     ) -> Result<Watch, ApiError> {
+        let deadline = call_deadline(call.extensions());
+        let request = call.into_inner();
         let mut violations = Violations::default();
         let account = AccountName::parse(request.account_name);
         let account = violations.ok_or_add("account_name", account);
@@ -181,16 +186,15 @@ impl Gateway {
             token: parse_token(&request.resume_token)?,
             until,
             include_raw: request.include_raw,
+            deadline,
         };
         Ok(self.watches.open(options).await?)
     }
+}
 
-    /// Streams the responses of a watch, until the deadline of the call.
-    fn stream(watch: Watch, deadline: Option<CallDeadline>) -> Response<WatchResponseStream> {
-        // hyper polls the stream at the pace of its client.
-        let responses = stream::try_unfold(watch, move |watch| next_response(watch, deadline));
-        Response::new(Box::pin(responses))
-    }
+/// Returns the deadline of a call.
+fn call_deadline(extensions: &Extensions) -> Option<Instant> {
+    extensions.get().map(|CallDeadline(deadline)| *deadline)
 }
 
 /// Parses a resume token. `None` if the field is empty.
@@ -202,21 +206,6 @@ fn parse_token(text: &str) -> Result<Option<ResumeToken>, ApiError> {
     token.map(Some).map_err(|error| {
         ApiError::new(ErrorReason::ResumeTokenInvalid, format!("resume_token: {error}"))
     })
-}
-
-/// Returns the next response of a watch, or DEADLINE_EXCEEDED.
-async fn next_response(
-    mut watch: Watch,
-    deadline: Option<CallDeadline>,
-) -> Result<Option<(EncodedResponse, Watch)>, Status> {
-    let response = match deadline {
-        Some(CallDeadline(deadline)) => {
-            timeout_at(deadline, watch.next()).await.map_err(|_elapsed| deadline_exceeded())?
-        }
-        None => watch.next().await,
-    };
-    let response = response.transpose().map_err(ApiError::from)?;
-    Ok(response.map(|response| (response, watch)))
 }
 
 #[tonic::async_trait]
@@ -236,24 +225,22 @@ impl GatewayService for Gateway {
         self.change::<ServicePlanChange>(call).await
     }
 
-    type WatchRequestStream = WatchResponseStream;
+    type WatchRequestStream = NoMessages<proto::WatchRequestResponse>;
 
     async fn watch_request(
         &self,
         request: Request<proto::WatchRequestRequest>,
-    ) -> Result<Response<WatchResponseStream>, Status> {
-        let deadline = request.extensions().get::<CallDeadline>().copied();
-        Ok(Self::stream(self.open_watch(request.into_inner()).await?, deadline))
+    ) -> Result<Response<Self::WatchRequestStream>, Status> {
+        Ok(watch_body::response(self.open_watch(request).await?))
     }
 
-    type WatchAccountStream = WatchResponseStream;
+    type WatchAccountStream = NoMessages<proto::WatchAccountResponse>;
 
     async fn watch_account(
         &self,
         request: Request<proto::WatchAccountRequest>,
-    ) -> Result<Response<WatchResponseStream>, Status> {
-        let deadline = request.extensions().get::<CallDeadline>().copied();
-        Ok(Self::stream(self.open_account_watch(request.into_inner()).await?, deadline))
+    ) -> Result<Response<Self::WatchAccountStream>, Status> {
+        Ok(watch_body::response(self.open_account_watch(request).await?))
     }
 
     async fn get_change(

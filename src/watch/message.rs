@@ -2,18 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::{
-    DecodeError,
-    encoding::{DecodeContext, WireType},
-};
+use bytes::{BufMut, BytesMut};
 
 use crate::{domain::change::Change, journal::Event, watch::token::ResumeToken};
-
-/// An encoded `WatchRequestResponse`. The gRPC codec copies its bytes, so that an event is encoded once for
-/// all watches.
-#[derive(Debug, Clone, Default)]
-pub struct EncodedResponse(pub Bytes);
 
 /// A message before it is encoded.
 #[derive(Debug, Clone, Copy)]
@@ -55,27 +46,21 @@ pub trait MessageEncoder: Send + Sync + 'static {
     fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut);
 }
 
-impl prost::Message for EncodedResponse {
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        buf.put_slice(&self.0);
-    }
+/// Size of the prefix of a message: no compression, and the length ("gRPC over HTTP2").
+const PREFIX_LEN: usize = 5;
 
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buf: &mut impl Buf,
-        ctx: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        // Required by the trait. Servers only encode responses.
-        prost::encoding::skip_field(wire_type, tag, buf, ctx)
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn clear(&mut self) {
-        self.0 = Bytes::new();
+/// Appends a message with its prefix, as it is sent to a client.
+pub(super) fn encode_frame(
+    encoder: &dyn MessageEncoder,
+    token: &ResumeToken,
+    message: WatchMessage<'_>,
+    out: &mut BytesMut,
+) {
+    let start = out.len();
+    out.put_bytes(0, PREFIX_LEN);
+    encoder.encode(token, message, out);
+    let length = u32::try_from(out.len() - start - PREFIX_LEN).unwrap_or(u32::MAX);
+    if let Some(field) = out.get_mut(start + 1..start + PREFIX_LEN) {
+        field.copy_from_slice(&length.to_be_bytes());
     }
 }

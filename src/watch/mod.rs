@@ -2,7 +2,7 @@
 //!
 //! A watch pulls: it reads the journal at the pace of its client. Nothing is dropped for a slow client, and
 //! no other client waits for it. Watches of one target share a `Tail`, which reads and encodes each new event
-//! once. A watch that falls behind the tail reads the journal itself.
+//! once, and wakes them afterwards. A watch that falls behind the tail reads the journal itself.
 
 mod message;
 mod resume;
@@ -10,7 +10,7 @@ mod stream;
 mod tail;
 mod token;
 
-pub use message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage};
+pub use message::{MessageEncoder, ReconnectReason, WatchMessage};
 pub use resume::WatchOpenError;
 pub use stream::{StreamError, Until, Watch, WatchOptions, Watches};
 pub use token::{InvalidResumeToken, ResumePoint, ResumeToken};

@@ -1,9 +1,18 @@
 //! Open watches: reads stored events, waits for new ones, and ends the stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use bytes::BytesMut;
-use tokio::time::Instant;
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    sync::futures::OwnedNotified,
+    time::{Instant, Sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -12,9 +21,11 @@ use crate::{
     journal::{Cursor, Journal, JournalError, WatchTarget},
     telemetry::{Instruments, OpenWatch},
     watch::{
-        message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage},
+        message::{MessageEncoder, ReconnectReason, WatchMessage, encode_frame},
         resume::{self, WatchOpenError},
-        tail::{PendingRead, StreamEnd, Tail, TailKey, TailPage, TailRead, TailRegistry},
+        tail::{
+            CachedRead, PendingRead, StreamEnd, Tail, TailKey, TailPage, TailRead, TailRegistry,
+        },
         token::{ResumePoint, ResumeToken},
     },
 };
@@ -24,7 +35,6 @@ pub struct Watches {
     journal: Arc<dyn Journal>,
     encoder: Arc<dyn MessageEncoder>,
     max_stream_age: Duration,
-    draining: CancellationToken,
     pub(super) tail_registry: Arc<TailRegistry>,
     instruments: Instruments,
 }
@@ -40,6 +50,8 @@ pub struct WatchOptions {
     pub until: Until,
     /// True to include the bodies of callbacks.
     pub include_raw: bool,
+    /// Time at which the stream ends with [`StreamError::DeadlineExceeded`].
+    pub deadline: Option<Instant>,
 }
 
 /// Condition that ends a stream with OK.
@@ -65,6 +77,9 @@ pub enum StreamError {
     /// Retention removed events of the account that the stream had not delivered.
     #[error("events after the last resume token have been removed: their retention is over")]
     EventsRemoved,
+    /// The deadline of the call has passed.
+    #[error("deadline exceeded")]
+    DeadlineExceeded,
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -74,7 +89,6 @@ pub enum StreamError {
 pub struct Watch {
     watches: Arc<Watches>,
     tail: Arc<Tail>,
-    key: TailKey,
     until: Until,
     /// Cursor of the last event read.
     cursor: Cursor,
@@ -82,13 +96,20 @@ pub struct Watch {
     pub(super) token: ResumeToken,
     /// A page of events, and the index of the next one.
     page: Option<(Arc<TailPage>, usize)>,
-    /// The next page, and the generation before it was read. A watch that is far behind reads one page ahead.
-    next_page: Option<(u64, PendingRead)>,
+    /// A read of the next page. A watch that is behind starts it with the last messages of a page.
+    next_page: Option<PendingRead>,
     /// A message to deliver before any event.
-    next_message: Option<EncodedResponse>,
-    end: Option<Result<(), StreamError>>,
+    next_message: Option<Bytes>,
+    end: Option<Result<(), Box<StreamError>>>,
     ends_at: Instant,
     bookmark_at: Instant,
+    deadline: Option<Instant>,
+    /// Completes at the earliest of these times, or before.
+    timer: Pin<Box<Sleep>>,
+    /// Completes when the tail notifies its watches.
+    touched: Pin<Box<OwnedNotified>>,
+    /// True if the watch waits for `touched`.
+    is_waiting: bool,
     _open_watch: OpenWatch,
 }
 
@@ -104,6 +125,7 @@ const MAX_RECONNECT_DELAY_MS: u64 = 1_000;
 impl Watches {
     /// Creates the watches of a journal. Each stream ends up to a tenth before `max_stream_age`, so that streams
     /// opened together do not end together. Cancelling `draining` ends all streams with a `reconnect` message.
+    /// Must be called in a Tokio runtime.
     pub fn new(
         journal: Arc<dyn Journal>,
         encoder: Arc<dyn MessageEncoder>,
@@ -111,9 +133,14 @@ impl Watches {
         draining: CancellationToken,
         instruments: Instruments,
     ) -> Arc<Self> {
-        let tail_registry = Arc::new(TailRegistry::default());
+        let tail_registry = TailRegistry::new(Arc::clone(&journal), Arc::clone(&encoder));
         journal.add_commit_listener(tail_registry.clone());
-        Arc::new(Self { journal, encoder, max_stream_age, draining, tail_registry, instruments })
+        let registry = Arc::clone(&tail_registry);
+        tokio::spawn(async move {
+            draining.cancelled().await;
+            registry.start_draining();
+        });
+        Arc::new(Self { journal, encoder, max_stream_age, tail_registry, instruments })
     }
 
     /// Opens a stream. Its first message is `opened`.
@@ -126,11 +153,11 @@ impl Watches {
         }
         let opened = self.encode(&token, WatchMessage::Opened(change.as_ref()));
         let key = TailKey { target: token.target.clone(), include_raw: options.include_raw };
+        let ends_at = Instant::now() + with_jitter(self.max_stream_age, STREAM_AGE_JITTER);
+        let bookmark_at = Self::next_bookmark();
         // Last: an error after this line would leak the registry's entry.
-        let tail = self.tail_registry.acquire(&key, &self.journal, &self.encoder);
+        let tail = self.tail_registry.acquire(&key);
         Ok(Watch {
-            tail,
-            key,
             until: options.until,
             cursor: match token.resume_point {
                 ResumePoint::AfterEvent => resume_cursor(token.cursor),
@@ -141,20 +168,25 @@ impl Watches {
             next_page: None,
             next_message: Some(opened),
             end: None,
-            ends_at: Instant::now() + with_jitter(self.max_stream_age, STREAM_AGE_JITTER),
-            bookmark_at: self.next_bookmark(),
+            ends_at,
+            bookmark_at,
+            deadline: options.deadline,
+            timer: Box::pin(sleep_until(wakeup_time(ends_at, bookmark_at, options.deadline))),
+            touched: Box::pin(tail.touched()),
+            is_waiting: false,
             _open_watch: self.instruments.open_watch(),
+            tail,
             watches: Arc::clone(self),
         })
     }
 
-    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> Bytes {
         let mut out = BytesMut::new();
-        self.encoder.encode(token, message, &mut out);
-        EncodedResponse(out.freeze())
+        encode_frame(&*self.encoder, token, message, &mut out);
+        out.freeze()
     }
 
-    fn next_bookmark(&self) -> Instant {
+    fn next_bookmark() -> Instant {
         Instant::now() + with_jitter(BOOKMARK_INTERVAL, BOOKMARK_JITTER)
     }
 }
@@ -169,89 +201,137 @@ fn with_jitter(duration: Duration, max_fraction: f64) -> Duration {
     duration.mul_f64(1.0 - max_fraction * fastrand::f64())
 }
 
+/// The time at which the timer of a watch completes.
+fn wakeup_time(ends_at: Instant, bookmark_at: Instant, deadline: Option<Instant>) -> Instant {
+    let first = ends_at.min(bookmark_at);
+    deadline.map_or(first, |deadline| first.min(deadline))
+}
+
 impl Watch {
-    /// Returns the next message, or `None` after the stream has ended.
-    pub async fn next(&mut self) -> Option<Result<EncodedResponse, StreamError>> {
+    /// Returns the next messages. See [`Self::poll_next`].
+    pub async fn next(&mut self) -> Option<Result<Bytes, StreamError>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Returns the next messages, each with its length prefix ("gRPC over HTTP2"), or `None` after the stream has
+    /// ended.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         loop {
-            if let Some(response) = self.next_message.take() {
-                return Some(Ok(response));
+            if let Some(message) = self.next_message.take() {
+                return Poll::Ready(Some(Ok(message)));
             }
-            if let Some(response) = self.next_event() {
-                return Some(Ok(response));
+            if let Some(frames) = self.next_chunk() {
+                return Poll::Ready(Some(Ok(frames)));
             }
             if let Some(end) = &mut self.end {
-                return std::mem::replace(end, Ok(())).err().map(Err);
+                let end = std::mem::replace(end, Ok(()));
+                return Poll::Ready(end.err().map(|error| Err(*error)));
             }
-            if let Err(error) = self.advance().await {
-                self.end = Some(Err(error.into()));
+            if self.watches.tail_registry.is_draining() {
+                self.push_reconnect(ReconnectReason::Drain);
+                continue;
+            }
+            if self.timer.as_mut().poll(cx).is_ready() {
+                self.on_timer();
+                continue;
+            }
+            if let Some(read) = &mut self.next_page {
+                let read = ready!(Pin::new(read).poll(cx));
+                self.next_page = None;
+                match read {
+                    Ok(read) => self.on_read(read, None),
+                    Err(error) => self.fail(error.into()),
+                }
+                continue;
+            }
+            if self.is_waiting {
+                ready!(self.touched.as_mut().poll(cx));
+                self.is_waiting = false;
+            }
+            let removals = self.token.removals;
+            match self.tail.read_cached(self.cursor, removals) {
+                CachedRead::Events(page, from) => self.on_read(TailRead::Events(page, from), None),
+                CachedRead::End(generation, end) => {
+                    self.on_read(TailRead::End(end), Some(generation));
+                }
+                CachedRead::Stale => self.wait(None),
+                CachedRead::Missing => {
+                    self.next_page = Some(self.tail.start_read(self.cursor, removals));
+                }
             }
         }
     }
 
-    /// Returns the next event of the page, if it has one that is delivered.
-    fn next_event(&mut self) -> Option<EncodedResponse> {
+    /// Returns the next messages of the page, if it has more.
+    fn next_chunk(&mut self) -> Option<Bytes> {
         let (page, next) = self.page.as_mut()?;
-        while let Some(event) = page.events.get(*next) {
-            *next += 1;
-            self.cursor = event.cursor;
-            if let Some(response) = &event.response {
+        while let Some(chunk) = page.next_chunk(next) {
+            self.cursor = chunk.tip;
+            if let Some(event) = chunk.last_delivered {
                 (self.token.cursor, self.token.event_hash) = (event.cursor, event.event_hash);
                 self.token.resume_point = ResumePoint::AfterEvent;
-                self.token.removals = page.removed.count();
-                return Some(response.clone());
+                let removals = page.removed.count();
+                self.token.removals = removals;
+                // Not before, so that a client that does not read keeps two pages: this and the next one.
+                if page.needs_next_page(*next) && !self.tail.has_cached(chunk.tip, removals) {
+                    self.next_page = Some(self.tail.start_read(chunk.tip, removals));
+                }
+                return Some(chunk.frames);
             }
         }
         self.page = None;
-        self.bookmark_at = self.watches.next_bookmark();
+        self.bookmark_at = Watches::next_bookmark();
         None
     }
 
-    /// Makes the next messages ready, ends the stream, or waits until either may be possible.
-    async fn advance(&mut self) -> Result<(), JournalError> {
-        if self.watches.draining.is_cancelled() {
-            self.push_reconnect(ReconnectReason::Drain);
-            return Ok(());
-        }
-        if Instant::now() >= self.ends_at {
-            self.push_reconnect(ReconnectReason::StreamAge);
-            return Ok(());
-        }
-        let removals = self.token.removals;
-        let (generation, read) = match self.next_page.take() {
-            Some((generation, pending)) => (generation, pending.await?),
-            None => (self.tail.generation(), self.tail.read(self.cursor, removals).await?),
-        };
+    /// Makes the events that were read the next messages. At the end of the stored events, ends the stream, or waits
+    /// for more. `generation` is the one in which the tail saw the end.
+    fn on_read(&mut self, read: TailRead, generation: Option<u64>) {
         // Each page is read at another moment: events may have been removed since the page before. Before the
         // first page, the token has the first event of the change or request.
-        if read.removed().has_removed_after(self.token.cursor, removals) {
+        if read.removed().has_removed_after(self.token.cursor, self.token.removals) {
             let is_account = matches!(self.token.target, WatchTarget::Account(_));
-            let error = if is_account { StreamError::EventsRemoved } else { StreamError::Removed };
-            self.end = Some(Err(error));
-            return Ok(());
+            self.fail(if is_account { StreamError::EventsRemoved } else { StreamError::Removed });
+            return;
         }
         match read {
-            TailRead::Events(page, from) => {
-                let removals = page.removed.count();
-                if page.has_more && !self.tail.has_cached(page.tip(), removals) {
-                    let generation = self.tail.generation();
-                    self.next_page = Some((generation, self.tail.start_read(page.tip(), removals)));
-                }
-                self.page = Some((page, from));
-            }
+            TailRead::Events(page, from) => self.page = Some((page, from)),
             TailRead::End(end) => {
-                if !self.try_finish(&end.state) {
-                    self.wait_for_wakeup(generation).await;
+                if !self.try_finish(&end.state) && generation.is_some() {
+                    self.wait(generation);
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Starts to wait for events after the cursor, unless there are some.
+    fn wait(&mut self, generation: Option<u64>) {
+        // Before the check, so that no notification in between is missed.
+        self.touched.set(self.tail.touched());
+        self.is_waiting = self.tail.prepare_wait(self.cursor, generation);
+    }
+
+    fn on_timer(&mut self) {
+        let now = Instant::now();
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.fail(StreamError::DeadlineExceeded);
+        } else if now >= self.ends_at {
+            self.push_reconnect(ReconnectReason::StreamAge);
+        } else if now >= self.bookmark_at {
+            self.bookmark_at = Watches::next_bookmark();
+            if self.is_waiting {
+                self.push_message(WatchMessage::Bookmark);
+            }
+        }
+        let next = wakeup_time(self.ends_at, self.bookmark_at, self.deadline);
+        self.timer.as_mut().reset(next);
     }
 
     /// Ends the stream if its `until` condition holds. All stored events must have been delivered.
     fn try_finish(&mut self, end: &StreamEnd) -> bool {
         match end {
             StreamEnd::NoChange if matches!(self.token.target, WatchTarget::Change(_)) => {
-                self.end = Some(Err(StreamError::Removed));
+                self.fail(StreamError::Removed);
                 return true;
             }
             StreamEnd::Final(change) => self.push_message(WatchMessage::Finished(change)),
@@ -265,24 +345,16 @@ impl Watch {
         true
     }
 
-    async fn wait_for_wakeup(&mut self, generation: u64) {
-        tokio::select! {
-            () = self.tail.touched_after(generation) => {}
-            () = self.watches.draining.cancelled() => {}
-            () = tokio::time::sleep_until(self.ends_at.min(self.bookmark_at)) => {
-                if Instant::now() < self.ends_at {
-                    self.bookmark_at = self.watches.next_bookmark();
-                    self.push_message(WatchMessage::Bookmark);
-                }
-            }
-        }
-    }
-
     fn push_reconnect(&mut self, reason: ReconnectReason) {
         // A random delay spreads the reconnects over time.
         let retry_after = Duration::from_millis(fastrand::u64(0..MAX_RECONNECT_DELAY_MS));
         self.push_message(WatchMessage::Reconnect { reason, retry_after });
-        self.end = Some(Err(StreamError::Reconnect));
+        self.fail(StreamError::Reconnect);
+    }
+
+    /// Ends the stream after the messages that are ready.
+    fn fail(&mut self, error: StreamError) {
+        self.end = Some(Err(Box::new(error)));
     }
 
     fn push_message(&mut self, message: WatchMessage<'_>) {
@@ -292,6 +364,6 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.watches.tail_registry.release(&self.key);
+        self.watches.tail_registry.release(self.tail.key());
     }
 }

@@ -5,14 +5,20 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, futures::OwnedNotified},
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     domain::{change::Change, state::ChangeState},
@@ -21,7 +27,7 @@ use crate::{
         Removed, WatchTarget,
     },
     watch::{
-        message::{EncodedResponse, MessageEncoder, WatchMessage},
+        message::{MessageEncoder, WatchMessage, encode_frame},
         token::{ResumePoint, ResumeToken},
     },
 };
@@ -30,6 +36,11 @@ use crate::{
 const PAGE_EVENTS: usize = 128;
 /// The same, with the callbacks' bodies.
 const PAGE_EVENTS_WITH_RAW: usize = 48;
+/// Maximum size of the messages of a page. Bodies of callbacks can exceed it: the page then ends with the first
+/// message that does.
+const MAX_PAGE_BYTES: usize = 256 * 1024;
+/// Maximum size of the messages that are delivered at once, unless one alone is larger. Most pages are one chunk.
+const CHUNK_BYTES: u32 = 64 * 1024;
 /// Bytes of a message beside the stored parts of a result: the resume token and the lengths.
 const MESSAGE_OVERHEAD: usize = 96;
 /// Usual size of a message with a state.
@@ -38,6 +49,17 @@ const STATE_SIZE: usize = 512;
 const MAX_RING_EVENTS: usize = 4_096;
 /// Maximum size of the ring in bytes.
 const MAX_RING_BYTES: usize = 2 * 1024 * 1024;
+/// Number of watches of one target that are woken in a second while events arrive without a pause. Each wake-up costs
+/// about 15 µs, however many events it delivers: with many watches, more events share one.
+const WAKEUPS_PER_SECOND: u32 = 10_000;
+/// Shorter pauses are not worth a timer.
+const MIN_PAUSE: Duration = Duration::from_millis(2);
+/// Maximum delay of an event by such a pause.
+const MAX_PAUSE: Duration = Duration::from_millis(250);
+/// Number of pages that are read before the watches are woken.
+const PAGES_PER_WAKEUP: u32 = 4;
+/// Maximum size of all rings together, in bytes.
+pub(super) const MAX_BYTES_OF_ALL_RINGS: usize = if cfg!(test) { 64 } else { 64 * 1024 } * 1024;
 
 /// The key of a tail: its watches share target and encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,24 +69,35 @@ pub(super) struct TailKey {
     pub(super) include_raw: bool,
 }
 
-/// The tails of all watched targets, each with its number of watches.
-#[derive(Default)]
+/// The tails of all watched targets.
 pub(super) struct TailRegistry {
-    tails: Mutex<HashMap<TailKey, (Arc<Tail>, usize)>>,
+    journal: Arc<dyn Journal>,
+    encoder: Arc<dyn MessageEncoder>,
+    runtime: Handle,
+    tails: Mutex<HashMap<WatchTarget, TargetTails>>,
+    is_draining: AtomicBool,
+    /// Bytes in the rings of all tails.
+    ring_bytes: AtomicUsize,
+    /// Incremented by each change of a ring.
+    ring_changes: AtomicU64,
 }
+
+/// The tails of one target: without and with the callbacks' bodies.
+#[derive(Default)]
+struct TargetTails([Option<Arc<Tail>>; 2]);
 
 /// The end of one target's event stream.
 ///
-/// The first watch that reaches it reads and encodes the next events, for all watches. Watches that keep up
-/// take them from a ring.
+/// One task reads and encodes the new events, puts them into a ring, and wakes the watches. Watches that keep up
+/// take them from the ring.
 pub(super) struct Tail {
+    registry: Arc<TailRegistry>,
     key: TailKey,
-    journal: Arc<dyn Journal>,
-    encoder: Arc<dyn MessageEncoder>,
-    /// Incremented by each commit that touches the target. It only means that there may be more events.
-    generation: AtomicU64,
-    touched: Notify,
+    watches: AtomicUsize,
+    /// Notifies the watches that wait at the tip of the ring.
+    touched: Arc<Notify>,
     ring: Mutex<Ring>,
+    /// Held while events after the tip are read.
     fill_lock: tokio::sync::Mutex<()>,
 }
 
@@ -75,28 +108,50 @@ struct Ring {
     pages: VecDeque<Arc<TailPage>>,
     events: usize,
     bytes: usize,
+    /// Value of [`TailRegistry::ring_changes`] at the last change.
+    changed: u64,
+    /// Incremented by each commit that touches the target. It only means that there may be more events.
+    generation: u64,
     /// Set if `tip` was the last stored event in this generation.
     end: Option<(u64, TailEnd)>,
+    /// True if a watch waits at the tip.
+    has_waiters: bool,
+    /// True while a task fills the ring. It notifies the watches.
+    is_filling: bool,
+    /// Earliest time of the next notification.
+    pause_until: Option<Instant>,
 }
 
 /// Consecutive events.
 #[derive(Debug)]
 pub(super) struct TailPage {
-    pub(super) events: Vec<EncodedEvent>,
+    /// The messages of the events, each with its length prefix.
+    frames: Bytes,
+    events: Vec<PageEvent>,
     /// True if there may be more stored events after it.
-    pub(super) has_more: bool,
+    has_more: bool,
     /// The events that had been removed when the page was read.
     pub(super) removed: Removed,
-    bytes: usize,
 }
 
-/// An event, encoded for its target.
-#[derive(Debug)]
-pub(super) struct EncodedEvent {
+/// An event of a page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PageEvent {
     pub(super) cursor: Cursor,
     pub(super) event_hash: u32,
-    /// `None` for a final state that `finished` delivers after all results.
-    pub(super) response: Option<EncodedResponse>,
+    /// End of its message in the page. It has none if it is a final state that `finished` delivers after all
+    /// results.
+    end: u32,
+}
+
+/// Some consecutive events of a page.
+pub(super) struct PageChunk {
+    /// The messages. Empty if no event has one.
+    pub(super) frames: Bytes,
+    /// The cursor of the last event.
+    pub(super) tip: Cursor,
+    /// The last event that has a message.
+    pub(super) last_delivered: Option<PageEvent>,
 }
 
 /// The end of the stored events.
@@ -129,45 +184,115 @@ pub(super) enum TailRead {
     End(TailEnd),
 }
 
+/// The events after a cursor, as far as the ring has them.
+pub(super) enum CachedRead {
+    /// The events of the page from this index on.
+    Events(Arc<TailPage>, usize),
+    /// There are none in this generation.
+    End(u64, TailEnd),
+    /// A commit has touched the target, and the ring does not have its events yet. Wait for them.
+    Stale,
+    /// The journal must be read.
+    Missing,
+}
+
+// === impl TailRegistry ===
+
 impl TailRegistry {
+    /// Creates the registry of a journal. Must be called in a Tokio runtime.
+    pub(super) fn new(journal: Arc<dyn Journal>, encoder: Arc<dyn MessageEncoder>) -> Arc<Self> {
+        Arc::new(Self {
+            journal,
+            encoder,
+            runtime: Handle::current(),
+            tails: Mutex::default(),
+            is_draining: AtomicBool::new(false),
+            ring_bytes: AtomicUsize::new(0),
+            ring_changes: AtomicU64::new(0),
+        })
+    }
+
     /// Returns the tail of a target, for one more watch.
-    pub(super) fn acquire(
-        &self,
-        key: &TailKey,
-        journal: &Arc<dyn Journal>,
-        encoder: &Arc<dyn MessageEncoder>,
-    ) -> Arc<Tail> {
+    pub(super) fn acquire(self: &Arc<Self>, key: &TailKey) -> Arc<Tail> {
         let mut tails = self.tails.lock();
-        let (tail, watches) = tails.entry(key.clone()).or_insert_with(|| {
-            let tail = Tail {
+        let tails = tails.entry(key.target.clone()).or_default();
+        let tail = tails.slot(key.include_raw).get_or_insert_with(|| {
+            Arc::new(Tail {
+                registry: Arc::clone(self),
                 key: key.clone(),
-                journal: Arc::clone(journal),
-                encoder: Arc::clone(encoder),
-                generation: AtomicU64::new(0),
-                touched: Notify::new(),
+                watches: AtomicUsize::new(0),
+                touched: Arc::new(Notify::new()),
                 ring: Mutex::new(Ring::new()),
                 fill_lock: tokio::sync::Mutex::new(()),
-            };
-            (Arc::new(tail), 0)
+            })
         });
-        *watches += 1;
+        tail.watches.fetch_add(1, Ordering::Relaxed);
         Arc::clone(tail)
     }
 
     /// Removes a watch of a target, and the target's tail with its last watch.
     pub(super) fn release(&self, key: &TailKey) {
         let mut tails = self.tails.lock();
-        if let Some((_, watches)) = tails.get_mut(key) {
-            *watches -= 1;
-            if *watches == 0 {
-                tails.remove(key);
+        let Some(target_tails) = tails.get_mut(&key.target) else {
+            return;
+        };
+        let slot = target_tails.slot(key.include_raw);
+        if slot.as_ref().is_some_and(|tail| tail.watches.fetch_sub(1, Ordering::Relaxed) == 1) {
+            *slot = None;
+        }
+        if target_tails.0.iter().all(Option::is_none) {
+            tails.remove(&key.target);
+            // A burst of watches does not keep its memory.
+            if tails.capacity() > 1_024 && tails.len() < tails.capacity() / 4 {
+                tails.shrink_to_fit();
             }
+        }
+    }
+
+    /// Wakes all watches, to end their streams.
+    pub(super) fn start_draining(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
+        for tail in self.tails.lock().values().flat_map(|tails| tails.0.iter().flatten()) {
+            tail.touched.notify_waiters();
+        }
+    }
+
+    /// True once the server ends all streams.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Empties the rings that have not changed for the longest time, if all rings together are too large.
+    fn limit_ring_bytes(&self) {
+        let excess = || self.ring_bytes.load(Ordering::Relaxed) > MAX_BYTES_OF_ALL_RINGS / 2;
+        if self.ring_bytes.load(Ordering::Relaxed) <= MAX_BYTES_OF_ALL_RINGS {
+            return;
+        }
+        let tails = self.tails.lock();
+        let tails = tails.values().flat_map(|tails| tails.0.iter().flatten());
+        let mut by_age: Vec<(u64, &Arc<Tail>)> =
+            tails.map(|tail| (tail.ring.lock().changed, tail)).collect();
+        by_age.sort_unstable_by_key(|(changed, _)| *changed);
+        for (_, tail) in by_age.into_iter().take_while(|_| excess()) {
+            tail.change_ring(Ring::clear);
         }
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.tails.lock().is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn ring_bytes(&self) -> usize {
+        self.ring_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl TargetTails {
+    fn slot(&mut self, include_raw: bool) -> &mut Option<Arc<Tail>> {
+        let [without_raw, with_raw] = &mut self.0;
+        if include_raw { with_raw } else { without_raw }
     }
 }
 
@@ -177,49 +302,113 @@ impl CommitListener for TailRegistry {
         if tails.is_empty() {
             return;
         }
-        for target in &commit.targets {
-            for include_raw in [false, true] {
-                if let Some((tail, _)) = tails.get(&TailKey { target: target.clone(), include_raw })
-                {
-                    tail.generation.fetch_add(1, Ordering::Release);
-                    tail.touched.notify_waiters();
-                }
-            }
+        let touched = commit.targets.iter().filter_map(|target| tails.get(target));
+        for tail in touched.flat_map(|tails| tails.0.iter().flatten()) {
+            tail.on_commit();
         }
     }
 }
 
+// === impl Tail ===
+
 impl Tail {
-    /// Returns the number of commits that have touched the target.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    /// Returns a future that completes when the watches are notified after this call.
+    pub(super) fn touched(&self) -> OwnedNotified {
+        Arc::clone(&self.touched).notified_owned()
     }
 
-    /// Waits until a commit touches the target after this generation.
-    pub(super) async fn touched_after(&self, generation: u64) {
+    pub(super) fn key(&self) -> &TailKey {
+        &self.key
+    }
+
+    fn on_commit(self: &Arc<Self>) {
+        let mut ring = self.ring.lock();
+        ring.generation += 1;
+        if ring.has_waiters {
+            self.start_fill(&mut ring);
+        }
+    }
+
+    /// Starts the task that fills the ring, unless it runs.
+    fn start_fill(self: &Arc<Self>, ring: &mut Ring) {
+        if !ring.is_filling {
+            ring.is_filling = true;
+            let this = Arc::clone(self);
+            self.registry.runtime.spawn(async move { this.fill().await });
+        }
+    }
+
+    /// Prepares to wait after the cursor of a watch, which has received `touched` before. `seen` is the generation
+    /// in which it saw the end. Returns false if it must not wait.
+    pub(super) fn prepare_wait(self: &Arc<Self>, after: Cursor, seen: Option<u64>) -> bool {
+        let mut ring = self.ring.lock();
+        let end = ring.end.as_ref().map(|(generation, _)| *generation);
+        let can_wait = ring.is_filling || (end.is_some() && (seen.is_none() || end == seen));
+        if after != ring.tip || !can_wait || self.registry.is_draining() {
+            return false;
+        }
+        ring.has_waiters = true;
+        if end != Some(ring.generation) {
+            self.start_fill(&mut ring);
+        }
+        true
+    }
+
+    /// Reads and encodes the events after the tip into the ring, as long as watches wait for more.
+    async fn fill(self: &Arc<Self>) {
+        let mut pages_before_wakeup = PAGES_PER_WAKEUP;
         loop {
-            // Created before the check, so that no commit in between is missed.
-            let touched = self.touched.notified();
-            if self.generation() != generation {
+            let pause = self.ring.lock().pause_until;
+            if let Some(end) = pause {
+                sleep_until(end).await;
+            }
+            let filling = self.fill_lock.lock().await;
+            let (after, generation) = {
+                let mut ring = self.ring.lock();
+                ring.has_waiters = false;
+                (ring.tip, ring.generation)
+            };
+            let page = self.read_page(after).await;
+            pages_before_wakeup -= 1;
+            let (is_done, wakes) = self.change_ring(|ring| {
+                let mut has_more = false;
+                match page {
+                    Ok(page) => {
+                        ring.append(after, &page, true);
+                        has_more = page.page.has_more;
+                        let is_end = !has_more && ring.generation == generation;
+                        ring.end = page.end.map(|end| (generation, end));
+                        ring.is_filling = has_more || (ring.has_waiters && !is_end);
+                    }
+                    Err(_each_watch_reports_its_own) => {
+                        ring.end = None;
+                        ring.is_filling = false;
+                    }
+                }
+                let wakes = !has_more || pages_before_wakeup == 0;
+                ring.pause_until = if wakes { self.next_wakeup() } else { None };
+                (!ring.is_filling, wakes)
+            });
+            drop(filling);
+            if wakes {
+                self.touched.notify_waiters();
+                pages_before_wakeup = PAGES_PER_WAKEUP;
+            }
+            self.registry.limit_ring_bytes();
+            if is_done {
                 return;
             }
-            touched.await;
         }
     }
 
-    /// Returns the events after a cursor, as of this number of removals or a later moment.
-    pub(super) async fn read(
-        self: &Arc<Self>,
-        after: Cursor,
-        removals: u64,
-    ) -> Result<TailRead, JournalError> {
-        match self.read_cached(after, removals) {
-            Some(read) => Ok(read),
-            None => self.start_read(after, removals).await,
-        }
+    /// Returns the earliest time of the wake-up after one that happens now. `None` if no pause is necessary.
+    fn next_wakeup(&self) -> Option<Instant> {
+        let watches = u32::try_from(self.watches.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let pause = Duration::from_secs(1) * watches / WAKEUPS_PER_SECOND;
+        (pause >= MIN_PAUSE).then(|| Instant::now() + pause.min(MAX_PAUSE))
     }
 
-    /// Starts to read the events after a cursor from the journal.
+    /// Starts to read the events after a cursor from the journal, as of this number of removals or a later moment.
     pub(super) fn start_read(self: &Arc<Self>, after: Cursor, removals: u64) -> PendingRead {
         // hyper polls a stream only while its client has a send window, so a watch may not be polled for
         // minutes. A separate task completes anyway, and releases the lock and the journal's read permit.
@@ -234,84 +423,133 @@ impl Tail {
         removals: u64,
     ) -> Result<TailRead, JournalError> {
         if after < self.ring.lock().tip {
-            // This watch has fallen behind, or the ring has events that were removed before it began. Its page does
-            // not belong in the ring.
-            let (page, end, _) = self.read_page(after).await?;
-            return Ok(TailRead::new(page, end));
+            return self.read_behind(after).await;
         }
         let _filling = self.fill_lock.lock().await;
-        if let Some(read) = self.read_cached(after, removals) {
-            return Ok(read);
+        match self.read_cached(after, removals) {
+            CachedRead::Events(page, from) => return Ok(TailRead::Events(page, from)),
+            CachedRead::End(_, end) => return Ok(TailRead::End(end)),
+            CachedRead::Stale | CachedRead::Missing => {}
+        }
+        if after < self.ring.lock().tip {
+            return self.read_behind(after).await;
         }
         // Loaded before the read: a commit during the read may not be in the page.
-        let generation = self.generation();
-        let (page, end, has_states) = self.read_page(after).await?;
+        let generation = self.ring.lock().generation;
+        let page = self.read_page(after).await?;
+        self.change_ring(|ring| {
+            ring.append(after, &page, self.watches.load(Ordering::Relaxed) > 1);
+            ring.end = page.end.clone().map(|end| (generation, end));
+        });
+        self.registry.limit_ring_bytes();
+        Ok(page.into())
+    }
+
+    /// Reads the events after a cursor for a watch that has fallen behind, or if the ring has events that were removed
+    /// before it began. Its page does not belong in the ring.
+    async fn read_behind(&self, after: Cursor) -> Result<TailRead, JournalError> {
+        let generation = self.ring.lock().generation;
+        let page = self.read_page(after).await?;
+        if let (true, Some(end)) = (page.page.events.is_empty(), &page.end) {
+            // Retention has removed the events in the ring.
+            self.change_ring(|ring| {
+                ring.tip = after;
+                ring.clear();
+                ring.end = Some((generation, end.clone()));
+            });
+        }
+        Ok(page.into())
+    }
+
+    /// Changes the ring, and the sum of the bytes in all rings.
+    fn change_ring<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
         let mut ring = self.ring.lock();
-        // Once a request is attributed, its results name the change. Results read before that must not be
-        // shared with later watches.
-        let is_attributed_here = matches!(self.key.target, WatchTarget::Request(_)) && has_states;
-        // The registry has one reference, this task another.
-        let is_shared = Arc::strong_count(self) > 3 && !is_attributed_here;
-        ring.append(after, &page, is_shared);
-        ring.end = end.clone().map(|end| (generation, end));
-        Ok(TailRead::new(page, end))
+        let before = ring.bytes;
+        let result = change(&mut ring);
+        ring.changed = self.registry.ring_changes.fetch_add(1, Ordering::Relaxed);
+        self.registry.ring_bytes.fetch_add(ring.bytes, Ordering::Relaxed);
+        self.registry.ring_bytes.fetch_sub(before, Ordering::Relaxed);
+        result
     }
 
     /// True if the events after a cursor need not be read from the journal.
     pub(super) fn has_cached(&self, after: Cursor, removals: u64) -> bool {
-        self.read_cached(after, removals).is_some()
+        let ring = self.ring.lock();
+        ring.page_after(after, removals).is_some() || (after == ring.tip && ring.end.is_some())
     }
 
-    /// Returns the events after a cursor from the ring. `None` if the journal must be read. A page that was
-    /// read before fewer removals may have a part of a change that was removed before the watch began.
-    fn read_cached(&self, after: Cursor, removals: u64) -> Option<TailRead> {
+    /// Returns the events after a cursor from the ring. A page that was read before fewer removals may have a part of
+    /// a change that was removed before the watch began.
+    pub(super) fn read_cached(&self, after: Cursor, removals: u64) -> CachedRead {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
-            let number = ring.pages.partition_point(|page| page.tip() <= after);
-            let page = ring.pages.get(number).filter(|page| page.removed.count() >= removals)?;
+            let Some(page) = ring.page_after(after, removals).cloned() else {
+                return CachedRead::Missing;
+            };
             let from = page.events.partition_point(|event| event.cursor <= after);
-            return Some(TailRead::Events(Arc::clone(page), from));
+            let is_only_watch = self.watches.load(Ordering::Relaxed) == 1;
+            if is_only_watch {
+                // No other watch needs the events up to here.
+                drop(ring);
+                self.change_ring(|ring| ring.remove_up_to(page.tip()));
+            }
+            return CachedRead::Events(page, from);
         }
-        let (generation, end) = ring.end.as_ref().filter(|_| after == ring.tip)?;
-        (*generation == self.generation()).then(|| TailRead::End(end.clone()))
+        if after != ring.tip {
+            return CachedRead::Missing;
+        }
+        match &ring.end {
+            Some((generation, end)) if *generation == ring.generation => {
+                CachedRead::End(*generation, end.clone())
+            }
+            Some(_) => CachedRead::Stale,
+            None if ring.is_filling => CachedRead::Stale,
+            None => CachedRead::Missing,
+        }
     }
 
-    /// Reads and encodes a page. Returns true if it has a state.
-    async fn read_page(
-        &self,
-        after: Cursor,
-    ) -> Result<(Arc<TailPage>, Option<TailEnd>, bool), JournalError> {
+    /// Reads and encodes a page.
+    async fn read_page(&self, after: Cursor) -> Result<EncodedPage, JournalError> {
         let include_raw = self.key.include_raw;
         let limit = if include_raw { PAGE_EVENTS_WITH_RAW } else { PAGE_EVENTS };
         let query = EventQuery { raw_json: include_raw, ..EventQuery::new(after, limit) };
-        let page = self.journal.events(self.key.target.clone(), query).await?;
+        let TailRegistry { journal, encoder, .. } = &*self.registry;
+        let page = journal.events(self.key.target.clone(), query).await?;
         let has_states =
             page.events.iter().any(|event| matches!(event.payload, EventPayload::State(_)));
-        let mut buffer = BytesMut::with_capacity(page.events.iter().map(encoded_size).sum());
+        let capacity: usize = page.events.iter().map(encoded_size).sum();
+        let mut frames = BytesMut::with_capacity(capacity.min(MAX_PAGE_BYTES));
         let mut token = ResumeToken {
             resume_point: ResumePoint::AfterEvent,
-            epoch: self.journal.epoch(),
+            epoch: journal.epoch(),
             cursor: Cursor::START,
             event_hash: 0,
             target: self.key.target.clone(),
             removals: page.removed.count(),
         };
-        let events = page.events.iter().map(|event| {
+        let mut events = Vec::with_capacity(page.events.len());
+        for event in &page.events {
             (token.cursor, token.event_hash) = (event.cursor, event.event_hash);
-            let response = self.is_delivered(event).then(|| {
+            if self.is_delivered(event) {
                 let message = WatchMessage::Event { event, include_raw };
-                self.encoder.encode(&token, message, &mut buffer);
-                EncodedResponse(buffer.split().freeze())
-            });
-            EncodedEvent { cursor: event.cursor, event_hash: event.event_hash, response }
-        });
-        let events: Vec<EncodedEvent> = events.collect();
-        let bytes = events.iter().map(EncodedEvent::bytes).sum();
+                encode_frame(&**encoder, &token, message, &mut frames);
+            }
+            let end = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+            events.push(PageEvent { cursor: event.cursor, event_hash: event.event_hash, end });
+            if frames.len() >= MAX_PAGE_BYTES {
+                break;
+            }
+        }
+        let is_end = page.is_end && events.len() == page.events.len();
         let removed = page.removed;
         let state = StreamEnd::new(page.change);
-        let end = page.is_end.then(|| TailEnd { state, removed: removed.clone() });
-        let page = TailPage { events, has_more: !page.is_end, removed, bytes };
-        Ok((Arc::new(page), end, has_states))
+        let end = is_end.then(|| TailEnd { state, removed: removed.clone() });
+        // Once a request is attributed, its results name the change. Results read before that must not be
+        // shared with later watches.
+        let is_attributed_here = matches!(self.key.target, WatchTarget::Request(_)) && has_states;
+        let frames = frames.freeze();
+        let page = TailPage { frames, events, has_more: !is_end, removed };
+        Ok(EncodedPage { page: Arc::new(page), end, is_shareable: !is_attributed_here })
     }
 
     /// False for the final states of one change: `finished` delivers them after all results. NOT_SENT is
@@ -326,6 +564,21 @@ impl Tail {
             EventPayload::Result(_) => true,
         }
     }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.registry.ring_bytes.fetch_sub(self.ring.get_mut().bytes, Ordering::Relaxed);
+    }
+}
+
+/// A page and what follows it.
+struct EncodedPage {
+    page: Arc<TailPage>,
+    /// Set if no stored event follows.
+    end: Option<TailEnd>,
+    /// False if later watches must read the events again.
+    is_shareable: bool,
 }
 
 impl Future for PendingRead {
@@ -352,14 +605,16 @@ fn encoded_size(event: &Event) -> usize {
     }
 }
 
-impl TailRead {
-    fn new(page: Arc<TailPage>, end: Option<TailEnd>) -> Self {
-        match end {
-            Some(end) if page.events.is_empty() => Self::End(end),
-            _ => Self::Events(page, 0),
+impl From<EncodedPage> for TailRead {
+    fn from(page: EncodedPage) -> Self {
+        match page.end {
+            Some(end) if page.page.events.is_empty() => Self::End(end),
+            _ => Self::Events(page.page, 0),
         }
     }
+}
 
+impl TailRead {
     /// The events that had been removed when these were read.
     pub(super) fn removed(&self) -> &Removed {
         match self {
@@ -379,51 +634,117 @@ impl StreamEnd {
     }
 }
 
+// === impl TailPage ===
+
 impl TailPage {
     /// The cursor of the last event.
     pub(super) fn tip(&self) -> Cursor {
         self.events.last().map_or(Cursor::START, |event| event.cursor)
     }
+
+    /// Returns events from the index `next` on, and advances it: all that fit in [`CHUNK_BYTES`], or one. `None` at
+    /// the end of the page.
+    pub(super) fn next_chunk(&self, next: &mut usize) -> Option<PageChunk> {
+        let rest = self.events.get(*next..).filter(|rest| !rest.is_empty())?;
+        let start = self.frames_end(*next);
+        let limit = start.saturating_add(CHUNK_BYTES);
+        let count = rest.partition_point(|event| event.end <= limit).max(1);
+        let last = rest.get(count - 1)?;
+        // Several events can end there. The first of them has the message.
+        let first_at_end = rest.partition_point(|event| event.end < last.end);
+        let last_delivered = rest.get(first_at_end).filter(|event| event.end > start).copied();
+        *next += count;
+        let frames = self.frames.slice(start as usize..last.end as usize);
+        Some(PageChunk { frames, tip: last.cursor, last_delivered })
+    }
+
+    /// True if more events follow the page, and all of its own before the index `next` are delivered.
+    pub(super) fn needs_next_page(&self, next: usize) -> bool {
+        self.has_more && next >= self.events.len()
+    }
+
+    /// Returns the end of the messages before the event with this index.
+    fn frames_end(&self, index: usize) -> u32 {
+        let previous = index.checked_sub(1).and_then(|previous| self.events.get(previous));
+        previous.map_or(0, |event| event.end)
+    }
+
+    fn bytes(&self) -> usize {
+        self.frames.len() + size_of::<PageEvent>() * self.events.len() + size_of::<Self>()
+    }
 }
+
+// === impl Ring ===
 
 impl Ring {
     fn new() -> Self {
-        let (base, tip) = (Cursor::START, Cursor::START);
-        Self { base, tip, pages: VecDeque::new(), events: 0, bytes: 0, end: None }
+        Self {
+            base: Cursor::START,
+            tip: Cursor::START,
+            pages: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            changed: 0,
+            generation: 0,
+            end: None,
+            has_waiters: false,
+            is_filling: false,
+            pause_until: None,
+        }
     }
 
-    fn append(&mut self, after: Cursor, page: &Arc<TailPage>, is_shared: bool) {
-        let is_same =
-            self.pages.back().is_none_or(|last| last.removed.is_same_stream(&page.removed));
-        if after != self.tip || !is_shared || !is_same {
-            // Another watch has read past `tip`, no other watch shares the page, or the events of the request
-            // before it have been removed.
-            *self = Self { base: after, tip: after, ..Self::new() };
+    /// Returns the page with the first event after a cursor, if it was read after this number of removals.
+    fn page_after(&self, after: Cursor, removals: u64) -> Option<&Arc<TailPage>> {
+        let number = self.pages.partition_point(|page| page.tip() <= after);
+        let page = self.pages.get(number).filter(|_| self.base <= after)?;
+        Some(page).filter(|page| page.removed.count() >= removals)
+    }
+
+    /// Appends a page that was read after a cursor. Without `is_shared`, no other watch needs it.
+    fn append(&mut self, after: Cursor, page: &EncodedPage, is_shared: bool) {
+        let EncodedPage { page, is_shareable, .. } = page;
+        let last = self.pages.back();
+        let is_same = last.is_none_or(|last| last.removed.is_same_stream(&page.removed));
+        if after != self.tip || !is_same {
+            // Another watch has read past the tip, or the events of the request before it have been removed.
+            self.tip = after;
+            self.clear();
         }
         if page.events.is_empty() {
             return;
         }
         self.tip = page.tip();
-        if !is_shared {
-            self.base = self.tip;
+        if !is_shared || !is_shareable {
+            self.clear();
             return;
         }
         self.pages.push_back(Arc::clone(page));
         self.events += page.events.len();
-        self.bytes += page.bytes;
+        self.bytes += page.bytes();
         while self.events > MAX_RING_EVENTS || self.bytes > MAX_RING_BYTES {
-            let Some(oldest) = self.pages.pop_front() else {
-                return;
-            };
-            self.events -= oldest.events.len();
-            self.bytes -= oldest.bytes;
-            self.base = oldest.tip();
+            self.remove_first();
         }
     }
-}
 
-impl EncodedEvent {
-    fn bytes(&self) -> usize {
-        size_of::<Self>() + self.response.as_ref().map_or(0, |response| response.0.len())
+    /// Removes all pages.
+    fn clear(&mut self) {
+        self.pages = VecDeque::new();
+        (self.events, self.bytes) = (0, 0);
+        self.base = self.tip;
+    }
+
+    /// Removes the pages up to a cursor.
+    fn remove_up_to(&mut self, cursor: Cursor) {
+        while self.pages.front().is_some_and(|page| page.tip() <= cursor) {
+            self.remove_first();
+        }
+    }
+
+    fn remove_first(&mut self) {
+        if let Some(oldest) = self.pages.pop_front() {
+            self.events -= oldest.events.len();
+            self.bytes -= oldest.bytes();
+            self.base = oldest.tip();
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,29 +19,32 @@ use crate::{
         newtypes::{AccountName, RequestId},
     },
     journal::{
-        Journal, ReceivedCallback, WatchTarget,
+        EventPayload, Journal, ReceivedCallback, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
 };
 
-/// Encodes messages as words, and counts the events that it encodes.
+/// Encodes messages as words with their tokens, and counts the events that it encodes.
 #[derive(Default)]
 struct WordEncoder(AtomicUsize);
 
 impl MessageEncoder for WordEncoder {
-    fn encode(&self, _token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut) {
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut) {
         let word: String = match message {
             WatchMessage::Opened(_) => "opened".into(),
-            WatchMessage::Event { event, .. } => {
+            WatchMessage::Event { event, include_raw } => {
                 self.0.fetch_add(1, Ordering::Relaxed);
+                if include_raw && let EventPayload::Result(result) = &event.payload {
+                    out.extend_from_slice(result.raw_json());
+                }
                 format!("event {}", event.cursor.position)
             }
             WatchMessage::Bookmark => "bookmark".into(),
             WatchMessage::Reconnect { reason, .. } => format!("reconnect {reason:?}"),
             WatchMessage::Finished(_) => "finished".into(),
         };
-        out.extend_from_slice(word.as_bytes());
+        out.extend_from_slice(format!("{word}\n{}", token.encode()).as_bytes());
     }
 }
 
@@ -74,15 +77,52 @@ fn fixture(max_stream_age: Duration) -> Fixture {
     Fixture { _directory: directory, journal, watches, encoder, draining }
 }
 
+/// A watch whose messages are delivered one by one.
+struct WordWatch {
+    watch: Watch,
+    /// Messages that were delivered together.
+    frames: Bytes,
+    /// The token of the last message.
+    token: ResumeToken,
+}
+
+impl From<Watch> for WordWatch {
+    fn from(watch: Watch) -> Self {
+        Self { token: watch.token.clone(), watch, frames: Bytes::new() }
+    }
+}
+
+impl WordWatch {
+    async fn next(&mut self) -> Option<Result<String, StreamError>> {
+        if self.frames.is_empty() {
+            match self.watch.next().await? {
+                Ok(frames) => self.frames = frames,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        assert_eq!(self.frames.get_u8(), 0);
+        let length = self.frames.get_u32() as usize;
+        let message = String::from_utf8(self.frames.split_to(length).to_vec()).unwrap();
+        let (word, token) = message.split_once('\n').unwrap();
+        self.token = ResumeToken::decode(token).unwrap();
+        Some(Ok(word.to_owned()))
+    }
+}
+
 impl Fixture {
-    async fn watch(&self) -> Watch {
+    async fn open(&self, options: WatchOptions) -> Result<WordWatch, WatchOpenError> {
+        self.watches.open(options).await.map(WordWatch::from)
+    }
+
+    async fn watch(&self) -> WordWatch {
         let request = WatchOptions {
             target: Some(WatchTarget::Request(RequestId::parse("r").unwrap())),
             token: None,
             until: Until::Finished,
             include_raw: false,
+            deadline: None,
         };
-        self.watches.open(request).await.unwrap()
+        self.open(request).await.unwrap()
     }
 
     async fn result(&self, number: usize) {
@@ -94,6 +134,19 @@ impl Fixture {
         let body = format!(
             r#"{{"requestId":"{request}","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success"}}"#
         );
+        self.store(&body, micros).await;
+    }
+
+    /// Stores a result whose callback has a body of about this size.
+    async fn large_result(&self, number: usize, size: usize) {
+        let body = format!(
+            r#"{{"requestId":"r","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success","comment":"{}"}}"#,
+            "x".repeat(size)
+        );
+        self.store(&body, 1).await;
+    }
+
+    async fn store(&self, body: &str, micros: i64) {
         let arrival = ReceivedCallback {
             callback: parse(body.as_bytes()).unwrap(),
             account: Some(account()),
@@ -113,9 +166,8 @@ fn account_request(token: Option<ResumeToken>) -> WatchOptions {
     WatchOptions { target: Some(WatchTarget::Account(account())), ..request(token) }
 }
 
-async fn next_word(watch: &mut Watch) -> String {
-    let frame = watch.next().await.unwrap().unwrap();
-    String::from_utf8(frame.0.to_vec()).unwrap()
+async fn next_word(watch: &mut WordWatch) -> String {
+    watch.next().await.unwrap().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,6 +258,127 @@ async fn watches_at_any_distance_from_the_end_receive_the_same_events_in_order()
     }
 }
 
+fn options(request: &str) -> WatchOptions {
+    let target = Some(WatchTarget::Request(RequestId::parse(request).unwrap()));
+    WatchOptions { target, token: None, until: Until::Finished, include_raw: false, deadline: None }
+}
+
+#[tokio::test]
+async fn rings_that_changed_long_ago_are_emptied_and_their_watches_read_the_journal() {
+    const REQUESTS: usize = 12;
+    const RESULTS: usize = 40;
+    let fixture = fixture(Duration::from_secs(600));
+    let mut slow = Vec::new();
+    for number in 0..REQUESTS {
+        let request = format!("request-{number}");
+        let mut fast = fixture.open(options(&request)).await.unwrap();
+        let mut behind = fixture.open(options(&request)).await.unwrap();
+        assert_eq!(next_word(&mut fast).await, "opened");
+        assert_eq!(next_word(&mut behind).await, "opened");
+        for result in 0..RESULTS {
+            fixture.result_of(&request, result, 1).await;
+            assert_eq!(
+                next_word(&mut fast).await,
+                format!("event {}", number * RESULTS + result + 1)
+            );
+        }
+        let bytes = fixture.watches.tail_registry.ring_bytes();
+        assert!(bytes <= tail::MAX_BYTES_OF_ALL_RINGS, "{bytes}");
+        slow.push((fast, behind));
+    }
+    // More than half of the bound is in use: not all rings are empty.
+    assert!(fixture.watches.tail_registry.ring_bytes() > 0);
+    for (number, (_fast, behind)) in slow.iter_mut().enumerate() {
+        for result in 0..RESULTS {
+            assert_eq!(next_word(behind).await, format!("event {}", number * RESULTS + result + 1));
+        }
+    }
+    drop(slow);
+    assert_eq!(fixture.watches.tail_registry.ring_bytes(), 0);
+}
+
+#[tokio::test]
+async fn many_watches_of_a_target_are_woken_seldom_while_events_arrive_without_a_pause() {
+    const WATCHES: usize = 1_000;
+    const PAUSE: Duration = Duration::from_millis(100);
+    const RESULTS: u64 = 200;
+    let fixture = fixture(Duration::from_secs(600));
+    let mut watches = Vec::new();
+    for _ in 0..WATCHES {
+        watches.push(fixture.watch().await);
+    }
+    let watch = &mut watches[0];
+    assert_eq!(next_word(watch).await, "opened");
+    let started = Instant::now();
+    let store = async {
+        for number in 0..RESULTS {
+            fixture.result(usize::try_from(number).unwrap()).await;
+        }
+    };
+    let read = async {
+        let mut wakeups = 0;
+        while watch.token.cursor.position < RESULTS {
+            watch.watch.next().await.unwrap().unwrap();
+            watch.token = watch.watch.token.clone();
+            wakeups += 1;
+        }
+        wakeups
+    };
+    let (wakeups, ()) = tokio::join!(read, store);
+    // One more for the first event, which is delivered at once, and one for the rest.
+    let most = started.elapsed().as_millis() / PAUSE.as_millis() + 2;
+    assert!(wakeups <= most, "{wakeups} of at most {most}");
+}
+
+#[tokio::test]
+async fn a_page_with_large_bodies_of_callbacks_ends_early() {
+    const RESULTS: usize = 12;
+    let fixture = fixture(Duration::from_secs(600));
+    for number in 0..RESULTS {
+        fixture.large_result(number, 100 * 1024).await;
+    }
+    let key = tail::TailKey {
+        target: WatchTarget::Request(RequestId::parse("r").unwrap()),
+        include_raw: true,
+    };
+    let tail = fixture.watches.tail_registry.acquire(&key);
+    let (mut cursor, mut events, mut total) = (crate::journal::Cursor::START, 0, 0);
+    while let tail::TailRead::Events(page, _) = tail.start_read(cursor, 0).await.unwrap() {
+        let mut next = 0;
+        let mut bytes = 0;
+        while let Some(chunk) = page.next_chunk(&mut next) {
+            bytes += chunk.frames.len();
+        }
+        assert!(bytes <= (256 + 101) * 1024, "{bytes}");
+        events += next;
+        total += bytes;
+        cursor = page.tip();
+    }
+    assert_eq!(events, RESULTS);
+    assert!(total >= RESULTS * 100 * 1024, "{total}");
+    fixture.watches.tail_registry.release(&key);
+}
+
+/// An idle watch has only this, its tail, and what tonic and HTTP/2 need for a stream.
+#[test]
+fn an_idle_watch_is_small() {
+    let size = size_of::<Watch>() + size_of::<tokio::time::Sleep>();
+    assert!(size <= 640, "{size}");
+    assert!(size_of::<tail::Tail>() <= 400, "{}", size_of::<tail::Tail>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_at_the_deadline_of_its_call() {
+    let fixture = fixture(Duration::from_secs(600));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut watch =
+        fixture.open(WatchOptions { deadline: Some(deadline), ..options("r") }).await.unwrap();
+    assert_eq!(next_word(&mut watch).await, "opened");
+    assert!(matches!(watch.next().await, Some(Err(StreamError::DeadlineExceeded))));
+    assert!(watch.next().await.is_none());
+    assert!((deadline..deadline + Duration::from_millis(10)).contains(&Instant::now()));
+}
+
 /// hyper polls a stream only while its client has a send window. So a watch can stop in the middle of a read
 /// for as long as its client does not read.
 #[tokio::test]
@@ -220,8 +393,7 @@ async fn a_watch_that_is_not_polled_during_a_read_does_not_block_others() {
     assert!(futures_util::poll!(&mut reading).is_pending());
     let event = tokio::time::timeout(Duration::from_secs(60), next_word(&mut other)).await;
     assert_eq!(event.unwrap(), "event 1");
-    let frame = reading.await.unwrap().unwrap();
-    assert_eq!(frame.0, "event 1");
+    assert_eq!(reading.await.unwrap().unwrap(), "event 1");
 }
 
 fn request(token: Option<ResumeToken>) -> WatchOptions {
@@ -230,6 +402,7 @@ fn request(token: Option<ResumeToken>) -> WatchOptions {
         token,
         until: Until::CaughtUp,
         include_raw: false,
+        deadline: None,
     }
 }
 
@@ -246,12 +419,11 @@ async fn read_to_end(
     fixture: &Fixture,
     options: WatchOptions,
 ) -> Result<(Vec<String>, ResumeToken), WatchOpenError> {
-    let mut watch = fixture.watches.open(options).await?;
+    let mut watch = fixture.open(options).await?;
     let opened = watch.token.clone();
     let mut words = Vec::new();
-    while let Some(frame) = watch.next().await {
-        let bytes = frame.unwrap().0.to_vec();
-        words.push(String::from_utf8(bytes).unwrap());
+    while let Some(word) = watch.next().await {
+        words.push(word.unwrap());
     }
     Ok((words, opened))
 }
@@ -289,9 +461,9 @@ async fn a_token_before_the_first_result_is_rejected_once_the_result_is_removed(
     assert_eq!(words, ["opened", "event 3", "bookmark"]);
 }
 
-/// Reads messages of an account's stream until one is this word. Returns the token of the last one.
+/// Reads messages of an account's stream until one is this word. Returns its token.
 async fn read_account_up_to(fixture: &Fixture, last: &str) -> ResumeToken {
-    let mut watch = fixture.watches.open(account_request(None)).await.unwrap();
+    let mut watch = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut watch).await != last {}
     watch.token.clone()
 }
@@ -339,9 +511,9 @@ async fn an_open_watch_of_an_account_ends_if_events_that_it_has_not_delivered_ar
     for number in 0..300 {
         fixture.result(number).await;
     }
-    let mut ahead = fixture.watches.open(account_request(None)).await.unwrap();
+    let mut ahead = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut ahead).await != "event 300" {}
-    let mut behind = fixture.watches.open(account_request(None)).await.unwrap();
+    let mut behind = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut behind).await != "event 1" {}
     while fixture.journal.trim(Timestamp::from_micros(5), u64::MAX).await.unwrap() {}
     fixture.result_of("new", 1, 9).await;
@@ -358,7 +530,7 @@ async fn an_open_watch_of_an_account_ends_if_events_that_it_has_not_delivered_ar
     assert!(behind.token.cursor.position < 300);
     // The same if all events have been removed and nothing follows.
     let token = behind.token.clone();
-    let refused = fixture.watches.open(account_request(Some(token))).await.err().unwrap();
+    let refused = fixture.open(account_request(Some(token))).await.err().unwrap();
     assert!(matches!(refused, WatchOpenError::Expired { .. }), "{refused}");
 }
 
@@ -406,7 +578,7 @@ async fn an_open_watch_of_an_account_notices_a_removal_before_an_older_one() {
     };
     // The newest event is removed before the watch begins.
     trim(2).await;
-    let mut watch = fixture.watches.open(account_request(None)).await.unwrap();
+    let mut watch = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut watch).await != "event 1" {}
     trim(3).await;
     let end = loop {
@@ -424,7 +596,7 @@ async fn a_watch_of_an_account_has_no_events_that_were_removed_before_it_began()
     let fixture = fixture(Duration::from_secs(600));
     let open = async || {
         let until = Until::Finished;
-        fixture.watches.open(WatchOptions { until, ..account_request(None) }).await.unwrap()
+        fixture.open(WatchOptions { until, ..account_request(None) }).await.unwrap()
     };
     let mut others = [open().await, open().await];
     for (request, micros) in [("old", 1), ("kept", 9)] {

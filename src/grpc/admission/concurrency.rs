@@ -5,11 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, middleware::Next, response::Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -24,6 +20,7 @@ use crate::{
             slow_reader::guard_response,
         },
         error::{ApiError, Executed},
+        watch_body::attach_body,
     },
 };
 
@@ -55,7 +52,7 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Admits a call if its class has a permit and its message is within the limits.
 pub(in crate::grpc) async fn admit(
-    State(admission): State<Arc<AdmissionControl>>,
+    admission: &AdmissionControl,
     request: Request,
     next: Next,
 ) -> Response {
@@ -139,7 +136,8 @@ impl AdmissionControl {
                 read_message(request, limits).await?.0
             }
         };
-        Ok(guard_response(next.run(request).await, permit, slow_reader))
+        let response = attach_body(next.run(request).await);
+        Ok(guard_response(response, permit, slow_reader))
     }
 }
 

@@ -56,10 +56,5 @@ pub(in crate::grpc) fn find_method(path: &str) -> Option<(&'static str, MethodCl
     Some((name, *class))
 }
 
-/// True if the errors of a call with this path carry `executed`.
-pub(in crate::grpc) fn is_change(path: &str) -> bool {
-    matches!(find_method(path), Some((_, MethodClass::Change { .. })))
-}
-
 #[cfg(test)]
 mod tests;

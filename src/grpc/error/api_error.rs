@@ -60,6 +60,12 @@ impl ApiError {
         }
     }
 
+    /// The deadline of the call has passed.
+    pub(in crate::grpc) fn deadline_exceeded() -> Self {
+        let message = "deadline exceeded; the change may still be in progress";
+        Self::new(ErrorReason::Deadline, message)
+    }
+
     /// The gateway has no capacity for the call. `executed` is UNKNOWN: the call may be a retry.
     pub(in crate::grpc) fn overloaded(message: impl Into<String>) -> Self {
         let quota = QuotaFailure::with_violation("gateway", "the gateway limits concurrent work");

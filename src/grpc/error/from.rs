@@ -155,6 +155,7 @@ impl From<StreamError> for ApiError {
             StreamError::Removed | StreamError::EventsRemoved => {
                 Self::new(ErrorReason::ResumeTokenExpired, error.to_string())
             }
+            StreamError::DeadlineExceeded => Self::deadline_exceeded(),
             StreamError::Journal(error) => error.into(),
         }
     }

@@ -1,34 +1,12 @@
 //! Adds ErrorInfo to the errors of tonic: oversize and malformed messages, unknown methods.
 
-use axum::{body::Body, extract::Request, middleware::Next, response::Response};
 use http::HeaderMap;
-use http_body::Frame;
-use http_body_util::BodyExt;
 use tonic::{Code, Status};
 
-use crate::grpc::{
-    admission::method_class::is_change,
-    error::{ApiError, Executed, reason::ErrorReason},
-};
-
-/// Completes the status of a response, in its headers or its trailers.
-pub(super) async fn add_error_details(request: Request, next: Next) -> Response {
-    let is_change = is_change(request.uri().path());
-    let mut response = next.run(request).await;
-    complete_status(response.headers_mut(), is_change);
-    response.map(|body| {
-        Body::new(body.map_frame(move |frame| match frame.into_trailers() {
-            Ok(mut trailers) => {
-                complete_status(&mut trailers, is_change);
-                Frame::trailers(trailers)
-            }
-            Err(frame) => frame,
-        }))
-    })
-}
+use crate::grpc::error::{ApiError, Executed, reason::ErrorReason};
 
 /// Replaces a status without details. Only tonic creates one, before it calls a handler.
-fn complete_status(headers: &mut HeaderMap, is_change: bool) {
+pub(super) fn complete_status(headers: &mut HeaderMap, is_change: bool) {
     let Some(status) = Status::from_header_map(headers) else {
         return;
     };

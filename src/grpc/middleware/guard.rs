@@ -2,14 +2,11 @@
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{extract::Request, response::Response};
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::grpc::{
-    admission::method_class::is_change,
-    error::{ApiError, Executed, reason::ErrorReason},
-};
+use crate::grpc::error::{ApiError, Executed, reason::ErrorReason};
 
 /// The time at which a call's client stops waiting. Extension of the request.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +15,12 @@ pub(in crate::grpc) struct CallDeadline(pub(in crate::grpc) Instant);
 /// Ends a call at its deadline with DEADLINE_EXCEEDED; tonic would return CANCELLED. A stream checks its
 /// deadline itself once it is open. If the handler panics, the call ends with INTERNAL, and the connection stays
 /// open.
-pub(super) async fn guard_call(mut request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
+pub(super) async fn guard_call<F: Future<Output = Response>>(
+    mut request: Request,
+    method: &'static str,
+    is_change: bool,
+    handle: impl FnOnce(Request) -> F,
+) -> Response {
     let timeout = request.headers().get("grpc-timeout");
     let deadline = timeout
         .and_then(|value| parse_timeout(value.to_str().ok()?))
@@ -27,7 +28,7 @@ pub(super) async fn guard_call(mut request: Request, next: Next) -> Response {
     if let Some(deadline) = deadline {
         request.extensions_mut().insert(CallDeadline(deadline));
     }
-    let call = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let call = AssertUnwindSafe(handle(request)).catch_unwind();
     let result = match deadline {
         Some(deadline) => timeout_at(deadline, call).await,
         None => Ok(call.await),
@@ -35,18 +36,12 @@ pub(super) async fn guard_call(mut request: Request, next: Next) -> Response {
     let error = match result {
         Ok(Ok(response)) => return response,
         Ok(Err(_panic)) => {
-            tracing::error!(method = path, "gRPC handler panicked");
+            tracing::error!(method, "gRPC handler panicked");
             ApiError::new(ErrorReason::Internal, "internal error")
         }
-        Err(_elapsed) => deadline_exceeded(),
+        Err(_elapsed) => ApiError::deadline_exceeded(),
     };
-    error.with_executed(is_change(&path).then_some(Executed::Unknown)).into_response()
-}
-
-/// Returns the error of a call whose deadline has passed.
-pub(in crate::grpc) fn deadline_exceeded() -> ApiError {
-    let message = "deadline exceeded; the change may still be in progress";
-    ApiError::new(ErrorReason::Deadline, message)
+    error.with_executed(is_change.then_some(Executed::Unknown)).into_response()
 }
 
 /// Parses `grpc-timeout`: at most eight digits and a unit ("gRPC over HTTP2").

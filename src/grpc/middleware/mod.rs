@@ -8,38 +8,59 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    middleware::{from_fn, from_fn_with_state},
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
 };
 
-pub(super) use guard::{CallDeadline, deadline_exceeded};
+pub(super) use guard::CallDeadline;
 
 use crate::{
-    grpc::admission::concurrency::{AdmissionControl, admit},
-    telemetry::Instruments,
+    grpc::admission::{
+        concurrency::{AdmissionControl, admit},
+        method_class::{MethodClass, find_method},
+    },
+    telemetry::{Instruments, RpcCall, names},
 };
 
-/// Adds all layers to the services, from the innermost to the outermost. The admin port, which serves only
-/// health, needs neither admission control nor telemetry.
+/// The admin port, which serves only health, has neither admission control nor telemetry.
+struct Layers {
+    admission: Option<AdmissionControl>,
+    instruments: Option<Instruments>,
+}
+
+/// Adds all layers to the services. They are one layer for axum, which allocates several times for each.
 pub(super) fn with_layers(
     services: Router,
     admission: Option<AdmissionControl>,
     instruments: Option<Instruments>,
 ) -> Router {
-    let admitted = match admission {
-        // Innermost, because the handlers decode messages.
-        Some(admission) => services.layer(from_fn_with_state(Arc::new(admission), admit)),
-        None => services,
-    };
-    let completed = admitted
-        // The deadline also covers the wait for capacity.
-        .layer(from_fn(guard::guard_call))
-        // Errors of the layers above and of tonic get their details here.
-        .layer(from_fn(error_details::add_error_details));
-    match instruments {
-        // Outermost, to record the status that the client receives.
-        Some(instruments) => {
-            completed.layer(from_fn_with_state(instruments, telemetry::record_call))
+    let layers = Arc::new(Layers { admission, instruments });
+    services.layer(from_fn_with_state(layers, handle_call))
+}
+
+async fn handle_call(
+    State(layers): State<Arc<Layers>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // Clients must not create metric labels: only the names of served methods are used.
+    let found = find_method(request.uri().path());
+    let method = found.map_or(names::OTHER, |(name, _class)| name);
+    let is_change = matches!(found, Some((_, MethodClass::Change { .. })));
+    // First and last, to record the status that the client receives.
+    let call = layers.instruments.as_ref().map(|instruments| {
+        let call = RpcCall::begin(instruments, method, request.headers());
+        request.extensions_mut().insert(call.span());
+        call
+    });
+    // The deadline also covers the wait for capacity.
+    let response = guard::guard_call(request, method, is_change, |request| async {
+        match &layers.admission {
+            // Innermost, because the handlers decode messages.
+            Some(admission) => admit(admission, request, next).await,
+            None => next.run(request).await,
         }
-        None => completed,
-    }
+    });
+    telemetry::finish_call(response.await, is_change, call)
 }

@@ -1,44 +1,40 @@
-//! A span and a duration for each call.
+//! Completes the status of each response, and ends the call's span and its duration with it.
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{body::Body, response::Response};
 use http::HeaderMap;
+use http_body::Frame;
 use http_body_util::BodyExt;
 
-use crate::{
-    grpc::admission::method_class::find_method,
-    telemetry::{Instruments, RpcCall, names},
-};
+use crate::{grpc::middleware::error_details::complete_status, telemetry::RpcCall};
 
-/// Starts a call's span, and ends it with the status in the response's headers or trailers.
-pub(super) async fn record_call(
-    State(instruments): State<Instruments>,
-    mut request: Request,
-    next: Next,
+/// Completes the status in the headers or the trailers of a response. Ends the call with it.
+pub(super) fn finish_call(
+    mut response: Response,
+    is_change: bool,
+    mut call: Option<RpcCall>,
 ) -> Response {
-    // Clients must not create metric labels: only the names of served methods are used.
-    let method = find_method(request.uri().path()).map_or(names::OTHER, |(name, _class)| name);
-    let call = RpcCall::begin(&instruments, method, request.headers());
-    request.extensions_mut().insert(call.span());
-    let response = next.run(request).await;
-    if let Some(code) = status_code(response.headers()) {
-        call.end(code);
-        return response;
-    }
-    let mut call = Some(call);
+    // Completed first: this is the status that the client receives.
+    complete_status(response.headers_mut(), is_change);
+    end_call(response.headers(), &mut call);
     response.map(|body| {
-        Body::new(body.inspect_frame(move |frame| {
-            if let Some(code) = frame.trailers_ref().and_then(status_code)
-                && let Some(call) = call.take()
-            {
-                call.end(code);
+        Body::new(body.map_frame(move |frame| match frame.into_trailers() {
+            Ok(mut trailers) => {
+                complete_status(&mut trailers, is_change);
+                end_call(&trailers, &mut call);
+                Frame::trailers(trailers)
             }
+            Err(frame) => frame,
         }))
     })
+}
+
+/// Ends a call if the headers or trailers have its status.
+fn end_call(headers: &HeaderMap, call: &mut Option<RpcCall>) {
+    if let Some(code) = status_code(headers)
+        && let Some(call) = call.take()
+    {
+        call.end(code);
+    }
 }
 
 fn status_code(headers: &HeaderMap) -> Option<i32> {

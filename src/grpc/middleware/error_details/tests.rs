@@ -1,9 +1,10 @@
-use axum::{Router, middleware::from_fn};
+use axum::{Router, body::Body};
+use http_body_util::BodyExt;
 use tonic_reflection::server::Builder;
 use tower::ServiceExt;
 
 use super::*;
-use crate::proto;
+use crate::{grpc::middleware::with_layers, proto};
 
 #[tokio::test]
 async fn an_unknown_symbol_of_reflection_is_not_found_without_a_reason_of_the_gateway() {
@@ -12,7 +13,7 @@ async fn an_unknown_symbol_of_reflection_is_not_found_without_a_reason_of_the_ga
         .build_v1()
         .unwrap();
     let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-    let router = Router::new().route_service(path, reflection).layer(from_fn(add_error_details));
+    let router = with_layers(Router::new().route_service(path, reflection), None, None);
     // `file_containing_symbol` is field 4.
     let message = [&[0, 0, 0, 0, 6, 0x22, 4][..], b"nope"].concat();
     let request = http::Request::post(path)
