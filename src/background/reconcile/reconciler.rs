@@ -1,8 +1,12 @@
 //! Looks up the missing results of changes.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     background::reconcile::sweep::{Schedule, SweepError},
@@ -27,7 +31,7 @@ use crate::{
 /// Longest interval between sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Changes of one page.
-const PAGE_SIZE: usize = 100;
+const PAGE_SIZE: usize = 1_000;
 /// Maximum number of unmatched results in the schedule.
 const MAX_UNMATCHED: usize = 100_000;
 
@@ -38,6 +42,9 @@ pub struct Reconciler {
     pub(super) clock: Arc<dyn Clock>,
     reconcile_after: Duration,
     changes: Schedule<ChangeId>,
+    /// The rest of a sweep that was throttled, and the time when the changes were listed.
+    rest: VecDeque<Change>,
+    listed_at: Instant,
     /// The unmatched results, by their numbers.
     pub(super) unmatched: Schedule<u64>,
 }
@@ -66,6 +73,8 @@ impl Reconciler {
             clock,
             reconcile_after,
             changes: Schedule::new(reconcile_after, usize::MAX),
+            rest: VecDeque::new(),
+            listed_at: Instant::now(),
             unmatched: Schedule::new(reconcile_after, MAX_UNMATCHED),
         }
     }
@@ -90,9 +99,13 @@ impl Reconciler {
     }
 
     async fn sweep(&mut self, is_first: bool) -> Result<(), SweepError> {
-        let changes = self.list_pending_changes().await?;
-        self.changes.retain(&changes.iter().map(|change| change.change_id).collect());
-        for change in changes {
+        // With many changes, a sweep is throttled many times, and most of them are as they were listed.
+        if self.rest.is_empty() || self.listed_at.elapsed() >= SWEEP_INTERVAL {
+            self.rest = self.list_pending_changes().await?;
+            self.listed_at = Instant::now();
+            self.changes.retain(&self.rest.iter().map(|change| change.change_id).collect());
+        }
+        while let Some(change) = self.rest.pop_front() {
             let change_id = change.change_id;
             let remaining = || {
                 let age = change.accept_time.map(|time| self.clock.now().since(time));
@@ -114,15 +127,18 @@ impl Reconciler {
                     tracing::info!(%change_id, %error, "cannot look up missing results");
                 }
                 // A change that is throttled stays due.
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.rest.push_front(change);
+                    return Err(error);
+                }
             }
             self.changes.advance(&change_id);
         }
         self.sweep_unmatched().await
     }
 
-    async fn list_pending_changes(&self) -> Result<Vec<Change>, JournalError> {
-        let mut all = Vec::new();
+    async fn list_pending_changes(&self) -> Result<VecDeque<Change>, JournalError> {
+        let mut all = VecDeque::new();
         let mut filter = ChangeFilter {
             states: vec![ChangeState::Accepted, ChangeState::Overdue],
             limit: PAGE_SIZE,

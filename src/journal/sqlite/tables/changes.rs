@@ -60,14 +60,20 @@ pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePa
         let column = if device.is_some() { "+account" } else { "account" };
         conditions.push(format!("{column} = (SELECT id FROM account WHERE name = ?{number})"));
     }
-    if let Some(after) = filter.after {
+    let is_after = filter.after.map(|after| {
         values.push(Box::new(int(after)));
-        conditions.push(format!("id < ?{}", values.len()));
-    }
-    // These few changes have an index.
+        format!("id < ?{}", values.len())
+    });
+    conditions.extend(is_after.clone());
+    // These few changes have an index, which is read without the changes.
     if !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_final()) {
         let wanted = state_codes(|state| filter.states.contains(&state));
-        conditions.push(format!("{IS_OPEN} AND state IN ({wanted})"));
+        let mut listed = vec![format!("{IS_OPEN} AND state IN ({wanted})")];
+        listed.extend(is_after);
+        conditions.push(format!(
+            "id IN (SELECT id FROM change INDEXED BY change_open WHERE {})",
+            listed.join(" AND ")
+        ));
     }
     let select = "SELECT id, state, device_count, key_count, record, status FROM change";
     let conditions = conditions.join(" AND ");

@@ -254,6 +254,8 @@ fn load_devices(
         || lookups.keys.len() > device_count as usize;
     let all = if needs_all {
         Some(Arc::new(load_all_sent(db, stored.row)?))
+    } else if lookups.keys.is_empty() {
+        None
     } else {
         cache.recent(db, table, lookups.keys.len())?
     };
