@@ -31,7 +31,9 @@ def main(description):
     if arguments.profile:
         return profile.profile(arguments.profile, arguments.seconds or 20)
     if not arguments.no_build:
-        build.build(gateway=not arguments.gateway)
+        build.build(gateway=not arguments.gateway and not arguments.build_only)
+    if arguments.build_only:
+        return 0
     Rig.parent = arguments.directory
     selected = [table[name] for name in arguments.rows] or list(table.values())
     measured = {"machine": machine.describe(), "rows": {}}
@@ -71,6 +73,7 @@ def parse(description):
                              "a measurement during which they were busy")
     parser.add_argument("--ten-million", action="store_true", help="also 10,000,000 results in the row `stored`")
     parser.add_argument("--no-build", action="store_true", help="use the programs as they are")
+    parser.add_argument("--build-only", action="store_true", help="build the other servers and the load generators")
     parser.add_argument("--profile", metavar="ROW", help="record a flame graph of the gateway while this row runs")
     return parser.parse_args()
 
