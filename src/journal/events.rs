@@ -87,11 +87,11 @@ pub enum WatchTarget {
     /// A request: its results at their own positions and, once it is linked to a change, the later
     /// states of the change.
     Request(RequestId),
-    /// An account: the states and results of all its changes, and the results of requests without a change
-    /// whose callbacks name the account, also once the request is linked to a change of another account. The
-    /// first account that a callback of the request names is that of its later results. A result that was stored
-    /// before its request was linked to a change of this account, and is not in its timeline at its own
-    /// position, has the position of the link.
+    /// An account: the states and results of all its changes, and the results of requests without a change,
+    /// if a callback names the account. They stay in the timeline when the request is linked to a change of
+    /// another account. Later results of a request belong to the first account that a callback of the request
+    /// named. A result that was stored before its request was linked to a change of this account has the
+    /// position of the link, unless the timeline has it at its own position.
     Account(AccountName),
 }
 

@@ -5,7 +5,9 @@
 //! once, and wakes them afterwards. A watch that falls behind the tail reads the journal itself.
 
 mod message;
+mod page;
 mod resume;
+mod ring;
 mod stream;
 mod tail;
 mod token;

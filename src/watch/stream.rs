@@ -22,10 +22,9 @@ use crate::{
     telemetry::{Instruments, OpenWatch},
     watch::{
         message::{MessageEncoder, ReconnectReason, WatchMessage, encode_frame},
+        page::{StreamEnd, TailKey, TailPage},
         resume::{self, WatchOpenError},
-        tail::{
-            CachedRead, PendingRead, StreamEnd, Tail, TailKey, TailPage, TailRead, TailRegistry,
-        },
+        tail::{CachedRead, PendingRead, Tail, TailRead, TailRegistry},
         token::{ResumePoint, ResumeToken},
     },
 };

@@ -1,7 +1,7 @@
 //! The end of one target's event stream, shared by its watches.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     pin::Pin,
     sync::{
         Arc,
@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
@@ -21,34 +20,14 @@ use tokio::{
 };
 
 use crate::{
-    domain::{change::Change, state::ChangeState},
-    journal::{
-        Commit, CommitListener, Cursor, Event, EventPayload, EventQuery, Journal, JournalError,
-        Removed, WatchTarget,
-    },
+    journal::{Commit, CommitListener, Cursor, Journal, JournalError, Removed, WatchTarget},
     watch::{
-        message::{MessageEncoder, WatchMessage, encode_frame},
-        token::{ResumePoint, ResumeToken},
+        message::MessageEncoder,
+        page::{EncodedPage, TailEnd, TailKey, TailPage, read_page},
+        ring::Ring,
     },
 };
 
-/// Number of events that are read at a time, about 50 KiB: they fit the flow-control window of most clients.
-const PAGE_EVENTS: usize = 128;
-/// The same, with the callbacks' bodies.
-const PAGE_EVENTS_WITH_RAW: usize = 48;
-/// Maximum size of the messages of a page. Bodies of callbacks can exceed it: the page then ends with the first
-/// message that does.
-const MAX_PAGE_BYTES: usize = 256 * 1024;
-/// Maximum size of the messages that are delivered at once, unless one alone is larger. Most pages are one chunk.
-const CHUNK_BYTES: u32 = 64 * 1024;
-/// Bytes of a message beside the stored parts of a result: the resume token and the lengths.
-const MESSAGE_OVERHEAD: usize = 96;
-/// Usual size of a message with a state.
-const STATE_SIZE: usize = 512;
-/// Maximum number of events in the ring. A watch that is further behind reads the journal itself.
-const MAX_RING_EVENTS: usize = 4_096;
-/// Maximum size of the ring in bytes.
-const MAX_RING_BYTES: usize = 2 * 1024 * 1024;
 /// Number of watches of one target that are woken in a second while events arrive without a pause. Each wake-up costs
 /// about 15 µs, however many events it delivers: with many watches, more events share one.
 const WAKEUPS_PER_SECOND: u32 = 10_000;
@@ -60,14 +39,6 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 const PAGES_PER_WAKEUP: u32 = 4;
 /// Maximum size of all rings together, in bytes.
 pub(super) const MAX_BYTES_OF_ALL_RINGS: usize = if cfg!(test) { 64 } else { 64 * 1024 } * 1024;
-
-/// The key of a tail: its watches share target and encoding.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct TailKey {
-    pub(super) target: WatchTarget,
-    /// True if the results have the callbacks' bodies.
-    pub(super) include_raw: bool,
-}
 
 /// The tails of all watched targets.
 pub(super) struct TailRegistry {
@@ -99,78 +70,6 @@ pub(super) struct Tail {
     ring: Mutex<Ring>,
     /// Held while events after the tip are read.
     fill_lock: tokio::sync::Mutex<()>,
-}
-
-/// The last pages of a target: the events after `base`, up to and including `tip`.
-struct Ring {
-    base: Cursor,
-    tip: Cursor,
-    pages: VecDeque<Arc<TailPage>>,
-    events: usize,
-    bytes: usize,
-    /// Value of [`TailRegistry::ring_changes`] at the last change.
-    changed: u64,
-    /// Incremented by each commit that touches the target. It only means that there may be more events.
-    generation: u64,
-    /// Set if `tip` was the last stored event in this generation.
-    end: Option<(u64, TailEnd)>,
-    /// True if a watch waits at the tip.
-    has_waiters: bool,
-    /// True while a task fills the ring. It notifies the watches.
-    is_filling: bool,
-    /// Earliest time of the next notification.
-    pause_until: Option<Instant>,
-}
-
-/// Consecutive events.
-#[derive(Debug)]
-pub(super) struct TailPage {
-    /// The messages of the events, each with its length prefix.
-    frames: Bytes,
-    events: Vec<PageEvent>,
-    /// True if there may be more stored events after it.
-    has_more: bool,
-    /// The events that had been removed when the page was read.
-    pub(super) removed: Removed,
-}
-
-/// An event of a page.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PageEvent {
-    pub(super) cursor: Cursor,
-    pub(super) event_hash: u32,
-    /// End of its message in the page. It has none if it is a final state that `finished` delivers after all
-    /// results.
-    end: u32,
-}
-
-/// Some consecutive events of a page.
-pub(super) struct PageChunk {
-    /// The messages. Empty if no event has one.
-    pub(super) frames: Bytes,
-    /// The cursor of the last event.
-    pub(super) tip: Cursor,
-    /// The last event that has a message.
-    pub(super) last_delivered: Option<PageEvent>,
-}
-
-/// The end of the stored events.
-#[derive(Debug, Clone)]
-pub(super) struct TailEnd {
-    pub(super) state: StreamEnd,
-    /// The events that had been removed.
-    pub(super) removed: Removed,
-}
-
-/// The state of the target after the last stored event.
-#[derive(Debug, Clone)]
-pub(super) enum StreamEnd {
-    /// The target has no change.
-    NoChange,
-    /// The change is in this state, which is not final.
-    Open(ChangeState),
-    /// The change is in a final state.
-    Final(Arc<Change>),
 }
 
 /// A read that is in progress.
@@ -472,6 +371,11 @@ impl Tail {
         result
     }
 
+    async fn read_page(&self, after: Cursor) -> Result<EncodedPage, JournalError> {
+        let TailRegistry { journal, encoder, .. } = &*self.registry;
+        read_page(&**journal, &**encoder, &self.key, after).await
+    }
+
     /// True if the events after a cursor need not be read from the journal.
     pub(super) fn has_cached(&self, after: Cursor, removals: u64) -> bool {
         let ring = self.ring.lock();
@@ -507,78 +411,12 @@ impl Tail {
             None => CachedRead::Missing,
         }
     }
-
-    /// Reads and encodes a page.
-    async fn read_page(&self, after: Cursor) -> Result<EncodedPage, JournalError> {
-        let include_raw = self.key.include_raw;
-        let limit = if include_raw { PAGE_EVENTS_WITH_RAW } else { PAGE_EVENTS };
-        let query = EventQuery { raw_json: include_raw, ..EventQuery::new(after, limit) };
-        let TailRegistry { journal, encoder, .. } = &*self.registry;
-        let page = journal.events(self.key.target.clone(), query).await?;
-        let has_states =
-            page.events.iter().any(|event| matches!(event.payload, EventPayload::State(_)));
-        let capacity: usize = page.events.iter().map(encoded_size).sum();
-        let mut frames = BytesMut::with_capacity(capacity.min(MAX_PAGE_BYTES));
-        let mut token = ResumeToken {
-            resume_point: ResumePoint::AfterEvent,
-            epoch: journal.epoch(),
-            cursor: Cursor::START,
-            event_hash: 0,
-            target: self.key.target.clone(),
-            removals: page.removed.count(),
-        };
-        let mut events = Vec::with_capacity(page.events.len());
-        for event in &page.events {
-            (token.cursor, token.event_hash) = (event.cursor, event.event_hash);
-            if self.is_delivered(event) {
-                let message = WatchMessage::Event { event, include_raw };
-                encode_frame(&**encoder, &token, message, &mut frames);
-            }
-            let end = u32::try_from(frames.len()).unwrap_or(u32::MAX);
-            events.push(PageEvent { cursor: event.cursor, event_hash: event.event_hash, end });
-            if frames.len() >= MAX_PAGE_BYTES {
-                break;
-            }
-        }
-        let is_end = page.is_end && events.len() == page.events.len();
-        let removed = page.removed;
-        let state = StreamEnd::new(page.change);
-        let end = is_end.then(|| TailEnd { state, removed: removed.clone() });
-        // Once a request is attributed, its results name the change. Results read before that must not be
-        // shared with later watches.
-        let is_attributed_here = matches!(self.key.target, WatchTarget::Request(_)) && has_states;
-        let frames = frames.freeze();
-        let page = TailPage { frames, events, has_more: !is_end, removed };
-        Ok(EncodedPage { page: Arc::new(page), end, is_shareable: !is_attributed_here })
-    }
-
-    /// False for the final states of one change: `finished` delivers them after all results. NOT_SENT is
-    /// delivered, because the same key can send the change again.
-    fn is_delivered(&self, event: &Event) -> bool {
-        match &event.payload {
-            EventPayload::State(change) => {
-                matches!(self.key.target, WatchTarget::Account(_))
-                    || !change.state.is_final()
-                    || change.state == ChangeState::NotSent
-            }
-            EventPayload::Result(_) => true,
-        }
-    }
 }
 
 impl Drop for Tail {
     fn drop(&mut self) {
         self.registry.ring_bytes.fetch_sub(self.ring.get_mut().bytes, Ordering::Relaxed);
     }
-}
-
-/// A page and what follows it.
-struct EncodedPage {
-    page: Arc<TailPage>,
-    /// Set if no stored event follows.
-    end: Option<TailEnd>,
-    /// False if later watches must read the events again.
-    is_shareable: bool,
 }
 
 impl Future for PendingRead {
@@ -591,17 +429,6 @@ impl Future for PendingRead {
                 Err(JournalError::Unavailable("journal read task failed".into()))
             })
         })
-    }
-}
-
-/// Estimates the encoded size of an event.
-fn encoded_size(event: &Event) -> usize {
-    match &event.payload {
-        EventPayload::Result(result) => {
-            let parts: usize = result.encoded_parts().iter().map(|part| part.len()).sum();
-            parts + result.raw_json().len() + MESSAGE_OVERHEAD
-        }
-        EventPayload::State(_) => STATE_SIZE,
     }
 }
 
@@ -620,131 +447,6 @@ impl TailRead {
         match self {
             Self::Events(page, _) => &page.removed,
             Self::End(end) => &end.removed,
-        }
-    }
-}
-
-impl StreamEnd {
-    fn new(change: Option<Change>) -> Self {
-        match change {
-            None => Self::NoChange,
-            Some(change) if change.state.is_final() => Self::Final(Arc::new(change)),
-            Some(change) => Self::Open(change.state),
-        }
-    }
-}
-
-// === impl TailPage ===
-
-impl TailPage {
-    /// The cursor of the last event.
-    pub(super) fn tip(&self) -> Cursor {
-        self.events.last().map_or(Cursor::START, |event| event.cursor)
-    }
-
-    /// Returns events from the index `next` on, and advances it: all that fit in [`CHUNK_BYTES`], or one. `None` at
-    /// the end of the page.
-    pub(super) fn next_chunk(&self, next: &mut usize) -> Option<PageChunk> {
-        let rest = self.events.get(*next..).filter(|rest| !rest.is_empty())?;
-        let start = self.frames_end(*next);
-        let limit = start.saturating_add(CHUNK_BYTES);
-        let count = rest.partition_point(|event| event.end <= limit).max(1);
-        let last = rest.get(count - 1)?;
-        // Several events can end there. The first of them has the message.
-        let first_at_end = rest.partition_point(|event| event.end < last.end);
-        let last_delivered = rest.get(first_at_end).filter(|event| event.end > start).copied();
-        *next += count;
-        let frames = self.frames.slice(start as usize..last.end as usize);
-        Some(PageChunk { frames, tip: last.cursor, last_delivered })
-    }
-
-    /// True if more events follow the page, and all of its own before the index `next` are delivered.
-    pub(super) fn needs_next_page(&self, next: usize) -> bool {
-        self.has_more && next >= self.events.len()
-    }
-
-    /// Returns the end of the messages before the event with this index.
-    fn frames_end(&self, index: usize) -> u32 {
-        let previous = index.checked_sub(1).and_then(|previous| self.events.get(previous));
-        previous.map_or(0, |event| event.end)
-    }
-
-    fn bytes(&self) -> usize {
-        self.frames.len() + size_of::<PageEvent>() * self.events.len() + size_of::<Self>()
-    }
-}
-
-// === impl Ring ===
-
-impl Ring {
-    fn new() -> Self {
-        Self {
-            base: Cursor::START,
-            tip: Cursor::START,
-            pages: VecDeque::new(),
-            events: 0,
-            bytes: 0,
-            changed: 0,
-            generation: 0,
-            end: None,
-            has_waiters: false,
-            is_filling: false,
-            pause_until: None,
-        }
-    }
-
-    /// Returns the page with the first event after a cursor, if it was read after this number of removals.
-    fn page_after(&self, after: Cursor, removals: u64) -> Option<&Arc<TailPage>> {
-        let number = self.pages.partition_point(|page| page.tip() <= after);
-        let page = self.pages.get(number).filter(|_| self.base <= after)?;
-        Some(page).filter(|page| page.removed.count() >= removals)
-    }
-
-    /// Appends a page that was read after a cursor. Without `is_shared`, no other watch needs it.
-    fn append(&mut self, after: Cursor, page: &EncodedPage, is_shared: bool) {
-        let EncodedPage { page, is_shareable, .. } = page;
-        let last = self.pages.back();
-        let is_same = last.is_none_or(|last| last.removed.is_same_stream(&page.removed));
-        if after != self.tip || !is_same {
-            // Another watch has read past the tip, or the events of the request before it have been removed.
-            self.tip = after;
-            self.clear();
-        }
-        if page.events.is_empty() {
-            return;
-        }
-        self.tip = page.tip();
-        if !is_shared || !is_shareable {
-            self.clear();
-            return;
-        }
-        self.pages.push_back(Arc::clone(page));
-        self.events += page.events.len();
-        self.bytes += page.bytes();
-        while self.events > MAX_RING_EVENTS || self.bytes > MAX_RING_BYTES {
-            self.remove_first();
-        }
-    }
-
-    /// Removes all pages.
-    fn clear(&mut self) {
-        self.pages = VecDeque::new();
-        (self.events, self.bytes) = (0, 0);
-        self.base = self.tip;
-    }
-
-    /// Removes the pages up to a cursor.
-    fn remove_up_to(&mut self, cursor: Cursor) {
-        while self.pages.front().is_some_and(|page| page.tip() <= cursor) {
-            self.remove_first();
-        }
-    }
-
-    fn remove_first(&mut self) {
-        if let Some(oldest) = self.pages.pop_front() {
-            self.events -= oldest.events.len();
-            self.bytes -= oldest.bytes();
-            self.base = oldest.tip();
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{task::JoinSet, time::interval};
 
 use crate::{
     pressure::{alone, deliver_at_rate},
@@ -50,10 +50,9 @@ async fn a_wrong_password_of_400_senders_does_not_delay_good_callbacks() {
     };
     let without_pressure = deliver_at_rate(&env, &url, good(0), GOOD_PER_SECOND).await;
 
-    let is_filled = Arc::new(AtomicBool::new(false));
     let is_ended = Arc::new(AtomicBool::new(false));
     let mut filled = JoinSet::new();
-    let mut senders = JoinSet::new();
+    let mut sending = Vec::new();
     let http = http_client();
     for sender in 0..SENDERS {
         let (http, url) = (http.clone(), url.clone());
@@ -64,28 +63,26 @@ async fn a_wrong_password_of_400_senders_does_not_delay_good_callbacks() {
             let body: Value = response.json().await.expect("JSON");
             assert_eq!(body, json!({"stored": "quarantined"}));
         };
-        let filling = send.clone();
+        let is_ended = Arc::clone(&is_ended);
+        let keep_sending = send.clone();
         filled.spawn(async move {
             for number in 0..QUARANTINED / SENDERS {
-                filling(number).await;
+                send(number).await;
             }
         });
-        let (is_filled, is_ended) = (Arc::clone(&is_filled), Arc::clone(&is_ended));
-        senders.spawn(async move {
-            while !is_filled.load(Ordering::Relaxed) {
-                sleep(SENDER_INTERVAL / 10).await;
-            }
+        sending.push(async move {
+            let mut ticks = interval(SENDER_INTERVAL);
             for number in QUARANTINED.. {
+                ticks.tick().await;
                 if is_ended.load(Ordering::Relaxed) {
                     return;
                 }
-                send(number).await;
-                sleep(SENDER_INTERVAL).await;
+                keep_sending(number).await;
             }
         });
     }
     in_time(filled.join_all()).await;
-    is_filled.store(true, Ordering::Relaxed);
+    let senders: JoinSet<()> = sending.into_iter().collect();
     let under_pressure = deliver_at_rate(&env, &url, good(GOOD), GOOD_PER_SECOND).await;
     is_ended.store(true, Ordering::Relaxed);
     in_time(senders.join_all()).await;

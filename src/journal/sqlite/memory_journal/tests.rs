@@ -71,7 +71,7 @@ fn count_steps(journal: &mut MemoryJournal, action: impl FnOnce(&mut MemoryJourn
     steps.load(Ordering::Relaxed)
 }
 
-/// Returns the steps of a claim with its acceptance, and of a batch of callbacks, beside so many finished
+/// Returns the steps of a claim with its acceptance, and of a batch of callbacks, beside this number of finished
 /// changes and one with an unknown outcome.
 fn steps_beside(finished: usize) -> [usize; 2] {
     let mut journal = MemoryJournal::new().unwrap();
