@@ -100,6 +100,7 @@ impl ClaimChange {
             fingerprint,
             device_states: DeviceStates::default(),
             dispatch_position: 0,
+            request: None,
             devices: ChangeDevices::all(kinds, change.device_count, self.devices),
             on_plan: None,
             dirty: Dirty::New,

@@ -41,7 +41,9 @@ pub(super) fn link_request(
     request.evidence.clone_from(&evidence);
     let request_row = request.row;
     let early_results = std::mem::take(&mut request.early_results);
-    let account = set.change(change)?.change.account.clone();
+    let loaded = set.change(change)?;
+    loaded.request = Some(request_row);
+    let account = loaded.change.account.clone();
     let account = Some(set.account(&account)?);
     if early_results.iter().any(|early| early.account != account) {
         set.mark_early_request(position, request_row);

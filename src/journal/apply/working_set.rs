@@ -82,6 +82,8 @@ pub(in crate::journal) struct LoadedChange {
     pub(in crate::journal) device_states: DeviceStates,
     /// The position of the last DISPATCHED event; 0 if there is none.
     pub(in crate::journal) dispatch_position: u64,
+    /// The request that is linked to it.
+    pub(in crate::journal) request: Option<Row>,
     pub(in crate::journal) devices: ChangeDevices,
     /// The devices that were on the plan before it was sent, if they were recorded in this batch.
     pub(in crate::journal) on_plan: Option<Vec<u32>>,

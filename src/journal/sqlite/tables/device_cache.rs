@@ -15,9 +15,9 @@ use crate::{
         record::EncodedDevices,
         sqlite::tables::{
             CachedSql,
-            columns::{IS_OPEN, int, state_codes, uint},
+            columns::{IS_OPEN, state_codes, uint},
             devices::ChangeDeviceTable,
-            stored_change::load_all_sent,
+            stored_change::find_change,
         },
     },
 };
@@ -64,11 +64,9 @@ impl DeviceCache {
         self.unfinished.retain(|row, _| rows.contains(row));
         for row in rows {
             if let Entry::Vacant(vacant) = self.unfinished.entry(row) {
-                let change_id =
-                    db.get("SELECT change_id FROM change WHERE id = ?", [int(row)], |row| {
-                        row.get(0)
-                    })?;
-                let devices = Arc::new(load_all_sent(db, row)?);
+                let stored = find_change(db, row)?;
+                let change_id = stored.change.change_id;
+                let devices = Arc::new(stored.load_all_sent(db)?);
                 vacant.insert(UnfinishedChange { row, change_id, devices });
             }
         }
@@ -96,7 +94,7 @@ impl DeviceCache {
         recent.lookups = recent.lookups.saturating_add(lookups);
         let looked_up = recent.lookups.saturating_mul(DEVICES_PER_LOOKUP);
         if recent.devices.is_none() && looked_up >= change.device_count as usize {
-            let devices = Arc::new(load_all_sent(db, change.row)?);
+            let devices = Arc::new(change.load_all_sent(db)?);
             self.recent_bytes += devices.size();
             recent.devices = Some(devices);
         }

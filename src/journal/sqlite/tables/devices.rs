@@ -17,12 +17,13 @@ use crate::{
         ChangeDevice, DeviceFilter, DeviceOutcome,
         apply::Row,
         record::{
-            DEVICES_PER_BLOCK, IdHash, bitmap_contains, decode_block, decode_device, find_in_part,
-            part_of,
+            DEVICES_PER_BLOCK, EncodedDevices, IdHash, InvalidRecord, bitmap_contains,
+            decode_block, decode_device, find_in_part, part_of,
         },
         sqlite::tables::{
             CachedSql,
-            columns::{int, invalid, part_id, part_number, uint},
+            columns::{int, invalid, part_id, part_ids, part_number, uint},
+            stored_change::find_change,
             stored_result,
         },
     },
@@ -63,19 +64,38 @@ impl ChangeDeviceTable {
     /// Loads one device as it was sent.
     pub(super) fn sent(self, db: &Connection, index: u32) -> Result<SentDevice> {
         let (block, in_block) = (index / DEVICES_PER_BLOCK, index % DEVICES_PER_BLOCK);
-        db.get("SELECT devices FROM device_block WHERE id = ?", [part_id(self.row, block)], |row| {
-            decode_device(row.get_ref(0)?.as_blob()?, in_block).map_err(invalid)
-        })
+        let device = self.find_block(db, block, |bytes| decode_device(bytes, in_block))?;
+        device.ok_or(rusqlite::Error::QueryReturnedNoRows)
     }
 
     /// Loads the devices of one block; none after the last block.
     fn block(self, db: &Connection, block: u32) -> Result<Vec<SentDevice>> {
-        let devices = db.find(
-            "SELECT devices FROM device_block WHERE id = ?",
-            [part_id(self.row, block)],
-            |row| decode_block(row.get_ref(0)?.as_blob()?).map_err(invalid),
+        Ok(self.find_block(db, block, decode_block)?.unwrap_or_default())
+    }
+
+    /// Decodes one block; `None` after the last block.
+    fn find_block<T>(
+        self,
+        db: &Connection,
+        block: u32,
+        decode: impl FnOnce(&[u8]) -> std::result::Result<T, InvalidRecord>,
+    ) -> Result<Option<T>> {
+        let (sql, id) = if self.device_count <= DEVICES_PER_BLOCK {
+            ("SELECT devices FROM change WHERE id = ?", int(self.row))
+        } else {
+            ("SELECT devices FROM device_block WHERE id = ?", part_id(self.row, block))
+        };
+        db.find(sql, [id], |row| decode(row.get_ref(0)?.as_blob()?).map_err(invalid))
+    }
+
+    /// Loads the devices of a change with several blocks.
+    pub(super) fn load_all_sent(self, db: &Connection) -> Result<EncodedDevices> {
+        let blocks = db.list(
+            "SELECT devices FROM device_block WHERE id BETWEEN ? AND ? ORDER BY id",
+            part_ids(self.row),
+            |row| row.get(0),
         )?;
-        Ok(devices.unwrap_or_default())
+        EncodedDevices::from_blocks(blocks).map_err(invalid)
     }
 }
 
@@ -179,7 +199,6 @@ pub(super) fn find_resolved(
     change: Row,
     ids: &[ReportedId],
 ) -> Result<Option<(u32, SentDevice)>> {
-    let table = ChangeDeviceTable { row: change, device_count: 0, key_count: 0 };
     for key in ids.iter().filter_map(MatchKey::from_reported) {
         let owner: Option<DeviceRef> = db.find(
             "SELECT owner FROM identifier_owner WHERE change = ? AND identifier = ?",
@@ -187,7 +206,7 @@ pub(super) fn find_resolved(
             |row| row.get(0),
         )?;
         if let Some(DeviceRef::Device(index)) = owner {
-            return Ok(Some((index, table.sent(db, index)?)));
+            return Ok(Some((index, find_change(db, change)?.table().sent(db, index)?)));
         }
     }
     Ok(None)

@@ -77,7 +77,7 @@ fn removals(db: &Connection, account: i64) -> Result<Removed> {
 fn find_stream(db: &Connection, condition: &str, params: impl Params) -> Result<Option<Stream>> {
     let sql = format!(
         "SELECT c.id, c.record, c.status, r.id, r.link_position FROM change c
-         LEFT JOIN request r ON r.change = c.id WHERE {condition}"
+         LEFT JOIN request r ON r.id = c.request WHERE {condition}"
     );
     db.find(&sql, params, |row| {
         Ok(Stream {

@@ -29,7 +29,7 @@ use crate::{
             columns::{int, invalid, part_id, uint},
             device_cache::DeviceCache,
             devices::ChangeDeviceTable,
-            stored_change::{COLUMNS, StoredChange, decode_change, find_change, load_all_sent},
+            stored_change::{COLUMNS, StoredChange, decode_change, find_change},
         },
     },
     operations,
@@ -253,7 +253,7 @@ fn load_devices(
         || (is_small && !lookups.keys.is_empty())
         || lookups.keys.len() > device_count as usize;
     let all = if needs_all {
-        Some(Arc::new(load_all_sent(db, stored.row)?))
+        Some(Arc::new(stored.load_all_sent(db)?))
     } else if lookups.keys.is_empty() {
         None
     } else {
@@ -368,6 +368,7 @@ impl StoredChange {
             fingerprint: self.fingerprint,
             device_states: self.device_states,
             dispatch_position: self.dispatch_position,
+            request: self.request,
             devices,
             on_plan: None,
             dirty: Dirty::Clean,

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::journal::sqlite::error::OpenFailure;
 
 /// The schema version. Nothing has been released, so other versions are rejected, not migrated.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// Records and blocks are encoded in `journal::record`. A change with more than 16 devices has several blocks.
 /// The numbers of states are in `columns`: 1 QUEUED, 2 DISPATCHED, 3 ACCEPTED, 4 FINISHED, 5 OVERDUE, 6 CLOSED,
@@ -47,7 +47,8 @@ CREATE INDEX event_by_account ON event (account) WHERE account IS NOT NULL;
 CREATE TABLE callback_body (position INTEGER PRIMARY KEY, raw_json BLOB NOT NULL);
 
 -- The current state of a change. The id is the position of its first event. A trimmed change is hidden
--- until all its rows are deleted.
+-- until all its rows are deleted. The request is the one that is linked to it. The devices of a
+-- change with one block are here, so that a small change has fewer rows.
 CREATE TABLE change (
     id             INTEGER PRIMARY KEY,
     change_id      BLOB NOT NULL UNIQUE,
@@ -62,8 +63,10 @@ CREATE TABLE change (
     device_states  TEXT NOT NULL,
     device_count   INTEGER NOT NULL,
     key_count      INTEGER NOT NULL,
+    request        INTEGER,
     on_plan        BLOB,
-    trimmed        INTEGER NOT NULL DEFAULT 0
+    trimmed        INTEGER NOT NULL DEFAULT 0,
+    devices        BLOB
 );
 CREATE UNIQUE INDEX change_by_key ON change (account, key) WHERE key IS NOT NULL;
 CREATE INDEX change_by_account ON change (account);
@@ -88,7 +91,6 @@ CREATE TABLE request (
     last_result_time  INTEGER NOT NULL,
     has_digests       INTEGER NOT NULL
 );
-CREATE INDEX request_by_change ON request (change) WHERE change IS NOT NULL;
 CREATE INDEX request_unattributed ON request (id) WHERE change IS NULL AND request_id IS NOT NULL;
 CREATE INDEX request_unattributed_by_time ON request (last_result_time)
     WHERE change IS NULL AND request_id IS NOT NULL;
@@ -101,8 +103,7 @@ CREATE TABLE result_digest (
     PRIMARY KEY (request, digest)
 ) WITHOUT ROWID;
 
--- The devices of a change as they were sent, in blocks, and the index of a change with several blocks, in
--- parts. The id is the change and the number of the block or part (see columns::part_id).
+-- The devices of a change with several blocks, as they were sent, and their index, in parts. The id is the change and the number of the block or part (see columns::part_id).
 CREATE TABLE device_block (id INTEGER PRIMARY KEY, devices BLOB NOT NULL);
 CREATE TABLE key_part (id INTEGER PRIMARY KEY, keys BLOB NOT NULL);
 

@@ -6,14 +6,15 @@ use crate::{
     domain::{device_states::DeviceRef, matching::MatchKey},
     journal::{
         apply::{
-            ChangeDevices, Dirty, EventContent, LoadedChange, LoadedRequest, LoadedState, NewEvent,
-            Row, WorkingSet,
+            ApplyError, ChangeDevices, Dirty, EventContent, LoadedChange, LoadedRequest,
+            LoadedState, NewEvent, Row, WorkingSet,
         },
-        record::{ChangeRecord, StatusRecord, encode_bitmap, packed_key},
+        record::{ChangeRecord, EncodedDevices, StatusRecord, encode_bitmap, packed_key},
         sqlite::tables::{
             CachedSql,
             columns::{Json, STATE_EVENT, int, part_id, result_kind},
             forward_queue,
+            load::broken,
         },
     },
 };
@@ -48,12 +49,15 @@ fn store_change(db: &Connection, loaded: &LoadedChange, set: &WorkingSet) -> Res
     let states = Json(&loaded.device_states);
     match loaded.dirty {
         Dirty::New => {
-            insert_devices(db, loaded)?;
-            let keys = loaded.devices.encoded().map_or(0, |devices| devices.keys.len());
+            let devices = loaded.devices.encoded();
+            let devices = devices.ok_or_else(|| broken(ApplyError::NotLoaded("all devices")))?;
+            insert_devices(db, loaded.row, devices)?;
+            let block = devices.blocks.first().filter(|_| devices.blocks.len() == 1);
             db.execute_cached(
                 "INSERT INTO change (id, change_id, account, key, fingerprint, state, accept_time,
-                   update_time, record, status, device_states, device_count, key_count)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                   update_time, record, status, device_states, device_count, key_count,
+                   request, devices)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     int(loaded.row),
                     change.change_id,
@@ -67,14 +71,16 @@ fn store_change(db: &Connection, loaded: &LoadedChange, set: &WorkingSet) -> Res
                     status,
                     states,
                     change.device_count,
-                    int(keys),
+                    int(devices.keys.len()),
+                    loaded.request.map(int),
+                    block,
                 ],
             )?;
         }
         Dirty::Modified if loaded.has_new_state => {
             db.execute_cached(
                 "UPDATE change SET state = ?, accept_time = ?, update_time = ?, status = ?,
-                   device_states = ?
+                   device_states = ?, request = ?
                  WHERE id = ?",
                 params![
                     change.state,
@@ -82,6 +88,7 @@ fn store_change(db: &Connection, loaded: &LoadedChange, set: &WorkingSet) -> Res
                     change.update_time,
                     status,
                     states,
+                    loaded.request.map(int),
                     int(loaded.row)
                 ],
             )?;
@@ -104,19 +111,16 @@ fn store_change(db: &Connection, loaded: &LoadedChange, set: &WorkingSet) -> Res
     Ok(())
 }
 
-/// Inserts the devices of a new change, and their index.
-fn insert_devices(db: &Connection, loaded: &LoadedChange) -> Result<()> {
-    let Some(devices) = loaded.devices.encoded() else {
-        return Ok(());
-    };
-    let mut insert = db.statement("INSERT INTO device_block (id, devices) VALUES (?, ?)")?;
-    for (number, block) in (0_i64..).zip(&devices.blocks) {
-        insert.execute(params![part_id(loaded.row, number), block])?;
-    }
+/// Inserts the blocks of a new change with several ones, and the index of its devices.
+fn insert_devices(db: &Connection, change: Row, devices: &EncodedDevices) -> Result<()> {
     if devices.blocks.len() > 1 {
+        let mut insert = db.statement("INSERT INTO device_block (id, devices) VALUES (?, ?)")?;
+        for (number, block) in (0_i64..).zip(&devices.blocks) {
+            insert.execute(params![part_id(change, number), block])?;
+        }
         let mut insert = db.statement("INSERT INTO key_part (id, keys) VALUES (?, ?)")?;
         for (number, part) in (0_i64..).zip(devices.key_parts()) {
-            insert.execute(params![part_id(loaded.row, number), part])?;
+            insert.execute(params![part_id(change, number), part])?;
         }
         return Ok(());
     }
@@ -124,7 +128,7 @@ fn insert_devices(db: &Connection, loaded: &LoadedChange) -> Result<()> {
         db.statement("INSERT OR IGNORE INTO device_key (key, change) VALUES (?, ?)")?;
     for device in devices.decode().map_err(super::columns::invalid)? {
         for key in device.ids.iter().map(MatchKey::from_id) {
-            insert.execute(params![packed_key(&key), int(loaded.row)])?;
+            insert.execute(params![packed_key(&key), int(change)])?;
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use crate::{
         record::{ChangeRecord, EncodedDevices, StatusRecord},
         sqlite::tables::{
             CachedSql,
-            columns::{Json, int, invalid, part_ids, uint},
+            columns::{Json, int, invalid, uint},
             devices::ChangeDeviceTable,
         },
     },
@@ -22,12 +22,17 @@ pub(super) struct StoredChange {
     pub(super) fingerprint: [u8; 32],
     pub(super) device_states: DeviceStates,
     pub(super) dispatch_position: u64,
+    /// The request that is linked to it.
+    pub(super) request: Option<Row>,
     /// Number of identifiers in the index of its devices.
     pub(super) key_count: usize,
+    /// The devices of a change with one block.
+    devices: Option<Vec<u8>>,
 }
 
 /// The columns that [`decode_change`] reads.
-pub(super) const COLUMNS: &str = "id, record, status, fingerprint, device_states, key_count";
+pub(super) const COLUMNS: &str =
+    "id, record, status, fingerprint, device_states, key_count, request, devices";
 
 pub(super) fn decode_change(row: &SqlRow<'_>) -> Result<StoredChange> {
     let status = decode_status(row.get_ref(2)?.as_blob()?)?;
@@ -38,7 +43,9 @@ pub(super) fn decode_change(row: &SqlRow<'_>) -> Result<StoredChange> {
         fingerprint: row.get(3)?,
         device_states,
         dispatch_position: status.dispatch_position,
+        request: row.get::<_, Option<i64>>(6)?.map(uint),
         key_count: usize::try_from(row.get::<_, i64>(5)?).unwrap_or_default(),
+        devices: row.get(7)?,
     })
 }
 
@@ -64,17 +71,15 @@ pub(super) fn find_change(db: &Connection, row: Row) -> Result<StoredChange> {
     db.get(&format!("SELECT {COLUMNS} FROM change WHERE id = ?"), [int(row)], decode_change)
 }
 
-/// Loads all devices of a change as they were sent.
-pub(super) fn load_all_sent(db: &Connection, change: Row) -> Result<EncodedDevices> {
-    let blocks = db.list(
-        "SELECT devices FROM device_block WHERE id BETWEEN ? AND ? ORDER BY id",
-        part_ids(change),
-        |row| row.get(0),
-    )?;
-    EncodedDevices::from_blocks(blocks).map_err(invalid)
-}
-
 impl StoredChange {
+    /// Returns all devices as they were sent. Loads the blocks if there are several.
+    pub(super) fn load_all_sent(&self, db: &Connection) -> Result<EncodedDevices> {
+        match &self.devices {
+            Some(block) => EncodedDevices::from_blocks(vec![block.clone()]).map_err(invalid),
+            None => self.table().load_all_sent(db),
+        }
+    }
+
     /// Returns its devices.
     pub(super) fn table(&self) -> ChangeDeviceTable {
         let (row, key_count) = (self.row, self.key_count);

@@ -15,7 +15,7 @@ use crate::{
             CachedSql,
             columns::{IS_FINAL, int, invalid, part_ids, uint},
             meta,
-            stored_change::{find_change, load_all_sent},
+            stored_change::find_change,
         },
     },
 };
@@ -58,8 +58,7 @@ pub(crate) fn trim(
     let sql = format!(
         "SELECT id FROM change c INDEXED BY change_final
          WHERE {IS_FINAL} AND state = ? AND update_time < ?
-           AND (SELECT coalesce(max(position), 0) FROM event WHERE stream IN
-             (c.id, (SELECT id FROM request WHERE change = c.id))) <= ?
+           AND (SELECT coalesce(max(position), 0) FROM event WHERE stream IN (c.id, c.request)) <= ?
          ORDER BY update_time LIMIT 1"
     );
     for state in ChangeState::ALL.into_iter().filter(|state| state.is_final()) {
@@ -88,11 +87,15 @@ fn hide_change(db: &Connection, change: i64) -> Result<()> {
     let sql = "SELECT c.account, r.account, coalesce(r.last_result, 0),
            max((SELECT max(position) FROM event WHERE stream = c.id),
              coalesce((SELECT max(position) FROM event WHERE stream = r.id), 0))
-         FROM change c LEFT JOIN request r ON r.change = c.id WHERE c.id = ?";
+         FROM change c LEFT JOIN request r ON r.id = c.request WHERE c.id = ?";
     let (account, named, last_early, newest): (i64, Option<i64>, i64, i64) =
         db.get(sql, [change], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     db.execute_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ?", [change])?;
-    db.execute_cached("UPDATE request SET request_id = NULL WHERE change = ?", [change])?;
+    db.execute_cached(
+        "UPDATE request SET request_id = NULL
+         WHERE id = (SELECT request FROM change WHERE id = ?)",
+        [change],
+    )?;
     record_removal(db, Some(account), newest)?;
     // The results that were stored before the link are in the timeline of the account that they named.
     record_removal(db, named.filter(|named| *named != account), last_early)?;
@@ -126,8 +129,8 @@ fn record_trimmed_position(db: &Connection, newest: i64) -> Result<()> {
 }
 
 fn trim_change(db: &Connection, change: i64) -> Result<()> {
-    let request: Option<i64> =
-        db.find("SELECT id FROM request WHERE change = ? LIMIT 1", [change], |row| row.get(0))?;
+    let sql = "SELECT r.id FROM change c JOIN request r ON r.id = c.request WHERE c.id = ?";
+    let request: Option<i64> = db.find(sql, [change], |row| row.get(0))?;
     if let Some(request) = request {
         return trim_request(db, request);
     }
@@ -173,11 +176,11 @@ fn delete_parts(db: &Connection, table: &str, change: i64) -> Result<usize> {
 
 /// Deletes the index rows of a small change, before its devices are deleted.
 fn delete_device_keys(db: &Connection, change: i64) -> Result<usize> {
-    let table = find_change(db, uint(change))?.table();
-    if table.device_count > DEVICES_PER_BLOCK {
+    let stored = find_change(db, uint(change))?;
+    if stored.change.device_count > DEVICES_PER_BLOCK {
         return Ok(0);
     }
-    let devices = load_all_sent(db, table.row)?.decode().map_err(invalid)?;
+    let devices = stored.load_all_sent(db)?.decode().map_err(invalid)?;
     let mut delete = db.statement("DELETE FROM device_key WHERE key = ? AND change = ?")?;
     let mut rows = 0;
     for key in devices.iter().flat_map(|device| &device.ids).map(MatchKey::from_id) {
