@@ -233,7 +233,8 @@ class Rig:
 
     @contextlib.contextmanager
     def measured(self):
-        """Measures what the server does meanwhile."""
+        """Measures what the server does meanwhile. First waits until the preparations are written to the disk."""
+        os.sync()
         cost = Cost(self.server.cpu_seconds(), self.server.written_bytes())
         with self.profiler(self.server.process.pid) if self.profiler else contextlib.nullcontext():
             yield cost

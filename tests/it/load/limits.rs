@@ -93,9 +93,9 @@ async fn devices_of_two_bytes_each_are_counted_before_they_are_decoded() {
         assert_eq!(error.summary(), expected);
         assert_eq!(error.fields, ["devices"]);
     }
-    // Memory holds the received bytes once, and no decoded message.
+    // Memory holds the received bytes, at times of two calls, and no decoded message: one needs 400 MiB.
     let grown = grown(&env.gateway, before);
-    assert!(grown < 64, "{grown} MiB more");
+    assert!(grown < 128, "{grown} MiB more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
