@@ -67,7 +67,7 @@ def write_flame_graph(inferno, row, data, path):
     with open(folded, "w") as file:
         subprocess.run([inferno / "inferno-collapse-perf", script], stdout=file, check=True)
     with open(path.with_suffix(".svg"), "w") as file:
-        subprocess.run([inferno / "inferno-flamegraph", "--title", row.title, "--minwidth", "0.2", folded],
+        subprocess.run([inferno / "inferno-flamegraph", "--title", row.title, "--minwidth", "0.5", folded],
                        stdout=file, check=True)
     script.unlink()
     print_hottest(folded)

@@ -228,11 +228,14 @@ def replay_row(options):
             else:
                 expected = floor_results
                 rig.make_changes(1, expected)
+            end, passes = time.monotonic() + (options.seconds or 0), 0
             with rig.measured() as cost:
-                result = load("replay", "--target", rig.server.grpc, "--accepted", rig.accepted)
+                while not passes or time.monotonic() < end:
+                    result = load("replay", "--target", rig.server.grpc, "--accepted", rig.accepted)
+                    passes += 1
             if result["messages"] != expected:
                 raise Failure(f"{result['messages']} of {expected} results were replayed")
-            return cost.add_to(result, expected)
+            return cost.add_to(result, passes * expected)
 
     return Row(
         "replay", f"Replay of {results:,} stored results, one watcher",
