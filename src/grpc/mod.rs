@@ -1,7 +1,8 @@
 //! The gRPC server.
 //!
 //! `server` accepts connections. Each call passes `middleware` and `admission`, and ends in a handler of
-//! `service`. `watch_body` sends the messages of a watch. `convert` maps between the protos and the domain. `error` maps every error to a gRPC status.
+//! `service`. `watch_body` sends the messages of a watch. `convert` maps between the protos and the domain.
+//! `error` maps every error to a gRPC status.
 
 mod admission;
 mod convert;

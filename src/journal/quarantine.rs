@@ -31,8 +31,9 @@ pub trait QuarantineStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(u64, QuarantinedCallback)>>;
 
-    /// Stores a quarantined callback as a result and deletes it from the quarantine, in one
-    /// transaction. Fails with [`JournalError::NoSuchCallback`](crate::journal::JournalError::NoSuchCallback) if no callback has this id.
+    /// Stores a quarantined callback as a result and deletes it from the quarantine, in one transaction.
+    /// Fails with [`JournalError::NoSuchCallback`](crate::journal::JournalError::NoSuchCallback) if no
+    /// callback has this id.
     async fn release_quarantined(&self, id: u64, callback: ReceivedCallback) -> Result<Stored>;
 
     /// Marks quarantined callbacks up to this id as reviewed.

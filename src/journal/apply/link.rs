@@ -56,8 +56,8 @@ pub(super) fn link_request(
     finish_if_complete(set, change, now)
 }
 
-/// Adds a result to the states and counts of a change, with the device that it matches. Returns the kind of match, and the fields that the
-/// change adds to the result.
+/// Adds a result to the states and counts of a change, with the device that it matches. Returns the kind of
+/// match, and the fields that the change adds to the result.
 pub(super) fn add_result(
     set: &mut WorkingSet,
     change: Row,

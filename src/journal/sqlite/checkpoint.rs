@@ -1,8 +1,9 @@
 //! Moves the write-ahead log into the database, paced by the length of the log.
 //!
 //! A thread of its own does the work: it copies the pages and syncs the database while the writer goes on.
-//! SQLite syncs the database only if nothing was appended meanwhile, so the thread does it. The log starts over only
-//! if nothing was appended since the last copied page, so the writer itself copies and syncs the short rest. No checkpoint ever waits for a reader: a process that keeps a transaction open lets the log
+//! SQLite syncs the database only if nothing was appended meanwhile, so the thread does it. The log starts
+//! over only if nothing was appended since the last copied page, so the writer itself copies and syncs the
+//! short rest. No checkpoint ever waits for a reader: a process that keeps a transaction open lets the log
 //! grow, and delays nothing.
 
 use std::{

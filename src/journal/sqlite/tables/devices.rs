@@ -23,7 +23,6 @@ use crate::{
         sqlite::tables::{
             CachedSql,
             columns::{int, invalid, part_id, part_ids, part_number, uint},
-            stored_change::find_change,
             stored_result,
         },
     },
@@ -206,7 +205,10 @@ pub(super) fn find_resolved(
             |row| row.get(0),
         )?;
         if let Some(DeviceRef::Device(index)) = owner {
-            return Ok(Some((index, find_change(db, change)?.table().sent(db, index)?)));
+            let sql = "SELECT device_count FROM change WHERE id = ?";
+            let device_count = db.get(sql, [int(change)], |row| row.get(0))?;
+            let table = ChangeDeviceTable { row: change, device_count, key_count: 0 };
+            return Ok(Some((index, table.sent(db, index)?)));
         }
     }
     Ok(None)

@@ -103,7 +103,8 @@ CREATE TABLE result_digest (
     PRIMARY KEY (request, digest)
 ) WITHOUT ROWID;
 
--- The devices of a change with several blocks, as they were sent, and their index, in parts. The id is the change and the number of the block or part (see columns::part_id).
+-- The devices of a change with several blocks, as they were sent, and their index, in parts. The id is the
+-- change and the number of the block or part (see columns::part_id).
 CREATE TABLE device_block (id INTEGER PRIMARY KEY, devices BLOB NOT NULL);
 CREATE TABLE key_part (id INTEGER PRIMARY KEY, keys BLOB NOT NULL);
 

@@ -190,7 +190,8 @@ fn command(step: &Step, number: usize, intents: &[Intent]) -> Prepared {
     }
 }
 
-/// Commits the steps in batches of these sizes; one by one, and without a cache, if there are none. Returns the replies, and all rows of all tables.
+/// Commits the steps in batches of these sizes; one by one, and without a cache, if there are none. Returns
+/// the replies, and all rows of all tables.
 fn run_in_batches(
     steps: &[Step],
     intents: &[Intent],
