@@ -1,11 +1,20 @@
 //! State transitions.
 
 use crate::{
-    domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
-    journal::apply::{ApplyError, Command, Keys, Row, WorkingSet, link::link_request},
+    domain::{
+        change::Change,
+        clock::Timestamp,
+        newtypes::ChangeId,
+        state::{IllegalTransition, Transition},
+    },
+    journal::{
+        JournalError,
+        apply::{ApplyError, Command, Keys, Row, WorkingSet, link::link_request},
+    },
 };
 
-/// Applies a transition to a change. Returns the change after it.
+/// Applies a transition to a change. Returns the change after it. [`Transition::Rearm`] is illegal: only a claim
+/// checks that no other change has the devices.
 #[derive(Debug)]
 pub(in crate::journal) struct ApplyTransition {
     pub(in crate::journal) change_id: ChangeId,
@@ -25,6 +34,10 @@ impl Command for ApplyTransition {
 
     fn apply(self, set: &mut WorkingSet) -> Result<Change, ApplyError> {
         let row = set.change_row(self.change_id)?;
+        if self.transition == Transition::Rearm {
+            let state = set.change(row)?.change.state;
+            return Err(JournalError::from(IllegalTransition(state)).into());
+        }
         apply_transition(set, row, self.transition, self.now)?;
         Ok(set.change(row)?.change.clone())
     }

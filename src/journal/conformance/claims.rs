@@ -86,6 +86,8 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
     for device in devices {
         device.client_reference = ClientReference::parse("later").unwrap();
     }
+    let without_a_check = apply(Transition::Rearm).await;
+    assert!(matches!(without_a_check, Err(JournalError::IllegalTransition(_))));
     let again = journal.claim(intent(&*journal, &later, at(6))).await.unwrap();
     let Claim::Rearmed { change, devices } = again else { panic!("{again:?}") };
     assert_eq!(devices, *request.devices);
