@@ -21,7 +21,7 @@ pub(super) struct Ring {
     pages: VecDeque<Arc<TailPage>>,
     events: usize,
     pub(super) bytes: usize,
-    /// Value of [`TailRegistry::ring_changes`] at the last change.
+    /// The number of changes of all rings at the last change of this one.
     pub(super) changed: u64,
     /// Incremented by each commit that touches the target. It only means that there may be more events.
     pub(super) generation: u64,

@@ -129,6 +129,11 @@ impl Fixture {
         self.result_of("r", number, 1).await;
     }
 
+    /// Removes what is older than a time in microseconds.
+    async fn trim(&self, before: i64) {
+        while self.journal.trim(Timestamp::from_micros(before), u64::MAX).await.unwrap() {}
+    }
+
     /// Stores a result that names the account.
     async fn result_of(&self, request: &str, number: usize, micros: i64) {
         let body = format!(

@@ -21,7 +21,7 @@ async fn a_token_before_the_first_result_is_rejected_once_the_result_is_removed(
         assert_eq!(words, all);
     }
 
-    while fixture.journal.trim(Timestamp::from_micros(2), u64::MAX).await.unwrap() {}
+    fixture.trim(2).await;
     fixture.result(2).await;
     for token in [nothing_yet, before_all] {
         let refused = read_until_caught_up(&fixture, Some(token)).await.err().unwrap();
@@ -42,6 +42,16 @@ async fn read_account_up_to(fixture: &Fixture, last: &str) -> ResumeToken {
     watch.token.clone()
 }
 
+/// Reads messages until the stream ends with an error. Returns it.
+async fn read_to_error(watch: &mut WordWatch) -> StreamError {
+    loop {
+        // Events that were read before are still delivered.
+        if let Err(error) = watch.next().await.expect("an error") {
+            return error;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_token_of_an_account_expires_once_an_event_after_it_is_removed() {
     let fixture = fixture(Duration::from_secs(600));
@@ -55,7 +65,7 @@ async fn a_token_of_an_account_expires_once_an_event_after_it_is_removed() {
     let removed = read_account_up_to(&fixture, "event 2").await;
     let last_removed = read_account_up_to(&fixture, "event 3").await;
     let after = read_account_up_to(&fixture, "event 4").await;
-    while fixture.journal.trim(Timestamp::from_micros(5), u64::MAX).await.unwrap() {}
+    fixture.trim(5).await;
 
     for token in [&opened, &before, &removed] {
         assert_eq!(ResumeToken::decode(&token.encode()).as_ref(), Ok(token));
@@ -89,17 +99,11 @@ async fn an_open_watch_of_an_account_ends_if_events_that_it_has_not_delivered_ar
     while next_word(&mut ahead).await != "event 300" {}
     let mut behind = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut behind).await != "event 1" {}
-    while fixture.journal.trim(Timestamp::from_micros(5), u64::MAX).await.unwrap() {}
+    fixture.trim(5).await;
     fixture.result_of("new", 1, 9).await;
 
     assert_eq!(next_word(&mut ahead).await, "event 301");
-    let end = loop {
-        match behind.next().await {
-            Some(Ok(_event_that_was_read_before)) => {}
-            Some(Err(error)) => break error,
-            None => panic!("no error"),
-        }
-    };
+    let end = read_to_error(&mut behind).await;
     assert!(matches!(end, StreamError::EventsRemoved), "{end}");
     assert!(behind.token.cursor.position < 300);
     // The same if all events have been removed and nothing follows.
@@ -115,26 +119,22 @@ async fn a_token_of_an_account_is_rejected_only_if_something_after_it_was_remove
     for (request, micros) in [("second", 2), ("first", 1), ("third", 3), ("kept", 9)] {
         fixture.result_of(request, 1, micros).await;
     }
-    let trim = async |before| {
-        let before = Timestamp::from_micros(before);
-        while fixture.journal.trim(before, u64::MAX).await.unwrap() {}
-    };
     let read = async |token: &ResumeToken| {
         let read = read_to_end(&fixture, account_request(Some(token.clone()))).await;
         read.map(|(words, _)| words.join(" ")).ok()
     };
-    trim(2).await;
+    fixture.trim(2).await;
     let opened = read_account_up_to(&fixture, "opened").await;
     let first = read_account_up_to(&fixture, "event 1").await;
     let third = read_account_up_to(&fixture, "event 3").await;
     let rest = Some("opened event 3 event 4 bookmark".to_owned());
     assert_eq!(read(&first).await, rest);
     // A removal before an older one: the newest removed position stays the same.
-    trim(3).await;
+    fixture.trim(3).await;
     assert_eq!(read(&opened).await, None);
     assert_eq!(read(&first).await, rest);
     assert_eq!(read(&third).await, Some("opened event 4 bookmark".to_owned()));
-    trim(4).await;
+    fixture.trim(4).await;
     assert_eq!(read(&first).await, None);
     assert_eq!(read(&third).await, Some("opened event 4 bookmark".to_owned()));
 }
@@ -146,22 +146,12 @@ async fn an_open_watch_of_an_account_notices_a_removal_before_an_older_one() {
         fixture.result_of("second", number, 2).await;
     }
     fixture.result_of("first", 0, 1).await;
-    let trim = async |before| {
-        let before = Timestamp::from_micros(before);
-        while fixture.journal.trim(before, u64::MAX).await.unwrap() {}
-    };
     // The newest event is removed before the watch begins.
-    trim(2).await;
+    fixture.trim(2).await;
     let mut watch = fixture.open(account_request(None)).await.unwrap();
     while next_word(&mut watch).await != "event 1" {}
-    trim(3).await;
-    let end = loop {
-        match watch.next().await {
-            Some(Ok(_event_that_was_read_before)) => {}
-            Some(Err(error)) => break error,
-            None => panic!("no error"),
-        }
-    };
+    fixture.trim(3).await;
+    let end = read_to_error(&mut watch).await;
     assert!(matches!(end, StreamError::EventsRemoved), "{end}");
 }
 
@@ -180,7 +170,7 @@ async fn a_watch_of_an_account_has_no_events_that_were_removed_before_it_began()
             while next_word(watch).await != format!("event {}", micros.min(2)) {}
         }
     }
-    while fixture.journal.trim(Timestamp::from_micros(5), u64::MAX).await.unwrap() {}
+    fixture.trim(5).await;
     let mut watch = open().await;
     assert_eq!(next_word(&mut watch).await, "opened");
     assert_eq!(next_word(&mut watch).await, "event 2");
@@ -200,7 +190,7 @@ async fn an_open_watch_of_a_request_ends_if_the_request_is_removed() {
     }
     let mut opened = fixture.watch().await;
     assert_eq!(next_word(&mut opened).await, "opened");
-    while fixture.journal.trim(Timestamp::from_micros(2), u64::MAX).await.unwrap() {}
+    fixture.trim(2).await;
     // A later result makes a new request. The watch may have missed events of the old one.
     fixture.result(1).await;
     for watch in watches.iter_mut().chain([&mut opened]) {

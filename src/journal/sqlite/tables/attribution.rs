@@ -227,7 +227,7 @@ fn device_coverage(
 ) -> Result<DeviceCoverage> {
     let change = &stored.change;
     let rules = operations::evidence(change.change_type);
-    let devices = stored.load_all_sent(db)?;
+    let devices = stored.table().all_sent(db)?;
     let devices = ChangeDevices::all(rules.identifying_kinds, change.device_count, devices.into());
     let mut seen = SeenDevices::default();
     for result in results {
@@ -272,7 +272,7 @@ fn has_rival_of_other_kinds(
         if is_candidate || kinds != IdentifyingKinds::All {
             continue;
         }
-        let devices = stored.load_all_sent(db)?.decode().map_err(invalid)?;
+        let devices = stored.table().all_sent(db)?.decode().map_err(invalid)?;
         let is_possible = |device: &SentDevice| {
             let sent = kinds_of(&mut device.ids.iter().map(MatchKey::from_id));
             reported.iter().any(|reported| reported & sent == 0)

@@ -66,7 +66,7 @@ impl DeviceCache {
             if let Entry::Vacant(vacant) = self.unfinished.entry(row) {
                 let stored = find_change(db, row)?;
                 let change_id = stored.change.change_id;
-                let devices = Arc::new(stored.load_all_sent(db)?);
+                let devices = Arc::new(stored.table().all_sent(db)?);
                 vacant.insert(UnfinishedChange { row, change_id, devices });
             }
         }
@@ -94,7 +94,7 @@ impl DeviceCache {
         recent.lookups = recent.lookups.saturating_add(lookups);
         let looked_up = recent.lookups.saturating_mul(DEVICES_PER_LOOKUP);
         if recent.devices.is_none() && looked_up >= change.device_count as usize {
-            let devices = Arc::new(change.load_all_sent(db)?);
+            let devices = Arc::new(change.all_sent(db)?);
             self.recent_bytes += devices.size();
             recent.devices = Some(devices);
         }

@@ -42,8 +42,8 @@ impl ChangeDeviceTable {
     pub(super) fn find(self, db: &Connection, key: &MatchKey) -> Result<Vec<(u32, SentDevice)>> {
         let has_key =
             |device: &SentDevice| device.ids.iter().any(|id| MatchKey::from_id(id).is_same(key));
-        let found = if self.device_count <= DEVICES_PER_BLOCK {
-            (0..).zip(self.block(db, 0)?).collect()
+        let found = if self.has_one_block() {
+            (0..).zip(self.load_block(db, 0, decode_block)?).collect()
         } else {
             let indexes = self.candidates(db, IdHash::of(key))?.into_iter();
             indexes.map(|index| Ok((index, self.sent(db, index)?))).collect::<Result<Vec<_>>>()?
@@ -63,38 +63,37 @@ impl ChangeDeviceTable {
     /// Loads one device as it was sent.
     pub(super) fn sent(self, db: &Connection, index: u32) -> Result<SentDevice> {
         let (block, in_block) = (index / DEVICES_PER_BLOCK, index % DEVICES_PER_BLOCK);
-        let device = self.find_block(db, block, |bytes| decode_device(bytes, in_block))?;
-        device.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        self.load_block(db, block, |bytes| decode_device(bytes, in_block))
     }
 
-    /// Loads the devices of one block; none after the last block.
-    fn block(self, db: &Connection, block: u32) -> Result<Vec<SentDevice>> {
-        Ok(self.find_block(db, block, decode_block)?.unwrap_or_default())
+    /// Loads all devices as they were sent.
+    pub(super) fn all_sent(self, db: &Connection) -> Result<EncodedDevices> {
+        let blocks = if self.has_one_block() {
+            vec![self.load_block(db, 0, |bytes| Ok(bytes.to_vec()))?]
+        } else {
+            let sql = "SELECT devices FROM device_block WHERE id BETWEEN ? AND ? ORDER BY id";
+            db.list(sql, part_ids(self.row), |row| row.get(0))?
+        };
+        EncodedDevices::from_blocks(blocks).map_err(invalid)
     }
 
-    /// Decodes one block; `None` after the last block.
-    fn find_block<T>(
+    /// Loads one block. The only block of a small change is in the row of the change.
+    fn load_block<T>(
         self,
         db: &Connection,
         block: u32,
         decode: impl FnOnce(&[u8]) -> std::result::Result<T, InvalidRecord>,
-    ) -> Result<Option<T>> {
-        let (sql, id) = if self.device_count <= DEVICES_PER_BLOCK {
+    ) -> Result<T> {
+        let (sql, id) = if self.has_one_block() {
             ("SELECT devices FROM change WHERE id = ?", int(self.row))
         } else {
             ("SELECT devices FROM device_block WHERE id = ?", part_id(self.row, block))
         };
-        db.find(sql, [id], |row| decode(row.get_ref(0)?.as_blob()?).map_err(invalid))
+        db.get(sql, [id], |row| decode(row.get_ref(0)?.as_blob()?).map_err(invalid))
     }
 
-    /// Loads the devices of a change with several blocks.
-    pub(super) fn load_all_sent(self, db: &Connection) -> Result<EncodedDevices> {
-        let blocks = db.list(
-            "SELECT devices FROM device_block WHERE id BETWEEN ? AND ? ORDER BY id",
-            part_ids(self.row),
-            |row| row.get(0),
-        )?;
-        EncodedDevices::from_blocks(blocks).map_err(invalid)
+    fn has_one_block(self) -> bool {
+        self.device_count <= DEVICES_PER_BLOCK
     }
 }
 
@@ -142,7 +141,7 @@ pub(crate) fn devices(
         let first = block * DEVICES_PER_BLOCK;
         let range = [first, first + DEVICES_PER_BLOCK - 1].map(|index| part_id(table.row, index));
         let states = load_states(db, range)?;
-        for (index, sent) in (first..).zip(table.block(db, block)?) {
+        for (index, sent) in (first..).zip(table.load_block(db, block, decode_block)?) {
             if index >= filter.from && !push(db, index, sent, states.get(&index).copied())? {
                 return Ok(devices);
             }

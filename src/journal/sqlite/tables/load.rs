@@ -253,7 +253,7 @@ fn load_devices(
         || (is_small && !lookups.keys.is_empty())
         || lookups.keys.len() > device_count as usize;
     let all = if needs_all {
-        Some(Arc::new(stored.load_all_sent(db)?))
+        Some(Arc::new(stored.table().all_sent(db)?))
     } else if lookups.keys.is_empty() {
         None
     } else {

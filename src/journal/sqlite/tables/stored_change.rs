@@ -6,7 +6,7 @@ use crate::{
     domain::{change::Change, device_states::DeviceStates},
     journal::{
         apply::Row,
-        record::{ChangeRecord, EncodedDevices, StatusRecord},
+        record::{ChangeRecord, StatusRecord},
         sqlite::tables::{
             CachedSql,
             columns::{Json, int, invalid, uint},
@@ -26,13 +26,11 @@ pub(super) struct StoredChange {
     pub(super) request: Option<Row>,
     /// Number of identifiers in the index of its devices.
     pub(super) key_count: usize,
-    /// The devices of a change with one block.
-    devices: Option<Vec<u8>>,
 }
 
 /// The columns that [`decode_change`] reads.
 pub(super) const COLUMNS: &str =
-    "id, record, status, fingerprint, device_states, key_count, request, devices";
+    "id, record, status, fingerprint, device_states, key_count, request";
 
 pub(super) fn decode_change(row: &SqlRow<'_>) -> Result<StoredChange> {
     let status = decode_status(row.get_ref(2)?.as_blob()?)?;
@@ -45,7 +43,6 @@ pub(super) fn decode_change(row: &SqlRow<'_>) -> Result<StoredChange> {
         dispatch_position: status.dispatch_position,
         request: row.get::<_, Option<i64>>(6)?.map(uint),
         key_count: usize::try_from(row.get::<_, i64>(5)?).unwrap_or_default(),
-        devices: row.get(7)?,
     })
 }
 
@@ -72,14 +69,6 @@ pub(super) fn find_change(db: &Connection, row: Row) -> Result<StoredChange> {
 }
 
 impl StoredChange {
-    /// Returns all devices as they were sent. Loads the blocks if there are several.
-    pub(super) fn load_all_sent(&self, db: &Connection) -> Result<EncodedDevices> {
-        match &self.devices {
-            Some(block) => EncodedDevices::from_blocks(vec![block.clone()]).map_err(invalid),
-            None => self.table().load_all_sent(db),
-        }
-    }
-
     /// Returns its devices.
     pub(super) fn table(&self) -> ChangeDeviceTable {
         let (row, key_count) = (self.row, self.key_count);

@@ -84,18 +84,17 @@ fn hide_request(db: &Connection, request: i64) -> Result<()> {
 
 /// Hides a change and its request.
 fn hide_change(db: &Connection, change: i64) -> Result<()> {
-    let sql = "SELECT c.account, r.account, coalesce(r.last_result, 0),
+    let sql = "SELECT c.account, r.id, r.account, coalesce(r.last_result, 0),
            max((SELECT max(position) FROM event WHERE stream = c.id),
              coalesce((SELECT max(position) FROM event WHERE stream = r.id), 0))
          FROM change c LEFT JOIN request r ON r.id = c.request WHERE c.id = ?";
-    let (account, named, last_early, newest): (i64, Option<i64>, i64, i64) =
-        db.get(sql, [change], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let (account, request, named, last_early, newest) = db.get(sql, [change], |row| {
+        let (account, request): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
+        let (named, last_early): (Option<i64>, i64) = (row.get(2)?, row.get(3)?);
+        Ok((account, request, named, last_early, row.get(4)?))
+    })?;
     db.execute_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ?", [change])?;
-    db.execute_cached(
-        "UPDATE request SET request_id = NULL
-         WHERE id = (SELECT request FROM change WHERE id = ?)",
-        [change],
-    )?;
+    db.execute_cached("UPDATE request SET request_id = NULL WHERE id = ?", [request])?;
     record_removal(db, Some(account), newest)?;
     // The results that were stored before the link are in the timeline of the account that they named.
     record_removal(db, named.filter(|named| *named != account), last_early)?;
@@ -180,7 +179,7 @@ fn delete_device_keys(db: &Connection, change: i64) -> Result<usize> {
     if stored.change.device_count > DEVICES_PER_BLOCK {
         return Ok(0);
     }
-    let devices = stored.load_all_sent(db)?.decode().map_err(invalid)?;
+    let devices = stored.table().all_sent(db)?.decode().map_err(invalid)?;
     let mut delete = db.statement("DELETE FROM device_key WHERE key = ? AND change = ?")?;
     let mut rows = 0;
     for key in devices.iter().flat_map(|device| &device.ids).map(MatchKey::from_id) {
