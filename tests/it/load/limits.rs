@@ -93,7 +93,7 @@ async fn devices_of_two_bytes_each_are_counted_before_they_are_decoded() {
         let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", Some("NO"));
         assert_eq!(error.summary(), expected);
         assert_eq!(error.fields, ["devices"]);
-        // Memory holds the received bytes, and no decoded message, which would need more than 400 MiB.
+        // Memory holds the received bytes, and no decoded message, which would need 2.8 GB.
         let grown = grown(&env.gateway, before);
         assert!(grown < 64, "{method}: {grown} MiB more");
     }
