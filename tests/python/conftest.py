@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "python"
 BUF = Path(sys.executable).with_name("buf")
 
+# A shell starts background jobs with SIGINT ignored, and the clients would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Maximum seconds for each step. A test that hangs fails instead of blocking the suite.
 TIMEOUT = 60
 
