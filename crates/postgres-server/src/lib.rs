@@ -1,7 +1,8 @@
-//! PostgreSQL servers for tests.
+//! PostgreSQL servers for tests, and a TCP proxy that injects faults.
 //!
-//! [`Server`] starts a real PostgreSQL server in a directory of its own, kills it, pauses it, and adds
-//! standbys to it.
+//! - [`Server`] starts a real PostgreSQL server in a directory of its own, kills it, pauses it, and
+//!   adds standbys to it.
+//! - [`Proxy`] stands between clients and a server. It delays, cuts and black-holes connections.
 //!
 //! # Which binaries
 //!
@@ -29,6 +30,7 @@ mod directory;
 mod error;
 mod installation;
 mod process;
+mod proxy;
 mod server;
 mod standby;
 mod template;
@@ -36,5 +38,6 @@ mod wait;
 
 pub use error::{Error, Result};
 pub use installation::Version;
+pub use proxy::{Counters, Proxy};
 pub use server::{Options, Server};
 pub use standby::StandbyOptions;

@@ -217,7 +217,7 @@ impl Server {
         self.inner.port()
     }
 
-    /// The TCP address.
+    /// The TCP address, for a [`Proxy`](crate::Proxy).
     pub fn addr(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()))
     }

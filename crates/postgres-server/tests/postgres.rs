@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use thingspace_postgres_server::{Options, Server, StandbyOptions, Version};
-use tokio::time::timeout;
+use thingspace_postgres_server::{Options, Proxy, Server, StandbyOptions, Version};
+use tokio::{task, time::timeout};
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -211,4 +211,37 @@ fn is_running(process: &str) -> bool {
     let read = std::fs::File::open(format!("{process}/stat"))
         .and_then(|mut f| f.read_to_string(&mut stat));
     read.is_ok() && !stat.contains(") Z ")
+}
+
+#[tokio::test]
+async fn a_proxy_cuts_a_postgres_client_off_after_its_commit() {
+    let server = start(Options::new(Version::Debian)).await;
+    psql(&server, "CREATE TABLE t (a int)").await;
+    let proxy = Proxy::start(server.addr()).await.expect("a proxy");
+    let insert = |row: u32| {
+        let mut command = psql_through(&proxy);
+        command.args(["-c", &format!("BEGIN; INSERT INTO t VALUES ({row}); COMMIT")]);
+        async move {
+            let run = task::spawn_blocking(move || command.output().expect("psql runs"));
+            run.await.expect("psql ends").status.success()
+        }
+    };
+    assert!(insert(1).await);
+    proxy.cut_before_reply_to("COMMIT");
+    assert!(!insert(2).await);
+    proxy.cut_after_bytes(40);
+    assert!(!insert(3).await);
+    proxy.refuse();
+    assert!(!insert(4).await);
+    proxy.pass();
+    assert!(insert(5).await);
+    assert_eq!(psql(&server, "SELECT string_agg(a::text, ',') FROM t").await, "1,2,5");
+}
+
+/// Debian's client, connected through a proxy.
+fn psql_through(proxy: &Proxy) -> Command {
+    let mut command = Command::new("psql");
+    command.args(["-X", "-U", "postgres", "-h", "127.0.0.1", "-p"]);
+    command.arg(proxy.addr().port().to_string());
+    command
 }
