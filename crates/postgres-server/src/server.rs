@@ -507,7 +507,7 @@ impl Drop for Inner {
 
 fn run_psql(command: &mut Command, port: u16, database: &str, sql: &str) -> Result<String> {
     let failed = |error: std::io::Error| Error::new(format!("cannot run psql: {error}"));
-    command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-p", &port.to_string()]);
+    command.args(["-XAtqw", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-p", &port.to_string()]);
     command.args(["-d", database, "-f", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
