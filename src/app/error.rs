@@ -5,10 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use crate::{
     callbacks::TlsError,
     config,
-    journal::{
-        JournalError,
-        sqlite::{JournalOpenError, OpenFailure},
-    },
+    journal::{JournalError, postgres, sqlite},
     thingspace::ClientBuildError,
 };
 
@@ -25,9 +22,12 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
-    /// The journal cannot be opened.
+    /// The embedded journal cannot be opened.
     #[error(transparent)]
-    Open(#[from] JournalOpenError),
+    OpenSqlite(#[from] sqlite::JournalOpenError),
+    /// The journal in PostgreSQL cannot be opened.
+    #[error(transparent)]
+    OpenPostgres(#[from] postgres::JournalOpenError),
     /// Changes that the last stop interrupted cannot be recovered.
     #[error("cannot recover the journal: {0}")]
     Recover(#[from] JournalError),
@@ -55,14 +55,13 @@ pub enum StartError {
 
 impl StartError {
     /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged or
-    /// belongs to another ThingSpace; otherwise 1.
+    /// belongs to another ThingSpace, or because the database cannot be used; otherwise 1.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Open(JournalOpenError {
-                failure: OpenFailure::Damaged(_) | OpenFailure::OtherOrigin { .. },
-                ..
-            }) => config::EXIT_CODE,
-            _ => 1,
-        }
+        let is_final = match self {
+            Self::OpenSqlite(error) => error.failure.is_final(),
+            Self::OpenPostgres(error) => error.0.is_final(),
+            _ => false,
+        };
+        if is_final { config::EXIT_CODE } else { 1 }
     }
 }

@@ -189,6 +189,9 @@ impl Journal for SlowJournal {
     fn origin(&self) -> &crate::journal::Origin {
         unreachable!()
     }
+    fn info(&self) -> crate::journal::JournalInfo {
+        unreachable!()
+    }
     fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
         [0; 32]
     }
