@@ -55,6 +55,7 @@ impl Dispatcher {
             Ok(reservation) => reservation,
             Err(error) => {
                 self.record_not_sent(change_id);
+                self.thingspace.give_back_permit().await;
                 return Err(DispatchError::after_claim(change_id)(error));
             }
         };

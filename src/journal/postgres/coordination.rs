@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::journal::{
-    Coordination, Rate, Result,
-    postgres::{readers::Readers, replica::Replica},
-    sql::{Database, error, value::values},
+use crate::{
+    domain::clock::Timestamp,
+    journal::{
+        Coordination, Rate, Result,
+        postgres::{readers::Readers, replica::Replica},
+        sql::{Database, error, value::values},
+    },
 };
 
 /// Begins a transaction that modifies no table of the journal itself, so it does not lock the head row.
@@ -35,6 +38,14 @@ impl PostgresCoordination {
 
 #[async_trait]
 impl Coordination for PostgresCoordination {
+    async fn time(&self) -> Result<Timestamp> {
+        self.run(|db| {
+            let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1e6 AS BIGINT)";
+            db.get(sql, &values![], |row| row.get(0)).map(Timestamp::from_micros)
+        })
+        .await
+    }
+
     async fn acquire_lease(&self, name: &'static str, duration: Duration) -> Result<bool> {
         let replica = self.replica.number();
         self.run(move |db| {
