@@ -69,6 +69,16 @@ impl Replica {
         self.lease.lock().is_some_and(|lease| lease.renewed.elapsed() < SEND_LIMIT)
     }
 
+    /// Returns the number of acknowledged commits of this replica that the database does not have.
+    pub(super) fn missing_commits(&self, db: &PostgresDatabase<'_>) -> Result<i64> {
+        let Some(lease) = *self.lease.lock() else {
+            return Ok(0);
+        };
+        let sql = "SELECT commits FROM replica WHERE number = ?";
+        let commits = db.as_database().find(sql, &values![lease.number], |row| row.get(0))?;
+        Ok((lease.commits - commits.unwrap_or(0_i64)).max(0))
+    }
+
     /// Renews the lease, or acquires a new one if it has expired.
     pub(super) fn renew(&self, db: &PostgresDatabase<'_>) -> Result<Lease> {
         let sent = Instant::now();
