@@ -38,6 +38,7 @@ impl Continuity {
         let is_new = self.identity.set_epoch(epoch);
         if is_new {
             self.newest_seen.store(last_position, Ordering::Release);
+            self.replica.lose();
             tracing::error!(
                 last_position,
                 "the journal has a new epoch, because the database has lost commits; resume tokens of \

@@ -65,8 +65,8 @@ pub(super) struct PostgresWriter {
 /// A transaction of a batch.
 struct PostgresTransaction<'c> {
     db: PostgresDatabase<'c>,
+    continuity: &'c Continuity,
     replica: i64,
-    epoch: Epoch,
     /// The head and the number of commits, until they are read.
     pending: RefCell<Option<[Pending; 2]>>,
     start: RefCell<Option<(Start, i64)>>,
@@ -170,8 +170,7 @@ impl PostgresWriter {
         work: &mut dyn Work,
     ) -> Result<WorkingSet, CommitError> {
         let sent = Instant::now();
-        let epoch = self.continuity.identity.epoch();
-        let transaction = PostgresTransaction::begin(connection, lease.number, epoch)?;
+        let transaction = PostgresTransaction::begin(connection, &self.continuity, lease.number)?;
         let set = work.run(&transaction)?;
         let (start, commit) = transaction.state()?;
         let has_events = set.last_position > start.last_position;
@@ -236,14 +235,14 @@ impl PostgresWriter {
 }
 
 impl<'c> PostgresTransaction<'c> {
-    fn begin(connection: &'c Connection, replica: i64, epoch: Epoch) -> Result<Self> {
+    fn begin(connection: &'c Connection, continuity: &'c Continuity, replica: i64) -> Result<Self> {
         let db = PostgresDatabase::begin(connection, BEGIN);
         let head = db.send(LOCK_HEAD, &[])?;
         let commits = db.send(COUNT_COMMIT, &values![LEASE.as_secs(), replica])?;
         Ok(Self {
             db,
+            continuity,
             replica,
-            epoch,
             pending: RefCell::new(Some([head, commits])),
             start: RefCell::default(),
         })
@@ -263,10 +262,11 @@ impl<'c> PostgresTransaction<'c> {
         let head: &dyn Row = &PostgresRow { row: head, skipped: 0 };
         let start = Start { last_position: head.get(0)?, counts: decode_counts(head.get(1)?) };
         let epoch: i64 = head.get(2)?;
-        if epoch.cast_unsigned() != self.epoch.0 {
+        if Epoch(epoch.cast_unsigned()) != self.continuity.identity.epoch() {
             return Err(PostgresError::new("another replica has started a new epoch").into());
         }
         let Some(commits) = commits.first() else {
+            self.continuity.replica.lose();
             return Err(PostgresError::new("the lease of this replica has expired").into());
         };
         let commits: &dyn Row = &PostgresRow { row: commits, skipped: 0 };
