@@ -1,5 +1,6 @@
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -43,6 +44,13 @@ impl Database {
 }
 
 async fn create_database() -> PostgresOptions {
+    create_database_behind(async |address| address).await
+}
+
+/// Creates a database, and connects to it through another address.
+async fn create_database_behind(
+    reroute: impl AsyncFnOnce(SocketAddr) -> SocketAddr,
+) -> PostgresOptions {
     let start = async || {
         let options = Options::new(Version::Debian).without_fsync();
         Server::start_new(options.setting("max_connections = 500")).await.unwrap()
@@ -50,8 +58,9 @@ async fn create_database() -> PostgresOptions {
     let server = SERVER.get_or_init(start).await;
     let name = format!("journal{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     server.create_database(&name).await.unwrap();
+    let address = reroute(server.addr()).await;
     PostgresOptions {
-        url: Secret::new(server.url(&name)),
+        url: Secret::new(format!("postgresql://postgres@{address}/{name}")),
         password: None,
         max_connections: 4,
         allow_relaxed_durability: true,
@@ -168,7 +177,8 @@ async fn commits_that_a_failover_has_lost_start_a_new_epoch_on_every_replica() {
     let [a, b] = &journals;
     assert_eq!(a.store_callback(callback("kept")).await.unwrap(), new_at(1));
     let replicated = "SELECT last_position FROM thingspace_gateway.head";
-    while standby.psql_in("journal", replicated).await.unwrap().trim() != "1" {}
+    // The tables are replicated too.
+    while !matches!(standby.psql_in("journal", replicated).await, Ok(last) if last.trim() == "1") {}
     replication.black_hole();
     assert_eq!(a.store_callback(callback("lost")).await.unwrap(), new_at(2));
     let epoch = a.epoch();
@@ -188,13 +198,13 @@ async fn commits_that_a_failover_has_lost_start_a_new_epoch_on_every_replica() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_response_is_lost_is_settled_by_reading_back() {
-    let options = create_database().await;
-    let server = SERVER.get().unwrap();
-    let proxy = Proxy::start(server.addr()).await.unwrap();
-    let name = format!("journal{}", DATABASES.load(Ordering::Relaxed) - 1);
-    let url =
-        server.url(&name).replace(&server.port().to_string(), &proxy.addr().port().to_string());
-    let journal = open(&PostgresOptions { url: Secret::new(url), ..options }).await.unwrap();
+    let mut proxy = None;
+    let reroute = async |address| {
+        let started = Proxy::start(address).await.unwrap();
+        proxy.insert(started).addr()
+    };
+    let journal = open(&create_database_behind(reroute).await).await.unwrap();
+    let proxy = proxy.unwrap();
     assert_eq!(journal.store_callback(callback("one")).await.unwrap(), new_at(1));
     proxy.cut_before_reply_to("COMMIT");
     let stored = journal.store_callback(callback("two")).await;
