@@ -27,7 +27,7 @@ pub mod sqlite;
 
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-    DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Reservation, StateCounts,
+    DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Reservation, StateCounts, Step,
 };
 pub use coordination::{Coordination, Rate};
 pub use engine::{Durability, Epoch, Journal, JournalInfo, KeptRange, KeyValueStore};

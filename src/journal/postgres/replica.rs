@@ -1,19 +1,28 @@
 //! The identity of this replica, and its lease.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::journal::{
     postgres::database::PostgresDatabase,
-    sql::{Result, value::values},
+    sql::{Database, Result, value::values},
 };
 
 /// Duration of a lease from its last renewal. Another replica settles the changes in flight of a replica after it.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// Age of a lease from which a commit renews it first: it may have expired.
 const RENEWAL_DUE: Duration = Duration::from_secs(6);
+
+/// Age of a lease up to which a change may be sent.
+const SEND_LIMIT: Duration = Duration::from_secs(8);
+
+/// Returns the numbers of the replicas that hold their lease.
+pub(super) fn live_replicas(db: &dyn Database) -> Result<HashSet<i64>> {
+    let sql = "SELECT number FROM replica WHERE lease_until > clock_timestamp()";
+    Ok(db.list(sql, &[], |row| row.get(0))?.into_iter().collect())
+}
 
 /// This replica.
 pub(super) struct Replica {
@@ -30,6 +39,8 @@ pub(super) struct Lease {
     renewed: Instant,
     /// The number of commits that are known to have succeeded.
     pub(super) commits: i64,
+    /// True if the database does not have the lease any more.
+    is_lost: bool,
 }
 
 impl Replica {
@@ -39,7 +50,8 @@ impl Replica {
 
     /// Returns the lease, unless it may have expired.
     pub(super) fn lease(&self) -> Option<Lease> {
-        self.lease.lock().filter(|lease| lease.renewed.elapsed() < RENEWAL_DUE)
+        let is_valid = |lease: &Lease| !lease.is_lost && lease.renewed.elapsed() < RENEWAL_DUE;
+        self.lease.lock().filter(is_valid)
     }
 
     /// Returns the number of the replica; 0 before the first lease.
@@ -55,6 +67,29 @@ impl Replica {
         }
     }
 
+    /// False if the lease may have expired on the clock of the database.
+    pub(super) fn can_send(&self) -> bool {
+        let can_send = |lease: Lease| !lease.is_lost && lease.renewed.elapsed() < SEND_LIMIT;
+        self.lease.lock().is_some_and(can_send)
+    }
+
+    /// Records that the database does not have the lease: another replica may settle the changes of this one.
+    pub(super) fn lose(&self) {
+        if let Some(lease) = &mut *self.lease.lock() {
+            lease.is_lost = true;
+        }
+    }
+
+    /// Returns the number of acknowledged commits of this replica that the database does not have.
+    pub(super) fn missing_commits(&self, db: &PostgresDatabase<'_>) -> Result<i64> {
+        let Some(lease) = *self.lease.lock() else {
+            return Ok(0);
+        };
+        let sql = "SELECT commits FROM replica WHERE number = ?";
+        let commits = db.as_database().find(sql, &values![lease.number], |row| row.get(0))?;
+        Ok((lease.commits - commits.unwrap_or(0_i64)).max(0))
+    }
+
     /// Renews the lease, or acquires a new one if it has expired.
     pub(super) fn renew(&self, db: &PostgresDatabase<'_>) -> Result<Lease> {
         let sent = Instant::now();
@@ -64,7 +99,7 @@ impl Replica {
                 "UPDATE replica SET lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
                  WHERE number = ? AND lease_until > clock_timestamp() RETURNING commits",
                 &values![LEASE.as_secs(), lease.number],
-                |row| Ok(Lease { number: lease.number, renewed: sent, commits: row.get(0)? }),
+                |row| Ok(Lease { renewed: sent, commits: row.get(0)?, is_lost: false, ..lease }),
             )?,
             None => None,
         };
@@ -74,7 +109,7 @@ impl Replica {
                 "INSERT INTO replica (name, lease_until)
                  VALUES (?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))) RETURNING number",
                 &values![self.name.as_str(), LEASE.as_secs()],
-                |row| Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0 }),
+                |row| Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0, is_lost: false }),
             )?,
         };
         *self.lease.lock() = Some(lease);
