@@ -9,6 +9,7 @@ use crate::{
         JournalError,
         sqlite::{JournalOpenError, OpenFailure},
     },
+    spool::{SpoolOpenError, SpoolOpenFailure},
     thingspace::ClientBuildError,
 };
 
@@ -28,6 +29,9 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error(transparent)]
     Open(#[from] JournalOpenError),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolOpenError),
     /// Changes that the last stop interrupted cannot be recovered.
     #[error("cannot recover the journal: {0}")]
     Recover(#[from] JournalError),
@@ -54,13 +58,16 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged or
-    /// belongs to another ThingSpace; otherwise 1.
+    /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, or the
+    /// journal or the spool belongs to another ThingSpace; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Open(JournalOpenError {
                 failure: OpenFailure::Damaged(_) | OpenFailure::OtherOrigin { .. },
                 ..
+            })
+            | Self::Spool(SpoolOpenError {
+                failure: SpoolOpenFailure::OtherOrigin { .. }, ..
             }) => config::EXIT_CODE,
             _ => 1,
         }

@@ -21,6 +21,10 @@ use crate::{
 pub trait ResultStore: Send + Sync {
     /// Stores a callback. A second callback with the same request and content is a
     /// [`Stored::Duplicate`].
+    ///
+    /// If a call begins after another one has returned `Ok`, its event has a higher position. Calls that
+    /// overlap may be stored in any order, or only some of them. A call that failed, or that was dropped, may
+    /// still be stored later.
     async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored>;
 
     /// Estimates the wait of a callback that arrives now.

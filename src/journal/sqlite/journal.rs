@@ -93,7 +93,7 @@ impl SqliteJournal {
 
     fn try_open(options: &SqliteOptions) -> Result<Self, OpenFailure> {
         let dir = options.dir.as_path();
-        directory::create(dir)?;
+        directory::create(dir, "journal.dir")?;
         let locks = Arc::new(integrity::check(dir, options.allow_network_filesystem)?);
         let path = dir.join(DATABASE);
         let mut connection = LockedConnection::open(&path, WRITER_CACHE_KIB, &locks)?;

@@ -7,8 +7,8 @@
 mod checkpoint;
 mod command;
 mod commit_times;
-mod connection;
-mod directory;
+pub(crate) mod connection;
+pub(crate) mod directory;
 mod error;
 mod integrity;
 mod journal;
