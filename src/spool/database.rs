@@ -20,6 +20,8 @@ const DATABASE: &str = "spool.db";
 const LOCK: &str = "spool.lock";
 /// Page cache, in KiB.
 const CACHE_KIB: i64 = 2_000;
+/// Size of the callbacks that are read at a time, in bytes. The last one may exceed it.
+const MAX_READ_BYTES: usize = 8 << 20;
 /// Length of the write-ahead log, in pages, from which a commit copies it to the database: 4 MiB.
 const CHECKPOINT_PAGES: i64 = 1_024;
 /// Size of an empty database, in pages, from which its space is returned to the file system: 4 MiB.
@@ -166,12 +168,22 @@ impl Database {
         self.connection.execute(sql, []).map(|_| ())
     }
 
-    /// Returns the oldest callbacks.
+    /// Returns the oldest callbacks, at most `limit` and about 8 MiB.
     pub(super) fn read(&self, limit: usize) -> rusqlite::Result<Vec<StoredRecord>> {
         let sql = "SELECT id, record FROM callback ORDER BY id LIMIT ?1";
         let mut select = self.connection.prepare_cached(sql)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        select.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        let mut bytes = 0;
+        let mut records = Vec::new();
+        for record in select.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let (id, record): StoredRecord = record?;
+            bytes += record.len();
+            records.push((id, record));
+            if bytes > MAX_READ_BYTES {
+                break;
+            }
+        }
+        Ok(records)
     }
 
     pub(super) fn content(&self) -> rusqlite::Result<Content> {

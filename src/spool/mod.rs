@@ -22,9 +22,10 @@
 //! 2. *Out of the spool.* The mover waits until no direct append is in progress. From then on none begins,
 //!    because of rule 1. A direct append that fails keeps the id of its arrival, so the spool is complete and in
 //!    the order of arrival when the mover reads it.
-//! 3. *Within the mover.* It sends the next callback of a request only after the journal has acknowledged the
-//!    previous one. An append that fails, or that succeeds without an answer, is repeated first. Callbacks of
-//!    different requests are sent concurrently.
+//! 3. *Within the mover.* It stores the callbacks of one request in order
+//!    ([`ResultStore::store_callbacks`](crate::journal::ResultStore::store_callbacks)), and stops at an error. A
+//!    callback that failed, or was stored without an answer, is sent again before the ones after it. Different
+//!    requests are stored concurrently.
 //! 4. *Back to the journal.* A callback ceases to be pending when the journal has acknowledged it. A direct
 //!    append therefore begins only after the journal has all spooled callbacks, and gets a higher position
 //!    ([`ResultStore::store_callback`](crate::journal::ResultStore::store_callback)).

@@ -22,7 +22,9 @@ use crate::{
 
 /// Maximum number of callbacks that are read, and sent to the journal, at a time.
 const BATCH: usize = 256;
-/// Longest wait for the journal's answer to one callback.
+/// Maximum number of callbacks of one request in a call of the journal, which may store them one by one.
+const CALLBACKS_PER_CALL: usize = 64;
+/// Longest wait for the journal's answer to a call.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delays after a failure. The longest one bounds the time after which the return of the journal is noticed.
 const BACKOFF: Backoff =
@@ -106,18 +108,28 @@ impl<'s> Mover<'s> {
         result
     }
 
-    /// Stores the callbacks of one request. Each waits until the journal has the previous one, so that they keep
-    /// their order even if one of them fails.
+    /// Stores the callbacks of one request in order. An error stops it, so that none overtakes another one that
+    /// has failed.
     async fn store_in_order(&self, callbacks: RequestCallbacks) -> (Removal, Result<()>) {
         let mut done = Removal::default();
-        for (id, received) in callbacks {
-            match timeout(STORE_TIMEOUT, self.spool.journal().store_callback(received)).await {
-                Ok(Ok(_)) => done.moved.push(id),
-                Ok(Err(error)) if is_away(&error) => return (done, Err(error)),
-                Ok(Err(error)) => done.unreadable.push((id, error.to_string())),
-                Err(_) => {
-                    let error = "it did not answer in time".to_owned();
-                    return (done, Err(JournalError::Unavailable(error)));
+        let mut rest = callbacks.into_iter().peekable();
+        while rest.peek().is_some() {
+            let (ids, chunk): (Vec<i64>, Vec<ReceivedCallback>) =
+                rest.by_ref().take(CALLBACKS_PER_CALL).unzip();
+            let stores = timeout(STORE_TIMEOUT, self.spool.journal().store_callbacks(chunk));
+            let Ok((stored, result)) = stores.await else {
+                let error = "it did not answer in time".to_owned();
+                return (done, Err(JournalError::Unavailable(error)));
+            };
+            let mut ids = ids.into_iter();
+            done.moved.extend(ids.by_ref().take(stored.len()));
+            match result {
+                Ok(()) => {}
+                Err(error) if is_away(&error) => return (done, Err(error)),
+                Err(error) => {
+                    // The callbacks after it follow with the next batch.
+                    done.unreadable.extend(ids.next().map(|id| (id, error.to_string())));
+                    return (done, Ok(()));
                 }
             }
         }

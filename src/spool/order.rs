@@ -36,7 +36,7 @@ pub(super) struct Order {
     is_failing: bool,
     /// Commands to the writer; `None` once the spool is closed.
     commands: Option<mpsc::Sender<Command>>,
-    /// The callbacks that were moved since the spool was empty, and the time at which it ceased to be.
+    /// The period since the spool ceased to be empty.
     period: Option<Period>,
 }
 
@@ -44,7 +44,10 @@ pub(super) struct Order {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Period {
     pub(super) begin: Instant,
+    /// Callbacks that were moved.
     pub(super) settled: u64,
+    /// True if its begin was logged, so that its end is logged too.
+    pub(super) is_logged: bool,
 }
 
 /// A callback that the spool receives.
@@ -56,9 +59,14 @@ pub(super) struct Arrival {
 /// Receives the result of an append to the spool.
 pub(super) type AppendReply = oneshot::Receiver<Result<()>>;
 
+impl Period {
+    fn new() -> Self {
+        Self { begin: Instant::now(), settled: 0, is_logged: false }
+    }
+}
+
 impl Order {
     pub(super) fn new(max_bytes: u64, content: Content, commands: mpsc::Sender<Command>) -> Self {
-        let begin = Instant::now();
         Self {
             max_bytes,
             next_id: content.last_id.saturating_add(1),
@@ -69,7 +77,7 @@ impl Order {
             content,
             is_failing: false,
             commands: Some(commands),
-            period: (content.callbacks > 0).then_some(Period { begin, settled: 0 }),
+            period: (content.callbacks > 0).then(|| Period { is_logged: true, ..Period::new() }),
         }
     }
 
@@ -112,8 +120,15 @@ impl Order {
         self.pending += 1;
         self.queued += 1;
         self.queued_bytes += bytes;
-        self.period.get_or_insert_with(|| Period { begin: Instant::now(), settled: 0 });
+        self.period.get_or_insert_with(Period::new);
         Ok(receiver)
+    }
+
+    /// Records that the begin of the period was logged.
+    pub(super) fn set_logged(&mut self) {
+        if let Some(period) = &mut self.period {
+            period.is_logged = true;
+        }
     }
 
     /// Records that the writer has committed appends, or that the commit failed and they are in no spool.

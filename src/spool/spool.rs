@@ -148,7 +148,7 @@ impl Spool {
             let reply = {
                 let mut order = self.shared.order.lock();
                 let id = order.take_id();
-                self.spool(&mut order, id, arrival)?
+                self.spool(&mut order, id, arrival, None)?
             };
             return await_append(reply).await;
         };
@@ -159,11 +159,10 @@ impl Spool {
             // The append may still succeed.
             Err(_) => JournalError::Unavailable("it did not answer in time".to_owned()),
         };
-        tracing::debug!(%cause, "cannot store a callback in the journal");
         let reply = {
             let mut order = self.shared.order.lock();
             let id = direct.end(&mut order);
-            self.spool(&mut order, id, arrival)
+            self.spool(&mut order, id, arrival, Some(&cause))
         };
         self.shared.changed.notify_waiters();
         await_append(reply?).await
@@ -178,12 +177,21 @@ impl Spool {
         Some(DirectAppend { shared: Some(&self.shared), id })
     }
 
-    fn spool(&self, order: &mut Order, id: i64, arrival: Arrival) -> Result<AppendReply> {
+    /// Queues a callback for the spool. `cause` is the error of its direct append.
+    fn spool(
+        &self,
+        order: &mut Order,
+        id: i64,
+        arrival: Arrival,
+        cause: Option<&JournalError>,
+    ) -> Result<AppendReply> {
         let was_empty = order.is_empty();
         let reply = order.spool(id, arrival)?;
         if was_empty && let Some(times) = self.throttle.count(1) {
+            order.set_logged();
             tracing::warn!(
                 times,
+                cause = cause.map(tracing::field::display),
                 "the journal cannot store callbacks now: they go to journal.spool_dir, and are moved to \
                  the journal once it can store them"
             );
@@ -283,7 +291,7 @@ impl Spool {
     /// Records that callbacks are in the journal, or cannot be moved.
     pub(super) fn settle(&self, callbacks: usize) {
         let ended = self.shared.order.lock().settle(callbacks);
-        if let Some(Period { begin, settled }) = ended {
+        if let Some(Period { begin, settled, is_logged: true }) = ended {
             tracing::info!(
                 callbacks = settled,
                 seconds = begin.elapsed().as_secs(),

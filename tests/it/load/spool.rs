@@ -16,10 +16,13 @@ use crate::support::{
 const REQUESTS: [&str; 2] =
     ["6ad2f1c0-4ca0-45d1-9ad8-4ba7a2bbd5e5", "d1f08526-5443-4054-9a29-4456490ea9f8"];
 
-async fn start_with_spool() -> (TestEnv, FaultyDisk, TempDir) {
+async fn start_with_spool(max_bytes: &str) -> (TestEnv, FaultyDisk, TempDir) {
     let spool = tempfile::tempdir().expect("a temporary directory");
     let path = spool.path().to_string_lossy().into_owned();
-    let (env, disk) = TestEnv::start_with_disk(|setup| setup.set("journal.spool_dir", &path)).await;
+    let (env, disk) = TestEnv::start_with_disk(|setup| {
+        setup.set("journal.spool_dir", &path).set("journal.spool_max_bytes", max_bytes)
+    })
+    .await;
     (env, disk, spool)
 }
 
@@ -40,8 +43,8 @@ async fn send_until_spooled(env: &TestEnv, first: usize, spooled: usize) -> usiz
 /// Stores a callback of each request, fills the disk, and sends callbacks until some were spooled.
 async fn fill_and_spool(env: &mut TestEnv, disk: &FaultyDisk) -> usize {
     let url = env.gateway.callback_url("DeviceProfileService");
-    for number in 0..2 {
-        let (_, body) = post(&url, esim_callback(REQUESTS[number], number).to_string()).await;
+    for (number, request) in REQUESTS.into_iter().enumerate() {
+        let (_, body) = post(&url, esim_callback(request, number).to_string()).await;
         assert_eq!(body, json!({"stored": "new"}));
     }
     disk.fill();
@@ -75,7 +78,7 @@ async fn metric(env: &TestEnv, name: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_journal_cannot_be_written_callbacks_are_spooled_and_delivered_in_order_later() {
-    let (mut env, disk, _spool) = start_with_spool().await;
+    let (mut env, disk, _spool) = start_with_spool("64000000").await;
     let count = fill_and_spool(&mut env, &disk).await;
     assert!(metric(&env, "thingspace_gateway_spool_callbacks").await >= 40);
 
@@ -104,7 +107,7 @@ async fn while_the_journal_cannot_be_written_callbacks_are_spooled_and_delivered
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spooled_callbacks_survive_a_kill_and_are_delivered_once() {
-    let (mut env, disk, _spool) = start_with_spool().await;
+    let (mut env, disk, _spool) = start_with_spool("64000000").await;
     let mut count = fill_and_spool(&mut env, &disk).await;
     env.gateway.kill().await;
     disk.empty();
@@ -118,5 +121,26 @@ async fn spooled_callbacks_survive_a_kill_and_are_delivered_once() {
     for _ in 0..3 {
         env.kill_and_restart().await;
     }
+    check_results(&mut env, count).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_full_spool_the_replica_is_not_ready_until_the_journal_is_back() {
+    let (mut env, disk, _spool) = start_with_spool("1048576").await;
+    let url = env.gateway.callback_url("DeviceProfileService");
+    let mut count = fill_and_spool(&mut env, &disk).await;
+    let (status, body) = loop {
+        let callback = esim_callback(REQUESTS[count % 2], count).to_string();
+        let (status, body) = post(&url, callback).await;
+        if status != 200 {
+            break (status, body);
+        }
+        count += 1;
+    };
+    assert_eq!((status, &body["error"]), (503, &json!("unavailable")));
+    eventually("the replica is not ready", async || readiness(&env.gateway).await == 503).await;
+
+    disk.empty();
+    eventually("the replica is ready", async || readiness(&env.gateway).await == 200).await;
     check_results(&mut env, count).await;
 }
