@@ -143,7 +143,8 @@ impl Spool {
         let receive_time = received.receive_time;
         let arrival = Arrival { receive_time, record: record::encode(&received) };
         let left = deadline.saturating_duration_since(Instant::now());
-        let direct_timeout = DIRECT_TIMEOUT.min(left / 2);
+        // Without room in the spool, a slow journal is the only place for the callback.
+        let direct_timeout = if self.has_room() { DIRECT_TIMEOUT.min(left / 2) } else { left };
         let Some(direct) = self.begin_direct(direct_timeout) else {
             let reply = {
                 let mut order = self.shared.order.lock();

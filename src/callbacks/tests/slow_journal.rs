@@ -206,6 +206,20 @@ async fn with_a_spool_a_callback_is_answered_200_in_time_while_the_journal_hangs
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_room_in_the_spool_a_slow_journal_has_the_whole_time_of_the_response() {
+    let harness = SpoolHarness::start(StubJournal::default(), 0);
+    let time_passes = async {
+        harness.journal.store_called.notified().await;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        // The runtime fires timers while it is idle.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        harness.journal.release.notify_one();
+    };
+    let ((response, _), ()) = tokio::join!(send(&harness.listener, Body::from(ESIM)), time_passes);
+    assert_eq!(stored(response).await, "new");
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_a_full_spool_a_callback_is_answered_503() {
     let journal = StubJournal::with_step(StoreStep::Fail(StubJournal::unavailable()));
     let harness = SpoolHarness::start(journal, 20_000);
