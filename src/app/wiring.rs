@@ -32,7 +32,7 @@ use crate::{
     grpc::{Gateway, HealthService, ProtoEncoder, Server},
     journal::{
         Journal, Origin,
-        sqlite::{SqliteJournal, SqliteOptions},
+        sqlite::{self, SqliteOptions},
     },
     operations::ValidationRules,
     spool::{Spool, SpoolOptions},
@@ -158,12 +158,12 @@ impl<'a> Shared<'a> {
         telemetry: &'a Telemetry,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&SqliteOptions {
+        let journal: Arc<dyn Journal> = sqlite::open(&SqliteOptions {
             dir: config.journal.dir.clone(),
             origin: origin.clone(),
             allow_network_filesystem: config.journal.allow_network_filesystem,
             instruments: telemetry.instruments(),
-        })?);
+        })?;
         // The metrics outlive the journal and must not keep its directory locked.
         let observed = Arc::downgrade(&journal);
         telemetry.observe_changes(move || {

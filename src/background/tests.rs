@@ -19,7 +19,7 @@ use crate::{
     },
     journal::{
         ChangeSelector, Claim, Intent, Journal,
-        sqlite::{SqliteJournal, SqliteOptions},
+        sqlite::{self, SqliteOptions},
     },
     operations::{ChangeRequest, testing::esim},
     telemetry::Instruments,
@@ -84,7 +84,7 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
         allow_network_filesystem: false,
         instruments: Instruments::noop(),
     };
-    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
+    let journal: Arc<dyn Journal> = sqlite::open(&options).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(PausedClock::new());
     let steady = SteadyClock::load(&*journal, Arc::clone(&clock)).await.unwrap();
     let deadlines = watch_deadlines(
@@ -154,7 +154,7 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
         allow_network_filesystem: false,
         instruments: Instruments::noop(),
     };
-    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
+    let journal: Arc<dyn Journal> = sqlite::open(&options).unwrap();
     let paused = Arc::new(PausedClock::new());
     paused.days_ahead.store(401, Relaxed);
     let clock: Arc<dyn Clock> = paused.clone();

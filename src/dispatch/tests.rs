@@ -13,7 +13,7 @@ use crate::{
     },
     journal::{
         ChangeFilter, Journal,
-        sqlite::{SqliteJournal, SqliteOptions},
+        sqlite::{self, SqliteOptions},
     },
     operations::{ChangeRequest, testing::esim},
     telemetry::Instruments,
@@ -64,7 +64,7 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
         allow_network_filesystem: false,
         instruments: Instruments::noop(),
     };
-    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
+    let journal: Arc<dyn Journal> = sqlite::open(&options).unwrap();
     let Config { mut thingspace, mut limits, .. } =
         Config::load(&Sources::default()).unwrap().config;
     thingspace.base_url = "http://127.0.0.1:9/api".parse().unwrap();

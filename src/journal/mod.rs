@@ -17,9 +17,11 @@ mod error;
 mod events;
 mod forward_queue;
 mod origin;
+pub mod postgres;
 mod quarantine;
 mod record;
 mod results;
+mod sql;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod stub_journal;

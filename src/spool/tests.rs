@@ -20,7 +20,7 @@ use crate::{
     journal::{
         Cursor, EventQuery, ForwardOptions, Journal, JournalError, Origin, ReceivedCallback,
         Result, WatchTarget,
-        sqlite::{OpenFailure, SqliteJournal, SqliteOptions},
+        sqlite::{self, OpenFailure, SqliteOptions},
         stub_journal::{StoreStep, StubJournal},
     },
     spool::{database::database_path, record, *},
@@ -366,15 +366,13 @@ async fn after_a_crash_between_the_move_and_the_delete_the_journal_has_one_event
     // The disk as a crash leaves it: the move of the original does not delete from the copy.
     copy_files(&options_at("spool").dir, &options_at("copy").dir);
     drop(spool);
-    let journal: Arc<dyn Journal> = Arc::new(
-        SqliteJournal::open(&SqliteOptions {
-            dir: directory.path().join("journal"),
-            origin: Origin::sandbox(),
-            allow_network_filesystem: false,
-            instruments: Instruments::noop(),
-        })
-        .unwrap(),
-    );
+    let journal: Arc<dyn Journal> = sqlite::open(&SqliteOptions {
+        dir: directory.path().join("journal"),
+        origin: Origin::sandbox(),
+        allow_network_filesystem: false,
+        instruments: Instruments::noop(),
+    })
+    .unwrap();
     for name in ["spool", "copy"] {
         let spool = Spool::open(&options_at(name), Arc::clone(&journal)).unwrap();
         assert_eq!(spool.stats().callbacks, 3);

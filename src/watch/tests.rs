@@ -20,7 +20,7 @@ use crate::{
     },
     journal::{
         EventPayload, Journal, ReceivedCallback, WatchTarget,
-        sqlite::{SqliteJournal, SqliteOptions},
+        sqlite::{self, SqliteOptions},
     },
     telemetry::Instruments,
 };
@@ -64,7 +64,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
         allow_network_filesystem: false,
         instruments: Instruments::noop(),
     };
-    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
+    let journal: Arc<dyn Journal> = sqlite::open(&options).unwrap();
     let encoder = Arc::new(WordEncoder::default());
     let draining = CancellationToken::new();
     let watches = Watches::new(

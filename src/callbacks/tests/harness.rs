@@ -21,8 +21,8 @@ use crate::{
         newtypes::RequestId,
     },
     journal::{
-        Cursor, Event, EventPayload, EventQuery, EventStore as _, Journal, WatchTarget,
-        sqlite::{SqliteJournal, SqliteOptions},
+        Cursor, Event, EventPayload, EventQuery, Journal, WatchTarget,
+        sqlite::{self, SqliteOptions},
     },
     telemetry::{Instruments, RejectionReason, Telemetry},
 };
@@ -81,7 +81,7 @@ pub(super) struct CallbackHarness {
     telemetry: Telemetry,
     pub(super) stop: CancellationToken,
     pub(super) served: JoinHandle<()>,
-    journal: Arc<SqliteJournal>,
+    journal: Arc<dyn Journal>,
     directory: TempDir,
     http: reqwest::Client,
 }
@@ -89,12 +89,12 @@ pub(super) struct CallbackHarness {
 impl CallbackHarness {
     pub(super) async fn start(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let journal = Arc::new(SqliteJournal::open(&options(&directory)).unwrap());
+        let journal = sqlite::open(&options(&directory)).unwrap();
         let telemetry = Telemetry::metrics_only().unwrap();
         let mut files = FileReloader::default();
         let listener = CallbackListener::new(
             &config,
-            Arc::<SqliteJournal>::clone(&journal),
+            Arc::clone(&journal),
             None,
             Arc::new(NoonClock),
             Arc::new(NoonClock),
@@ -180,7 +180,7 @@ impl CallbackHarness {
         self.served.await.unwrap();
         self.journal.close().await;
         drop(self.journal);
-        let journal = SqliteJournal::open(&options(&self.directory)).unwrap();
+        let journal = sqlite::open(&options(&self.directory)).unwrap();
         let target = WatchTarget::Request(RequestId::parse(request).unwrap());
         let query = EventQuery { raw_json: true, ..EventQuery::new(Cursor::START, 100) };
         journal.events(target, query).await.unwrap().events

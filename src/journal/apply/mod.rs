@@ -24,7 +24,7 @@ pub(super) use attribution::AttributeRequest;
 pub(super) use callback::StoreCallback;
 pub(super) use change_devices::{ChangeDevices, LoadedState};
 pub(super) use claim::{ClaimChange, UnfinishedChange, check_claim};
-pub(super) use keys::{Keys, LookupKeys, RequestKeys};
+pub(super) use keys::{Keys, LookupKeys};
 pub(super) use transition::ApplyTransition;
 pub(super) use unmatched::ResolveUnmatched;
 pub(super) use working_set::{

@@ -170,11 +170,6 @@ impl Dirty {
 }
 
 impl WorkingSet {
-    /// Creates an empty set, which the engine fills.
-    pub(in crate::journal) fn new(last_position: u64, counts: Counts) -> Self {
-        Self { last_position, counts, ..Self::default() }
-    }
-
     /// Returns the number of a change.
     pub(in crate::journal) fn change_row(&self, change_id: ChangeId) -> Result<Row, JournalError> {
         self.change_by_id.get(&change_id).copied().ok_or(JournalError::NoSuchChange)

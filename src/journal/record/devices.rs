@@ -76,6 +76,11 @@ impl EncodedDevices {
         blocks + size_of_val(self.keys.as_slice())
     }
 
+    /// Returns the block, if there is only one.
+    pub(in crate::journal) fn only_block(&self) -> Option<&Vec<u8>> {
+        self.blocks.first().filter(|_| self.blocks.len() == 1)
+    }
+
     /// Decodes all devices.
     pub(in crate::journal) fn decode(&self) -> Result<Vec<SentDevice>, InvalidRecord> {
         let mut devices = Vec::new();

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::journal::sql::SqlError;
+
 /// An error of opening a journal.
 #[derive(Debug, thiserror::Error)]
 #[error("journal.dir {dir}: {failure}")]
@@ -21,6 +23,9 @@ pub enum OpenFailure {
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] rusqlite::Error),
+    /// A value in the database cannot be used.
+    #[error("{0}")]
+    Value(String),
     /// The database has tables of another version.
     #[error(
         "the journal has schema version {found}, and this version of the gateway supports \
@@ -100,4 +105,16 @@ pub enum Damage {
     /// The marker cannot be read, so a loss cannot be detected.
     #[error("journal.marker is damaged, so a loss in journal.db cannot be detected")]
     UnreadableMarker,
+}
+
+impl From<SqlError> for OpenFailure {
+    fn from(error: SqlError) -> Self {
+        match error {
+            SqlError::Database(error) => match error.downcast() {
+                Ok(error) => Self::Database(*error),
+                Err(error) => Self::Value(error.to_string()),
+            },
+            error => Self::Value(error.to_string()),
+        }
+    }
 }

@@ -12,12 +12,13 @@ use crate::{
     failpoints,
     journal::{
         Epoch,
+        sql::tables::meta,
         sqlite::{
             connection::{FileLocks, connect},
             directory::{self, DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
             error::{Damage, JournalOpenError, OpenFailure},
             marker::{self, Marker, MarkerFile},
-            tables::{meta, schema},
+            schema,
         },
     },
 };
@@ -160,9 +161,9 @@ fn assign_new_epoch(path: &Path, marker_position: u64) -> Result<(Epoch, u64), O
     schema::initialize(&mut connection)?;
     let kept = meta::kept_range(&connection)?.last;
     let transaction = connection.transaction()?;
-    meta::delete(&transaction, meta::EPOCH)?;
-    let epoch = meta::load_or_create_random(&transaction, meta::EPOCH)?;
-    meta::skip_to(&transaction, kept.max(marker_position))?;
+    meta::delete(&*transaction, meta::EPOCH)?;
+    let epoch = meta::load_or_create_random(&*transaction, meta::EPOCH)?;
+    meta::skip_to(&*transaction, kept.max(marker_position))?;
     transaction.commit()?;
     Ok((Epoch(u64::from_be_bytes(epoch)), kept))
 }

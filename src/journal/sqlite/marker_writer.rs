@@ -15,10 +15,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::journal::{
     JournalError,
-    sqlite::{
-        command::Action,
-        marker::{Marker, MarkerSlots},
-    },
+    sql::Action,
+    sqlite::marker::{Marker, MarkerSlots},
 };
 
 /// The longest delay of the marker while no reply waits for it.

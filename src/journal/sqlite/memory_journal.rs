@@ -19,11 +19,12 @@ use crate::{
             self, ApplyError, ApplyTransition, ClaimChange, Command as _, Counts, Keys,
             StoreCallback, WorkingSet,
         },
-        sqlite::{
-            command::{Command, CommandKind},
-            tables::{device_cache::DeviceCache, events, load::load, schema},
-            unit_of_work::{Start, run},
+        sql::{
+            Command, CommandKind, Start,
+            tables::{device_cache::DeviceCache, events, load::load},
+            writer::run,
         },
+        sqlite::{journal::SqliteTransaction, schema},
     },
     operations::ChangeRequest,
 };
@@ -98,9 +99,9 @@ impl MemoryJournal {
     ///
     /// Errors of SQLite.
     pub fn load(&mut self, callbacks: Vec<ReceivedCallback>) -> Result<LoadedBatch, Failure> {
-        let Start { last_position, counts } = self.start;
         let keys = collect(&callbacks.iter().cloned().map(StoreCallback::new).collect::<Vec<_>>());
-        let set = load(&self.db, &keys, &mut self.cache, last_position, counts)?;
+        let mut set = load(&self.db, &keys, &mut self.cache)?;
+        Start { last_position: set.last_position, counts: set.counts } = self.start;
         Ok(LoadedBatch { callbacks, set })
     }
 
@@ -120,7 +121,8 @@ impl MemoryJournal {
         let new = |command| Command::new(CommandKind::Other, 1, command).0;
         let mut commands: Vec<Command> = commands.into_iter().map(new).collect();
         let transaction = self.db.transaction()?;
-        let set = run(&transaction, &mut commands, &mut self.cache, self.start)?;
+        let work = SqliteTransaction { connection: &transaction, start: self.start };
+        let set = run(&work, &mut commands, &mut self.cache)?;
         transaction.commit()?;
         self.cache.keep(&set);
         self.start = Start { last_position: set.last_position, counts: set.counts };

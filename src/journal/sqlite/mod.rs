@@ -5,25 +5,21 @@
 //! marker, so that no callback waits for either.
 
 mod checkpoint;
-mod command;
-mod commit_times;
 pub(crate) mod connection;
+mod database;
 pub(crate) mod directory;
 mod error;
 mod integrity;
-mod journal;
+pub(in crate::journal) mod journal;
 mod marker;
 mod marker_writer;
 #[cfg(any(test, feature = "instructions"))]
 pub mod memory_journal;
-mod queue;
 mod readers;
-mod tables;
+pub(in crate::journal) mod schema;
 #[cfg(test)]
 mod tests;
-mod unit_of_work;
-mod writer;
 
 pub use error::{Damage, JournalOpenError, OpenFailure};
 pub use integrity::{AcceptedLoss, accept_loss};
-pub use journal::{SqliteJournal, SqliteOptions};
+pub use journal::{SqliteOptions, open};

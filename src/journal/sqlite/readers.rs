@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::journal::{
     JournalError, Result,
+    sql::{Database, error},
     sqlite::connection::{FileLocks, LockedConnection},
 };
 
@@ -40,7 +41,7 @@ impl Readers {
     pub(super) async fn run<T, Q>(&self, query: Q) -> Result<T>
     where
         T: Send + 'static,
-        Q: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        Q: FnOnce(&dyn Database) -> error::Result<T> + Send + 'static,
     {
         let permit =
             Arc::clone(&self.permits).acquire_owned().await.map_err(|_| JournalError::closed())?;
@@ -52,14 +53,20 @@ impl Readers {
             let Some(mut connection) = connection else {
                 return Err(JournalError::Unavailable("no read connection is left".into()));
             };
-            let result = connection.transaction().and_then(|transaction| {
-                let result = query(&transaction);
-                transaction.finish()?;
-                result
-            });
+            let result = run_in_transaction(&mut connection, query);
             idle.lock().push(connection);
             result.map_err(|error| JournalError::Unavailable(error.to_string()))
         });
         read.await.map_err(|error| JournalError::Unavailable(error.to_string()))?
     }
+}
+
+fn run_in_transaction<T>(
+    connection: &mut Connection,
+    query: impl FnOnce(&dyn Database) -> error::Result<T>,
+) -> error::Result<T> {
+    let transaction = connection.transaction()?;
+    let result = query(&*transaction);
+    transaction.finish()?;
+    result
 }

@@ -13,9 +13,8 @@ use thingspace_gateway::{
         state::ChangeState,
     },
     journal::{
-        ChangeSelector, ChangeStore as _, Cursor, EventPayload, EventQuery, EventStore as _,
-        Journal as _, Origin, QuarantineStore as _, WatchTarget,
-        sqlite::{JournalOpenError, OpenFailure, SqliteJournal, SqliteOptions, accept_loss},
+        ChangeSelector, Cursor, EventPayload, EventQuery, Journal, Origin, WatchTarget,
+        sqlite::{self, JournalOpenError, OpenFailure, SqliteOptions, accept_loss},
     },
     telemetry::Instruments,
     watch::ResumeToken,
@@ -82,11 +81,11 @@ pub async fn check_journal(
         allow_network_filesystem: true,
         instruments: Instruments::noop(),
     };
-    let opened = match SqliteJournal::open(&options) {
+    let opened = match sqlite::open(&options) {
         // Lost data is still reported as violations.
         Err(error @ JournalOpenError { failure: OpenFailure::Damaged(_), .. }) => {
             violations.push(format!("the journal is rejected: {error}"));
-            accept_loss(&options.dir, true).and_then(|_| SqliteJournal::open(&options))
+            accept_loss(&options.dir, true).and_then(|_| sqlite::open(&options))
         }
         opened => opened,
     };
@@ -104,9 +103,8 @@ pub async fn check_journal(
 // === impl RecoveredJournal ===
 
 impl RecoveredJournal {
-    async fn load(dir: &Path, journal: SqliteJournal, facts: &[&Fact]) -> Result<Self, String> {
+    async fn load(dir: &Path, journal: Arc<dyn Journal>, facts: &[&Fact]) -> Result<Self, String> {
         let to_text = |error: &dyn std::fmt::Display| error.to_string();
-        let journal = Arc::new(journal);
         let mut found = Self {
             epoch: journal.epoch().0,
             read: HashSet::new(),
@@ -120,11 +118,11 @@ impl RecoveredJournal {
             match fact {
                 Fact::Stored { request, .. } => {
                     let target = WatchTarget::Request(RequestId::parse(request.as_str()).unwrap());
-                    found.read_events(&journal, target).await?;
+                    found.read_events(&*journal, target).await?;
                 }
                 Fact::EventDelivered { token } => {
                     let token = ResumeToken::decode(token).expect("a token");
-                    found.read_events(&journal, token.target).await?;
+                    found.read_events(&*journal, token.target).await?;
                 }
                 Fact::Answered { key, .. } | Fact::PostSent { key } => {
                     let name = ChangeSelector::Key(
@@ -151,7 +149,7 @@ impl RecoveredJournal {
 
     async fn read_events(
         &mut self,
-        journal: &SqliteJournal,
+        journal: &dyn Journal,
         target: WatchTarget,
     ) -> Result<(), String> {
         if !self.read.insert(name(&target)) {

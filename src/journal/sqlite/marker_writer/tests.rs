@@ -1,9 +1,8 @@
-use rusqlite::Connection;
-
 use super::*;
 use crate::journal::{
-    apply::{Counts, Keys, WorkingSet},
+    apply::{Keys, WorkingSet},
     engine::Epoch,
+    sql,
     sqlite::marker::{MarkerFile, create, load},
 };
 
@@ -11,13 +10,9 @@ use crate::journal::{
 struct OnReply<F>(F);
 
 impl<F: FnOnce(Result<(), &JournalError>) + Send> Action for OnReply<F> {
-    fn modify_tables(&mut self, _: &Connection, _: &mut Counts) -> rusqlite::Result<()> {
-        Ok(())
-    }
-
     fn collect(&self, _: &mut Keys) {}
 
-    fn apply(&mut self, _: &mut WorkingSet) -> rusqlite::Result<()> {
+    fn apply(&mut self, _: &mut WorkingSet) -> sql::Result<()> {
         Ok(())
     }
 

@@ -1,0 +1,130 @@
+//! Errors of PostgreSQL.
+
+use std::{error::Error, fmt};
+
+use crate::journal::{postgres::url::UrlError, sql::SqlError};
+
+/// An error of the database or of the connection. Its message has no values of rows.
+#[derive(Debug)]
+pub(super) struct PostgresError {
+    message: String,
+    /// True if the connection cannot be used any more.
+    is_connection_lost: bool,
+}
+
+impl PostgresError {
+    /// The error of a statement that takes too long.
+    pub(super) fn timed_out() -> Self {
+        Self {
+            message: "the database did not respond in time".to_owned(),
+            is_connection_lost: true,
+        }
+    }
+
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_connection_lost: false }
+    }
+
+    /// True if the connection cannot be used any more.
+    pub(super) fn is_connection_lost(error: &SqlError) -> bool {
+        match error {
+            SqlError::Database(error) => {
+                error.downcast_ref::<Self>().is_some_and(|error| error.is_connection_lost)
+            }
+            SqlError::Invalid(_) | SqlError::Rules(_) => false,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for PostgresError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(server) = error.as_db_error() else {
+            let source = error.source().map(|source| format!(": {source}"));
+            let message = format!("{error}{}", source.unwrap_or_default());
+            return Self { message, is_connection_lost: true };
+        };
+        // The detail of an error has values of rows.
+        let message = format!("{} (SQLSTATE {})", server.message(), server.code().code());
+        Self { message, is_connection_lost: error.is_closed() }
+    }
+}
+
+impl From<PostgresError> for SqlError {
+    fn from(error: PostgresError) -> Self {
+        Self::Database(Box::new(error))
+    }
+}
+
+impl From<tokio_postgres::Error> for SqlError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        PostgresError::from(error).into()
+    }
+}
+
+impl fmt::Display for PostgresError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgreSQL: {}", self.message)
+    }
+}
+
+impl Error for PostgresError {}
+
+/// An error of opening a journal.
+#[derive(Debug, thiserror::Error)]
+#[error("journal.url: {0}")]
+pub struct JournalOpenError(#[from] pub OpenFailure);
+
+/// The cause of a [`JournalOpenError`].
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFailure {
+    /// The URL cannot be used.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// The database cannot be reached, or rejects a statement.
+    #[error("{0}")]
+    Database(String),
+    /// The server is too old.
+    #[error("the server has version {0}, and the gateway needs PostgreSQL 14 or newer")]
+    OldServer(String),
+    /// The encoding of the database is not UTF-8.
+    #[error("the database has the encoding {0}; create one with the encoding UTF8")]
+    Encoding(String),
+    /// The schema has tables of another program.
+    #[error("the schema {0} of this database has tables of another program; use another database")]
+    ForeignTables(&'static str),
+    /// The tables have another version.
+    #[error(
+        "the journal has schema version {found}, and this version of the gateway supports \
+         {supported}. Use the version that wrote it, or another database"
+    )]
+    SchemaVersion {
+        /// The version of the tables.
+        found: i64,
+        /// The version of this program.
+        supported: i64,
+    },
+    /// The journal belongs to another ThingSpace.
+    #[error(
+        "its changes were sent to {recorded}, and the settings name {configured}. A journal works \
+         with one ThingSpace only: use another database, or restore the previous \
+         thingspace.base_url"
+    )]
+    OtherOrigin {
+        /// The origin of its first start.
+        recorded: String,
+        /// The origin in the settings.
+        configured: String,
+    },
+}
+
+impl From<SqlError> for OpenFailure {
+    fn from(error: SqlError) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+impl From<PostgresError> for OpenFailure {
+    fn from(error: PostgresError) -> Self {
+        Self::Database(error.to_string())
+    }
+}

@@ -1,0 +1,177 @@
+//! Opens a database, and connects it with the writer and the readers.
+
+use std::{path::PathBuf, sync::Arc};
+
+use parking_lot::Mutex;
+use secrecy::SecretString;
+use tokio::task::AbortHandle;
+
+use crate::{
+    journal::{
+        Epoch, Journal, Origin, Result,
+        apply::Counts,
+        postgres::{
+            connection::{Connection, Connector},
+            database::PostgresDatabase,
+            error::{JournalOpenError, OpenFailure},
+            follower::{Follower, OwnCommits},
+            readers::Readers,
+            replica::Replica,
+            schema,
+            url::ConnectionSettings,
+            writer::{self, PostgresWriter, decode_counts},
+        },
+        sql::{Database, Identity, SqlEngine, SqlJournal, Writer, error, tables::meta},
+    },
+    telemetry::Instruments,
+};
+
+/// Connections of a replica beside those that read: one that writes, and one that listens.
+const OTHER_CONNECTIONS: usize = 2;
+
+/// Options for opening a journal.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// The URL of the database.
+    pub url: SecretString,
+    /// The file with the password. Read at each connection.
+    pub password_file: Option<PathBuf>,
+    /// Maximum number of connections of this replica, at least 3.
+    pub max_connections: usize,
+    /// The name of this replica.
+    pub replica_name: String,
+    /// The ThingSpace of the settings.
+    pub origin: Origin,
+    /// The metrics.
+    pub instruments: Instruments,
+}
+
+/// The database of many replicas.
+struct PostgresEngine {
+    identity: Identity,
+    writer: Writer,
+    readers: Arc<Readers>,
+    follower: Mutex<Option<AbortHandle>>,
+}
+
+/// The state of a journal at its opening.
+struct Opened {
+    epoch: Epoch,
+    fingerprint_key: [u8; 32],
+    last_position: u64,
+    counts: Counts,
+}
+
+/// Opens the journal of a database, or creates it. Must be called in a Tokio runtime.
+///
+/// # Errors
+///
+/// Fails if the database cannot be reached or written, is too old, has tables of another program or of another
+/// version, or if the journal belongs to another ThingSpace.
+pub async fn open(options: &PostgresOptions) -> Result<Arc<dyn Journal>, JournalOpenError> {
+    Ok(Arc::new(SqlJournal::new(PostgresEngine::open(options).await?)))
+}
+
+impl PostgresEngine {
+    async fn open(options: &PostgresOptions) -> Result<Self, OpenFailure> {
+        let settings = ConnectionSettings::parse(&options.url, options.password_file.clone())?;
+        let connector = Connector::new(settings);
+        let connection = connector.connect(None).await?;
+        let origin = options.origin.clone();
+        let replica = Arc::new(Replica::new(options.replica_name.clone()));
+        let registered = Arc::clone(&replica);
+        let opening = move || {
+            let opened = open_tables(&connection, &origin, &registered)?;
+            Ok::<_, OpenFailure>((connection, opened))
+        };
+        let opening = tokio::task::spawn_blocking(opening).await;
+        let (connection, opened) =
+            opening.map_err(|error| OpenFailure::Database(error.to_string()))??;
+        let readers = options.max_connections.saturating_sub(OTHER_CONNECTIONS).max(1);
+        let readers = Arc::new(Readers::new(connector.clone(), readers)?);
+        let own_commits = Arc::new(OwnCommits::default());
+        let writer = PostgresWriter {
+            connector: connector.clone(),
+            connection: Some(connection),
+            replica,
+            own_commits: Arc::clone(&own_commits),
+        };
+        let writer = Writer::start(writer, opened.counts, options.instruments.clone())
+            .map_err(|error| OpenFailure::Database(error.to_string()))?;
+        let follower = Follower {
+            connector,
+            readers: Arc::clone(&readers),
+            own_commits,
+            listeners: Arc::clone(&writer.state),
+            seen: opened.last_position,
+        };
+        let follower = tokio::spawn(follower.run()).abort_handle();
+        Ok(Self {
+            identity: Identity::new(opened.epoch, options.origin.clone(), &opened.fingerprint_key),
+            writer,
+            readers,
+            follower: Mutex::new(Some(follower)),
+        })
+    }
+}
+
+/// Creates or checks the tables, and acquires the first lease.
+fn open_tables(
+    connection: &Connection,
+    origin: &Origin,
+    replica: &Replica,
+) -> Result<Opened, OpenFailure> {
+    schema::initialize(connection)?;
+    let db = PostgresDatabase::begin(connection, writer::BEGIN);
+    let (last_position, counts) = db
+        .as_database()
+        .get(writer::LOCK_HEAD, &[], |row| Ok((row.get(0)?, decode_counts(row.get(1)?))))?;
+    if let Some(recorded) = meta::record_origin(&db, origin)? {
+        let configured = origin.as_str().to_owned();
+        return Err(OpenFailure::OtherOrigin { recorded, configured });
+    }
+    let opened = Opened {
+        epoch: Epoch(u64::from_be_bytes(meta::load_or_create_random(&db, meta::EPOCH)?)),
+        fingerprint_key: meta::load_or_create_random(&db, meta::FINGERPRINT_KEY)?,
+        last_position,
+        counts,
+    };
+    replica.renew(&db)?;
+    db.send_command("COMMIT");
+    db.wait()?;
+    Ok(opened)
+}
+
+impl SqlEngine for PostgresEngine {
+    fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    async fn read<T, Q>(&self, query: Q) -> Result<T>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&dyn Database) -> error::Result<T> + Send + 'static,
+    {
+        self.readers.run(query).await
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+        if let Some(follower) = self.follower.lock().take() {
+            follower.abort();
+        }
+        self.readers.close();
+    }
+}
+
+impl Drop for PostgresEngine {
+    fn drop(&mut self) {
+        if let Some(follower) = self.follower.get_mut().take() {
+            follower.abort();
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The identity of this replica, and its lease.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::journal::{
+    postgres::database::PostgresDatabase,
+    sql::{Result, value::values},
+};
+
+/// Duration of a lease from its last renewal. Another replica settles the changes in flight of a replica after it.
+pub(super) const LEASE: Duration = Duration::from_secs(10);
+/// Age of a lease from which a commit renews it first: it may have expired.
+const RENEWAL_DUE: Duration = Duration::from_secs(6);
+
+/// This replica.
+pub(super) struct Replica {
+    name: String,
+    lease: Mutex<Option<Lease>>,
+}
+
+/// A lease that was acquired.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lease {
+    /// The number of the replica. A replica that lets its lease expire gets another number.
+    pub(super) number: i64,
+    /// The time of the last renewal, before it was sent.
+    renewed: Instant,
+    /// The number of commits that are known to have succeeded.
+    pub(super) commits: i64,
+}
+
+impl Replica {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, lease: Mutex::default() }
+    }
+
+    /// Returns the lease, unless it may have expired.
+    pub(super) fn lease(&self) -> Option<Lease> {
+        self.lease.lock().filter(|lease| lease.renewed.elapsed() < RENEWAL_DUE)
+    }
+
+    /// Records a commit, which renewed the lease.
+    pub(super) fn on_commit(&self, sent: Instant, commits: i64) {
+        if let Some(lease) = &mut *self.lease.lock() {
+            lease.renewed = sent;
+            lease.commits = commits;
+        }
+    }
+
+    /// Renews the lease, or acquires a new one if it has expired.
+    pub(super) fn renew(&self, db: &PostgresDatabase<'_>) -> Result<Lease> {
+        let sent = Instant::now();
+        let present = *self.lease.lock();
+        let renewed = match present {
+            Some(lease) => db.as_database().find(
+                "UPDATE replica SET lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
+                 WHERE number = ? AND lease_until > clock_timestamp() RETURNING commits",
+                &values![LEASE.as_secs(), lease.number],
+                |row| Ok(Lease { number: lease.number, renewed: sent, commits: row.get(0)? }),
+            )?,
+            None => None,
+        };
+        let lease = match renewed {
+            Some(lease) => lease,
+            None => db.as_database().get(
+                "INSERT INTO replica (name, lease_until)
+                 VALUES (?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))) RETURNING number",
+                &values![self.name.as_str(), LEASE.as_secs()],
+                |row| Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0 }),
+            )?,
+        };
+        *self.lease.lock() = Some(lease);
+        Ok(lease)
+    }
+}

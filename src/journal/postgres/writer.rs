@@ -1,0 +1,251 @@
+//! The connection that writes.
+
+use std::{cell::RefCell, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use crate::journal::{
+    ForwardQueueStats, StateCounts,
+    apply::{Counts, WorkingSet},
+    postgres::{
+        connection::{Connection, Connector},
+        database::{Pending, PostgresDatabase},
+        error::PostgresError,
+        follower::OwnCommits,
+        replica::{LEASE, Lease, Replica},
+        value::PostgresRow,
+    },
+    sql::{CommitEngine, Database, Result, Row, SqlError, Start, Transaction, Work, value::values},
+};
+
+/// Begins a transaction. A transaction that waits for this replica for seconds is ended, because it has locked the
+/// head row. Keys are looked up by indexes, whatever the statistics of the tables say.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = thingspace_gateway;
+    SET LOCAL statement_timeout = '15s';
+    SET LOCAL idle_in_transaction_session_timeout = '5s';
+    SET LOCAL enable_seqscan = off;
+    SET LOCAL enable_hashjoin = off;
+    SET LOCAL enable_mergejoin = off;
+    SET LOCAL plan_cache_mode = force_generic_plan;
+    SET LOCAL jit = off";
+
+pub(super) const LOCK_HEAD: &str = "SELECT last_position, counts FROM head WHERE id = 1 FOR UPDATE";
+
+/// Counts the commit, and renews the lease.
+const COUNT_COMMIT: &str = "UPDATE replica SET commits = commits + 1,
+       lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
+     WHERE number = ? AND lease_until > clock_timestamp() RETURNING commits";
+
+const MOVE_HEAD: &str = "UPDATE head SET last_position = ?, counts = ? WHERE id = 1";
+
+/// Wakes the other replicas.
+const NOTIFY: &str = "SELECT pg_notify('thingspace_gateway', ?)";
+
+/// Maximum duration of the attempts to find out if a commit in doubt has succeeded.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Delay between these attempts.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The connection that writes.
+pub(super) struct PostgresWriter {
+    pub(super) connector: Connector,
+    pub(super) connection: Option<Connection>,
+    pub(super) replica: Arc<Replica>,
+    pub(super) own_commits: Arc<OwnCommits>,
+}
+
+/// A transaction of a batch.
+struct PostgresTransaction<'c> {
+    db: PostgresDatabase<'c>,
+    /// The head and the number of commits, until they are read.
+    pending: RefCell<Option<[Pending; 2]>>,
+    start: RefCell<Option<(Start, i64)>>,
+}
+
+/// The error of a batch.
+enum CommitError {
+    /// Nothing is stored.
+    Failed(SqlError),
+    /// The connection was lost while the batch was committed.
+    InDoubt {
+        /// The number of the commit.
+        commit: i64,
+        set: Box<WorkingSet>,
+        error: SqlError,
+    },
+}
+
+impl CommitEngine for PostgresWriter {
+    fn commit(&mut self, work: &mut dyn Work) -> Result<WorkingSet> {
+        let connection = match self.connection.take() {
+            Some(connection) if !connection.is_closed() => connection,
+            _ => self.connector.runtime().block_on(self.connector.connect(None))?,
+        };
+        let lease = match self.replica.lease() {
+            Some(lease) => lease,
+            None => self.renew_lease(&connection)?,
+        };
+        match self.transact(&connection, lease, work) {
+            Ok(set) => {
+                self.connection = Some(connection);
+                Ok(set)
+            }
+            // The next batch connects anew, so that nothing of this transaction is left.
+            Err(CommitError::Failed(error)) => Err(error),
+            Err(CommitError::InDoubt { commit, set, error }) => {
+                tracing::warn!(%error, "the connection was lost during a commit; reading its result back");
+                drop(connection);
+                if self.settle(lease, commit)? { Ok(*set) } else { Err(error) }
+            }
+        }
+    }
+}
+
+impl PostgresWriter {
+    fn renew_lease(&self, connection: &Connection) -> Result<Lease> {
+        let db = PostgresDatabase::begin(connection, BEGIN);
+        let lease = self.replica.renew(&db)?;
+        db.send_command("COMMIT");
+        db.wait()?;
+        Ok(lease)
+    }
+
+    fn transact(
+        &self,
+        connection: &Connection,
+        lease: Lease,
+        work: &mut dyn Work,
+    ) -> Result<WorkingSet, CommitError> {
+        let sent = Instant::now();
+        let transaction = PostgresTransaction::begin(connection, lease.number)?;
+        let set = work.run(&transaction)?;
+        let (start, commit) = transaction.state()?;
+        let has_events = set.last_position > start.last_position;
+        let db = &transaction.db;
+        db.write_one(MOVE_HEAD, &values![set.last_position, encode_counts(&set.counts)])?;
+        if has_events {
+            self.own_commits.begin(start.last_position);
+            db.write_one(NOTIFY, &values![set.last_position.to_string()])?;
+        }
+        db.send_command("COMMIT");
+        match db.wait().inspect_err(|_| self.own_commits.end(None)) {
+            Ok(()) => {
+                self.replica.on_commit(sent, commit);
+                self.own_commits.end(Some(set.last_position));
+                Ok(set)
+            }
+            Err(error) if PostgresError::is_connection_lost(&error) => {
+                Err(CommitError::InDoubt { commit, set: Box::new(set), error })
+            }
+            Err(error) => Err(CommitError::Failed(error)),
+        }
+    }
+
+    /// Returns true if a commit in doubt has succeeded.
+    fn settle(&mut self, lease: Lease, commit: i64) -> Result<bool> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        loop {
+            match self.try_settle(lease, commit) {
+                Ok(succeeded) => return Ok(succeeded),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot read the result of a commit yet");
+                    self.connector.runtime().block_on(sleep(SETTLE_INTERVAL));
+                }
+            }
+        }
+    }
+
+    fn try_settle(&mut self, lease: Lease, commit: i64) -> Result<bool> {
+        let sent = Instant::now();
+        let connection = self.connector.runtime().block_on(self.connector.connect(None))?;
+        let db = PostgresDatabase::begin(&connection, BEGIN);
+        // Waits for the end of the transaction in doubt.
+        db.as_database().get(LOCK_HEAD, &[], |_| Ok(()))?;
+        let sql = "SELECT commits FROM replica WHERE number = ?";
+        let commits: Option<i64> =
+            db.as_database().find(sql, &values![lease.number], |row| row.get(0))?;
+        db.send_command("COMMIT");
+        db.wait()?;
+        drop(db);
+        self.connection = Some(connection);
+        let has_succeeded = commits.is_some_and(|commits| commits >= commit);
+        if has_succeeded {
+            self.replica.on_commit(sent, commit);
+        }
+        Ok(has_succeeded)
+    }
+}
+
+impl<'c> PostgresTransaction<'c> {
+    fn begin(connection: &'c Connection, replica: i64) -> Result<Self> {
+        let db = PostgresDatabase::begin(connection, BEGIN);
+        let head = db.send(LOCK_HEAD, &[])?;
+        let commits = db.send(COUNT_COMMIT, &values![LEASE.as_secs(), replica])?;
+        Ok(Self { db, pending: RefCell::new(Some([head, commits])), start: RefCell::default() })
+    }
+
+    /// Returns the state of the journal, and the number of this commit.
+    fn state(&self) -> Result<(Start, i64)> {
+        if let Some(state) = *self.start.borrow() {
+            return Ok(state);
+        }
+        let Some([head, commits]) = self.pending.take() else {
+            return Err(PostgresError::new("the head row is missing").into());
+        };
+        let (head, _) = self.db.block_on(head)?;
+        let (commits, _) = self.db.block_on(commits)?;
+        let head = head.first().ok_or_else(SqlError::no_row)?;
+        let head: &dyn Row = &PostgresRow { row: head, skipped: 0 };
+        let start = Start { last_position: head.get(0)?, counts: decode_counts(head.get(1)?) };
+        let Some(commits) = commits.first() else {
+            return Err(PostgresError::new("the lease of this replica has expired").into());
+        };
+        let commits: &dyn Row = &PostgresRow { row: commits, skipped: 0 };
+        let state = (start, commits.get(0)?);
+        *self.start.borrow_mut() = Some(state);
+        Ok(state)
+    }
+}
+
+impl Transaction for PostgresTransaction<'_> {
+    fn database(&self) -> &dyn Database {
+        &self.db
+    }
+
+    fn start(&self) -> Result<Start> {
+        self.state().map(|(start, _)| start)
+    }
+}
+
+impl From<SqlError> for CommitError {
+    fn from(error: SqlError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Encodes counts as big-endian numbers.
+fn encode_counts(counts: &Counts) -> Vec<u8> {
+    let Counts { states, forward_queue, quarantine_bytes } = counts;
+    let others = [forward_queue.waiting, forward_queue.displaced, *quarantine_bytes];
+    let others = others.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+    states.0.iter().chain(&others).flat_map(|count| count.to_be_bytes()).collect()
+}
+
+/// Decodes counts; those of a new journal are empty.
+pub(super) fn decode_counts(bytes: &[u8]) -> Counts {
+    let (numbers, _) = bytes.as_chunks::<8>();
+    let mut numbers = numbers.iter().map(|number| i64::from_be_bytes(*number));
+    let mut states = StateCounts::default();
+    for (count, number) in states.0.iter_mut().zip(&mut numbers) {
+        *count = number;
+    }
+    let mut next = || numbers.next().and_then(|number| number.try_into().ok()).unwrap_or_default();
+    let (waiting, displaced) = (next(), next());
+    Counts {
+        states,
+        forward_queue: ForwardQueueStats { waiting, displaced },
+        quarantine_bytes: next(),
+    }
+}

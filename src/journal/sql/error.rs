@@ -1,0 +1,38 @@
+//! Errors of statements.
+
+use crate::journal::{apply::ApplyError, record::InvalidRecord};
+
+/// The result of a statement.
+pub(in crate::journal) type Result<T, E = SqlError> = std::result::Result<T, E>;
+
+/// An error of a statement.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::journal) enum SqlError {
+    /// The database rejected a statement, or cannot be reached.
+    #[error(transparent)]
+    Database(Box<dyn std::error::Error + Send + Sync>),
+    /// A stored value cannot be decoded.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRecord),
+    /// The rules ran on incomplete rows, or found a damaged one.
+    #[error(transparent)]
+    Rules(#[from] ApplyError),
+}
+
+impl SqlError {
+    /// The error of a column that does not have the expected type.
+    pub(in crate::journal) fn column() -> Self {
+        Self::Invalid(InvalidRecord("column"))
+    }
+
+    /// The error of a query that must have a row and has none.
+    pub(in crate::journal) fn no_row() -> Self {
+        Self::Invalid(InvalidRecord("reference to a row"))
+    }
+}
+
+impl From<rusqlite::Error> for SqlError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(Box::new(error))
+    }
+}

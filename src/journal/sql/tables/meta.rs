@@ -1,0 +1,107 @@
+//! Values of the journal itself, its range of positions, and key-value pairs.
+
+use aws_lc_rs::rand;
+
+use crate::{
+    failpoints,
+    journal::{
+        KeptRange, Origin,
+        sql::{Database, FromColumn, Result, SqlError, value::values},
+    },
+};
+
+/// The epoch, 8 bytes.
+pub(in crate::journal) const EPOCH: &str = "epoch";
+/// The HMAC key of fingerprints, 32 bytes.
+pub(in crate::journal) const FINGERPRINT_KEY: &str = "fingerprint_key";
+const ORIGIN: &str = "origin";
+/// The newest position that was trimmed, 8 bytes.
+pub(super) const TRIMMED_POSITION: &str = "trimmed_position";
+/// New events have higher positions, 8 bytes.
+const SKIPPED_POSITION: &str = "skipped_position";
+const KV_PREFIX: &str = "kv.";
+
+pub(in crate::journal) fn load<T: for<'a> FromColumn<'a>>(
+    db: &dyn Database,
+    name: &str,
+) -> Result<Option<T>> {
+    db.find("SELECT value FROM meta WHERE name = ?", &values![name], |row| row.get(0))
+}
+
+pub(in crate::journal) fn store(db: &dyn Database, name: &str, value: &[u8]) -> Result<()> {
+    db.execute(
+        "INSERT INTO meta (name, value) VALUES (?, ?)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        &values![name, value],
+    )?;
+    Ok(())
+}
+
+pub(in crate::journal) fn delete(db: &dyn Database, name: &str) -> Result<()> {
+    db.execute("DELETE FROM meta WHERE name = ?", &values![name])?;
+    Ok(())
+}
+
+/// Loads a random value. Creates and stores it if there is none.
+pub(in crate::journal) fn load_or_create_random<const N: usize>(
+    db: &dyn Database,
+    name: &str,
+) -> Result<[u8; N]> {
+    if let Some(value) = load(db, name)? {
+        return Ok(value);
+    }
+    let mut value = [0; N];
+    rand::fill(&mut value).map_err(|_| {
+        SqlError::Database("cannot read random bytes from the operating system".into())
+    })?;
+    store(db, name, &value)?;
+    Ok(value)
+}
+
+/// Records the origin of a new journal. Returns the recorded one if it differs.
+pub(in crate::journal) fn record_origin(
+    db: &dyn Database,
+    configured: &Origin,
+) -> Result<Option<String>> {
+    let configured = configured.as_str();
+    let Some(recorded) = load::<Vec<u8>>(db, ORIGIN)? else {
+        store(db, ORIGIN, configured.as_bytes())?;
+        return Ok(None);
+    };
+    let recorded = String::from_utf8_lossy(&recorded).into_owned();
+    let is_other = recorded != configured && !failpoints::is_active("any-origin");
+    Ok(is_other.then_some(recorded))
+}
+
+/// Loads the value of a key-value pair; empty if there is none.
+pub(in crate::journal) fn load_kv(db: &dyn Database, name: &str) -> Result<Vec<u8>> {
+    Ok(load(db, &format!("{KV_PREFIX}{name}"))?.unwrap_or_default())
+}
+
+/// Stores a key-value pair, or deletes it if the value is empty.
+pub(in crate::journal) fn store_kv(db: &dyn Database, name: &str, value: &[u8]) -> Result<()> {
+    let name = format!("{KV_PREFIX}{name}");
+    if value.is_empty() { delete(db, &name) } else { store(db, &name, value) }
+}
+
+/// Returns the range of positions. The last one is also known when its event is trimmed.
+pub(in crate::journal) fn kept_range(db: &dyn Database) -> Result<KeptRange> {
+    let last = "SELECT coalesce(max(position), 0) FROM event";
+    let last: u64 = db.get(last, &[], |row| row.get(0))?;
+    let trimmed = trimmed_position(db)?;
+    let skipped = load(db, SKIPPED_POSITION)?.map_or(0, u64::from_be_bytes);
+    Ok(KeptRange { last: last.max(trimmed).max(skipped), trimmed })
+}
+
+/// Returns the newest position that was trimmed; 0 if none was.
+pub(super) fn trimmed_position(db: &dyn Database) -> Result<u64> {
+    Ok(load(db, TRIMMED_POSITION)?.map_or(0, u64::from_be_bytes))
+}
+
+/// Makes new events start after a position.
+pub(in crate::journal) fn skip_to(db: &dyn Database, position: u64) -> Result<()> {
+    store(db, SKIPPED_POSITION, &position.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests;
