@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
         net::UnixStream,
     },
     path::{Path, PathBuf},
@@ -27,12 +27,15 @@ struct SocketFile {
 }
 
 impl AdminSocket {
-    /// Creates the socket. Replaces a socket without a listener, which a killed process leaves behind.
+    /// Creates the socket, and its directory if that is missing. Replaces a socket without a listener, which a killed process leaves behind.
     ///
     /// # Errors
     ///
     /// Fails if the path is not a socket, or if another process listens on it.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(directory) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(io::Error::other(

@@ -5,11 +5,8 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use crate::{
     callbacks::TlsError,
     config,
-    journal::{
-        JournalError,
-        sqlite::{JournalOpenError, OpenFailure},
-    },
-    spool::{SpoolOpenError, SpoolOpenFailure},
+    journal::{JournalError, postgres, sqlite},
+    spool::SpoolOpenError,
     thingspace::ClientBuildError,
 };
 
@@ -26,9 +23,12 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
-    /// The journal cannot be opened.
+    /// The embedded journal cannot be opened.
     #[error(transparent)]
-    Open(#[from] JournalOpenError),
+    OpenSqlite(#[from] sqlite::JournalOpenError),
+    /// The journal in PostgreSQL cannot be opened.
+    #[error(transparent)]
+    OpenPostgres(#[from] postgres::JournalOpenError),
     /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
@@ -58,18 +58,15 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, or the
-    /// journal or the spool belongs to another ThingSpace; otherwise 1.
+    /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, because
+    /// the journal or the spool belongs to another ThingSpace, or because the database cannot be used; otherwise 1.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Open(JournalOpenError {
-                failure: OpenFailure::Damaged(_) | OpenFailure::OtherOrigin { .. },
-                ..
-            })
-            | Self::Spool(SpoolOpenError {
-                failure: SpoolOpenFailure::OtherOrigin { .. }, ..
-            }) => config::EXIT_CODE,
-            _ => 1,
-        }
+        let is_final = match self {
+            Self::OpenSqlite(error) => error.failure.is_final(),
+            Self::OpenPostgres(error) => error.0.is_final(),
+            Self::Spool(error) => error.failure.is_final(),
+            _ => false,
+        };
+        if is_final { config::EXIT_CODE } else { 1 }
     }
 }

@@ -6,6 +6,7 @@ mod admin_socket;
 mod embedded_sandbox;
 mod error;
 mod failed_logins;
+mod journal;
 mod lifecycle;
 mod ports;
 mod wiring;

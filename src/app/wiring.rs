@@ -17,6 +17,7 @@ use crate::{
         admin_socket::AdminSocket,
         error::StartError,
         failed_logins::JournalFailedLoginStore,
+        journal::open_journal,
         ports::Ports,
     },
     background::{
@@ -30,10 +31,7 @@ use crate::{
         state::ChangeState,
     },
     grpc::{Gateway, HealthService, ProtoEncoder, Server},
-    journal::{
-        Journal, Origin,
-        sqlite::{self, SqliteOptions},
-    },
+    journal::{Journal, Origin},
     operations::ValidationRules,
     spool::{Spool, SpoolOptions},
     telemetry::{SpoolGauges, Telemetry},
@@ -158,12 +156,7 @@ impl<'a> Shared<'a> {
         telemetry: &'a Telemetry,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal: Arc<dyn Journal> = sqlite::open(&SqliteOptions {
-            dir: config.journal.dir.clone(),
-            origin: origin.clone(),
-            allow_network_filesystem: config.journal.allow_network_filesystem,
-            instruments: telemetry.instruments(),
-        })?;
+        let journal = open_journal(config, origin.clone(), telemetry.instruments()).await?;
         // The metrics outlive the journal and must not keep its directory locked.
         let observed = Arc::downgrade(&journal);
         telemetry.observe_changes(move || {
@@ -213,7 +206,6 @@ impl<'a> Shared<'a> {
         );
         let gateway = Gateway {
             journal: journal.clone(),
-            journal_engine: "sqlite",
             dispatcher,
             watches,
             thingspace: thingspace.clone(),

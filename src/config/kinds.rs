@@ -23,6 +23,13 @@ pub(super) const PATH_SECRET: SecretFormat =
 pub(super) const WEBHOOK_URL: SecretFormat =
     SecretFormat { min: 1, max: 2048, syntax: SecretSyntax::Url(is_webhook_template) };
 
+/// The URL of a PostgreSQL database, which may contain a password.
+pub(super) const POSTGRES_URL: SecretFormat = SecretFormat {
+    min: 1,
+    max: 2048,
+    syntax: SecretSyntax::DatabaseUrl(&["postgresql", "postgres"]),
+};
+
 /// True if `value` is a URL for every service name. The sender of a callback chooses the name, so it
 /// must not determine the host.
 fn is_webhook_template(value: &str) -> bool {

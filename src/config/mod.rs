@@ -19,7 +19,8 @@ pub use mode::Mode;
 pub use settings::{
     AdminConfig, AllowMode, AuthConfig, AuthMode, CallbacksConfig, ChangesConfig, Config,
     FiveGBiHttpMethod, GrpcConfig, JournalConfig, JournalEngine, LimitsConfig, LogFormat,
-    OtlpProtocol, RegisterPolicy, ShutdownConfig, TABLE, TelemetryConfig, ThingSpaceConfig,
+    OtlpProtocol, RegisterPolicy, RequiredDurability, ShutdownConfig, TABLE, TelemetryConfig,
+    ThingSpaceConfig,
 };
 pub use thingspace_settings::{ConfigError, Secret, Sources};
 

@@ -5,7 +5,7 @@ use thingspace_settings::{Choice as _, ConfigError, format_duration};
 
 use crate::config::{
     mode::Mode,
-    settings::{Config, RegisterPolicy},
+    settings::{Config, JournalEngine, RegisterPolicy},
     warnings::warnings,
 };
 
@@ -171,6 +171,23 @@ pub(super) static RULES: &[Rule] = &[
                 );
                 ("journal.retention", problem)
             })
+        },
+    },
+    Rule {
+        doc: "`journal.url` must be set if `journal.engine` is `postgres`, and only then",
+        modes: GATEWAY,
+        check: |config| {
+            let journal = &config.journal;
+            let problem = match (journal.engine, &journal.url) {
+                (JournalEngine::Postgres, None) => {
+                    "not set, expected it or journal.url_file with journal.engine = postgres"
+                }
+                (JournalEngine::Sqlite, Some(_)) => {
+                    "set, expected unset, or journal.engine = postgres with it"
+                }
+                _ => return None,
+            };
+            Some(("journal.url", problem.to_owned()))
         },
     },
 ];

@@ -11,7 +11,9 @@ use thingspace_settings::{
 use url::Url;
 
 use crate::{
-    config::kinds::{CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, WEBHOOK_URL},
+    config::kinds::{
+        CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, POSTGRES_URL, WEBHOOK_URL,
+    },
     domain::newtypes::{AccountName, CallbackService},
 };
 
@@ -196,9 +198,26 @@ settings! {
     /// The storage of changes and results.
     journal: JournalConfig {
         /// Storage engine of the journal. `sqlite` is SQLite in one directory, for one replica.
+        /// `postgres` is a PostgreSQL database, for any number of replicas.
         engine: JournalEngine = WithDefault(one_of::<JournalEngine>()) or "sqlite";
-        /// Directory of the embedded journal. The gateway creates it if it does not exist. With
-        /// `serve --sandbox` the default is a temporary directory.
+        /// URL of the PostgreSQL database, such as
+        /// `postgresql://gateway@db1,db2/gateway?sslmode=verify-full`. The gateway uses the first
+        /// host that accepts writes. TLS is on, and verifies the server, unless all hosts are on
+        /// this machine or the URL has `sslmode=disable`. `sslrootcert` names the certificates to
+        /// verify with, in place of those of the system.
+        url: Option<Secret> = Sensitive(POSTGRES_URL);
+        /// Password of the PostgreSQL user, if the URL has none. A file is read at each
+        /// connection, so that a rotation takes effect.
+        password: Option<Secret> = Sensitive(CREDENTIAL);
+        /// Maximum number of connections of this replica to PostgreSQL: one writes, one listens,
+        /// the others read.
+        max_connections: usize = WithDefault(Number { min: 3, max: 1_000_usize }) or "8";
+        /// Required durability of PostgreSQL. With `synced`, the gateway does not start on a server
+        /// on which a commit does not survive a power loss. `relaxed` accepts it: a crash of the
+        /// server can lose acknowledged results, and changes can be sent twice.
+        durability: RequiredDurability = WithDefault(one_of::<RequiredDurability>()) or "synced";
+        /// Directory of the embedded journal, and of the admin socket. The gateway creates it if it
+        /// does not exist. With `serve --sandbox` the default is a temporary directory.
         dir: PathBuf = WithDefault(FilePath) or "./data";
         /// Time for which the journal keeps a change, its results and its idempotency key after its
         /// last event. At least `changes.close_after`. After a jump of the system clock, the journal
@@ -280,6 +299,16 @@ choices! {
     JournalEngine {
         /// SQLite in one directory, for one replica.
         Sqlite = "sqlite",
+        /// A PostgreSQL database, for any number of replicas.
+        Postgres = "postgres",
+    }
+
+    /// Required durability of PostgreSQL.
+    RequiredDurability {
+        /// A commit survives a crash and a power loss of the server.
+        Synced = "synced",
+        /// A crash of the server can lose the latest commits.
+        Relaxed = "relaxed",
     }
 
     /// Authentication of clients.

@@ -10,7 +10,7 @@ use tonic_types::pb;
 use crate::{
     domain::change::Change,
     grpc::error::refusal_error,
-    journal::{ChangeDevice, DeviceOutcome, EventPayload, JournalError, ResultRecord},
+    journal::{ChangeDevice, DeviceOutcome, Durability, EventPayload, JournalError, ResultRecord},
     operations,
     proto::{self, watch_request_response::Event},
     thingspace::ServicePlanInfo,
@@ -133,5 +133,15 @@ fn encode_result(token: &str, result: &ResultRecord, include_raw: bool, out: &mu
     parts.iter().for_each(|part| out.extend_from_slice(part));
     if !raw_json.is_empty() {
         bytes::encode(RAW_JSON, raw_json, out);
+    }
+}
+
+impl From<Durability> for proto::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Relaxed => Self::Relaxed,
+            Durability::Synced => Self::Synced,
+            Durability::Replicated => Self::Replicated,
+        }
     }
 }

@@ -41,8 +41,6 @@ const MAX_INLINE_BYTES: usize = 16 * 1024;
 /// Implements `GatewayService`.
 pub struct Gateway {
     pub(crate) journal: Arc<dyn Journal>,
-    /// Database that stores the journal.
-    pub(crate) journal_engine: &'static str,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) thingspace: Arc<ThingSpace>,
@@ -291,11 +289,13 @@ impl GatewayService for Gateway {
         &self,
         _: Request<proto::GetServerInfoRequest>,
     ) -> Result<Response<proto::GetServerInfoResponse>, Status> {
+        let journal = self.journal.info();
         Ok(Response::new(proto::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            journal_engine: self.journal_engine.to_owned(),
-            journal_durability: proto::Durability::Synced.into(),
+            journal_engine: journal.engine.to_owned(),
+            journal_durability: proto::Durability::from(journal.durability).into(),
             journal_origin: self.journal.origin().as_str().to_owned(),
+            journal_database_settings: journal.database_settings,
         }))
     }
 

@@ -1,12 +1,15 @@
 //! The sum of all capabilities, and the identity of a journal.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::{
     domain::clock::Timestamp,
     journal::{
-        changes::ChangeStore, error::Result, events::EventStore, forward_queue::ForwardQueue,
-        origin::Origin, quarantine::QuarantineStore, results::ResultStore,
+        changes::ChangeStore, coordination::Coordination, error::Result, events::EventStore,
+        forward_queue::ForwardQueue, origin::Origin, quarantine::QuarantineStore,
+        results::ResultStore,
     },
 };
 
@@ -23,6 +26,14 @@ pub trait Journal:
 
     /// The ThingSpace that the journal's changes are sent to.
     fn origin(&self) -> &Origin;
+
+    /// Returns the engine, and the failures that a write survives.
+    fn info(&self) -> JournalInfo;
+
+    /// Returns the state that all replicas share. `None` if no other replica can use the journal.
+    fn coordination(&self) -> Option<Arc<dyn Coordination>> {
+        None
+    }
 
     /// Returns the HMAC-SHA256 of `content` under a random key. The key is created with the journal
     /// and never leaves it.
@@ -55,6 +66,28 @@ pub trait KeyValueStore: Send + Sync {
 /// The identity of a journal: a random number that is created with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub u64);
+
+/// The engine of a journal, and its durability.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalInfo {
+    /// The name of the engine, as in `journal.engine`.
+    pub engine: &'static str,
+    /// The failures that a write survives.
+    pub durability: Durability,
+    /// The settings of the database that decide it. Empty for an embedded journal.
+    pub database_settings: String,
+}
+
+/// The failures that a write survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// A crash of the process. A power loss can lose the latest writes.
+    Relaxed,
+    /// A crash, and a power loss of the machine with the database.
+    Synced,
+    /// The loss of the machine with the database: a synchronous standby has each write.
+    Replicated,
+}
 
 /// The range of positions in a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod apply;
 mod changes;
 #[cfg(test)]
 mod conformance;
+mod coordination;
 mod engine;
 mod error;
 mod events;
@@ -30,7 +31,8 @@ pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
     DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Reservation, StateCounts,
 };
-pub use engine::{Epoch, Journal, KeptRange, KeyValueStore};
+pub use coordination::{Coordination, Rate};
+pub use engine::{Durability, Epoch, Journal, JournalInfo, KeptRange, KeyValueStore};
 pub use error::{JournalError, Result};
 pub use events::{
     Commit, CommitListener, Cursor, Event, EventPage, EventPayload, EventQuery, EventStore,

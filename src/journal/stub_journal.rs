@@ -17,9 +17,9 @@ use crate::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
         CommitListener, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage, EventQuery,
         EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
-        KeptRange, KeyValueStore, NewResult, Origin, QuarantineLimits, QuarantineStore,
-        QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore, StateCounts,
-        Stored, UnmatchedResult, WatchTarget,
+        JournalInfo, KeptRange, KeyValueStore, NewResult, Origin, QuarantineLimits,
+        QuarantineStore, QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore,
+        StateCounts, Stored, UnmatchedResult, WatchTarget,
     },
 };
 
@@ -246,6 +246,9 @@ impl Journal for StubJournal {
         unreachable!()
     }
     fn origin(&self) -> &Origin {
+        unreachable!()
+    }
+    fn info(&self) -> JournalInfo {
         unreachable!()
     }
     fn fingerprint(&self, _: &[u8]) -> [u8; 32] {

@@ -45,6 +45,17 @@ pub enum SpoolOpenFailure {
     },
 }
 
+impl SpoolOpenFailure {
+    /// Returns true if a retry cannot help.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Open(failure) => failure.is_final(),
+            Self::OtherOrigin { .. } => true,
+            Self::SchemaVersion { .. } => false,
+        }
+    }
+}
+
 impl From<io::Error> for SpoolOpenFailure {
     fn from(error: io::Error) -> Self {
         Self::Open(error.into())

@@ -108,6 +108,8 @@ pub enum SecretSyntax {
     UrlSafe,
     /// A URL, or a template of one, that the function accepts.
     Url(fn(&str) -> bool),
+    /// A URL of a database, with one of these schemes. Its parser checks the rest.
+    DatabaseUrl(&'static [&'static str]),
 }
 
 impl SecretFormat {
@@ -125,6 +127,10 @@ impl SecretFormat {
                 SecretSyntax::Text => true,
                 SecretSyntax::UrlSafe => value.chars().all(is_url_safe),
                 SecretSyntax::Url(is_valid_url) => is_valid_url(value),
+                SecretSyntax::DatabaseUrl(schemes) => {
+                    let scheme = value.split_once("://").map(|(scheme, _)| scheme);
+                    scheme.is_some_and(|scheme| schemes.contains(&scheme))
+                }
             }
     }
 }
@@ -133,17 +139,22 @@ impl Kind for SecretFormat {
     type Value = Secret;
     fn describe(&self) -> Description {
         let length = format!("{} to {}", self.min, self.max);
+        let url = |accepts: &str| Description {
+            syntax: Syntax::SecretUrl,
+            ..Description::scalar(accepts, "URL")
+        };
         let accepts = match self.syntax {
             SecretSyntax::Text => format!("{length} characters, none of them a control character"),
             SecretSyntax::UrlSafe => {
                 format!("{length} URL-safe characters (letters, digits, `-`, `_`, `.`, `~`)")
             }
             SecretSyntax::Url(_) => {
-                let accepts = "an `http` or `https` URL without credentials or fragment";
-                return Description {
-                    syntax: Syntax::SecretUrl,
-                    ..Description::scalar(accepts, "URL")
-                };
+                return url("an `http` or `https` URL without credentials or fragment");
+            }
+            SecretSyntax::DatabaseUrl(schemes) => {
+                let schemes = schemes.iter().map(|scheme| format!("`{scheme}://`"));
+                let schemes = schemes.collect::<Vec<_>>().join(" or ");
+                return url(&format!("a URL that begins with {schemes}"));
             }
         };
         Description { syntax: Syntax::Secret, ..Description::scalar(accepts, "SECRET") }

@@ -58,7 +58,7 @@ fn every_default_of_the_table_is_valid_and_every_key_has_documentation() {
 fn a_bad_value_names_key_source_value_and_what_was_expected() {
     assert_eq!(
         error(&with("journal.engine", "jetstream")),
-        "journal.engine from --journal.engine: got \"jetstream\", expected `sqlite`"
+        "journal.engine from --journal.engine: got \"jetstream\", expected `sqlite` or `postgres`"
     );
     for (key, value) in [
         ("thingspace.request_timeout", "0s"),

@@ -9,6 +9,7 @@ fn no_secret_is_seen_in_debug_or_show() {
     let sources = secrets().fold(Sources::default(), |sources, key| {
         let value = match key {
             "callbacks.forward_url" => "https://example.com/hush?hush=0123456789abcdef",
+            "journal.url" => "postgresql://hush:hush@hush/hush",
             _ => "hush-0123456789abcdef",
         };
         sources.with_environment([(TABLE.env_name(key), value)])

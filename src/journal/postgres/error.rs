@@ -103,6 +103,13 @@ pub enum OpenFailure {
         /// The version of this program.
         supported: i64,
     },
+    /// A commit does not survive a power loss.
+    #[error(
+        "a commit of this server does not survive a power loss ({0}). Acknowledged results could be \
+         lost and changes be sent twice. Set fsync, full_page_writes and synchronous_commit to on, or \
+         accept the loss with journal.durability = relaxed"
+    )]
+    NotDurable(String),
     /// The journal belongs to another ThingSpace.
     #[error(
         "its changes were sent to {recorded}, and the settings name {configured}. A journal works \
@@ -115,6 +122,13 @@ pub enum OpenFailure {
         /// The origin in the settings.
         configured: String,
     },
+}
+
+impl OpenFailure {
+    /// True if a retry cannot help. The database may only be unreachable for now.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Database(_))
+    }
 }
 
 impl From<SqlError> for OpenFailure {

@@ -1,18 +1,20 @@
 //! Opens a database, and connects it with the writer and the readers.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use secrecy::SecretString;
+use thingspace_settings::Secret;
 use tokio::task::AbortHandle;
 
 use crate::{
     journal::{
-        Epoch, Journal, Origin, Result,
+        Coordination, Durability, Epoch, Journal, JournalInfo, Origin, Result,
         apply::Counts,
         postgres::{
             connection::{Connection, Connector},
+            coordination::PostgresCoordination,
             database::PostgresDatabase,
+            durability::{DurabilityCheck, ServerDurability},
             error::{JournalOpenError, OpenFailure},
             follower::{Follower, OwnCommits},
             readers::Readers,
@@ -33,13 +35,15 @@ const OTHER_CONNECTIONS: usize = 2;
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
     /// The URL of the database.
-    pub url: SecretString,
-    /// The file with the password. Read at each connection.
-    pub password_file: Option<PathBuf>,
+    pub url: Secret,
+    /// The password, unless the URL has it. Read at each connection.
+    pub password: Option<Secret>,
     /// Maximum number of connections of this replica, at least 3.
     pub max_connections: usize,
     /// The name of this replica.
     pub replica_name: String,
+    /// Allows a server on which a commit does not survive a power loss.
+    pub allow_relaxed_durability: bool,
     /// The ThingSpace of the settings.
     pub origin: Origin,
     /// The metrics.
@@ -49,8 +53,10 @@ pub struct PostgresOptions {
 /// The database of many replicas.
 struct PostgresEngine {
     identity: Identity,
+    durability: Arc<DurabilityCheck>,
     writer: Writer,
     readers: Arc<Readers>,
+    coordination: Arc<PostgresCoordination>,
     follower: Mutex<Option<AbortHandle>>,
 }
 
@@ -74,14 +80,16 @@ pub async fn open(options: &PostgresOptions) -> Result<Arc<dyn Journal>, Journal
 
 impl PostgresEngine {
     async fn open(options: &PostgresOptions) -> Result<Self, OpenFailure> {
-        let settings = ConnectionSettings::parse(&options.url, options.password_file.clone())?;
+        let settings = ConnectionSettings::parse(&options.url, options.password.clone())?;
         let connector = Connector::new(settings);
         let connection = connector.connect(None).await?;
         let origin = options.origin.clone();
         let replica = Arc::new(Replica::new(options.replica_name.clone()));
         let registered = Arc::clone(&replica);
+        let durability = Arc::new(DurabilityCheck::new(options.allow_relaxed_durability));
+        let checked = Arc::clone(&durability);
         let opening = move || {
-            let opened = open_tables(&connection, &origin, &registered)?;
+            let opened = open_tables(&connection, &origin, &registered, &checked)?;
             Ok::<_, OpenFailure>((connection, opened))
         };
         let opening = tokio::task::spawn_blocking(opening).await;
@@ -89,11 +97,14 @@ impl PostgresEngine {
             opening.map_err(|error| OpenFailure::Database(error.to_string()))??;
         let readers = options.max_connections.saturating_sub(OTHER_CONNECTIONS).max(1);
         let readers = Arc::new(Readers::new(connector.clone(), readers)?);
+        let coordination =
+            PostgresCoordination { readers: Arc::clone(&readers), replica: Arc::clone(&replica) };
         let own_commits = Arc::new(OwnCommits::default());
         let writer = PostgresWriter {
             connector: connector.clone(),
             connection: Some(connection),
             replica,
+            durability: Arc::clone(&durability),
             own_commits: Arc::clone(&own_commits),
         };
         let writer = Writer::start(writer, opened.counts, options.instruments.clone())
@@ -108,8 +119,10 @@ impl PostgresEngine {
         let follower = tokio::spawn(follower.run()).abort_handle();
         Ok(Self {
             identity: Identity::new(opened.epoch, options.origin.clone(), &opened.fingerprint_key),
+            durability,
             writer,
             readers,
+            coordination: Arc::new(coordination),
             follower: Mutex::new(Some(follower)),
         })
     }
@@ -120,9 +133,11 @@ fn open_tables(
     connection: &Connection,
     origin: &Origin,
     replica: &Replica,
+    durability: &DurabilityCheck,
 ) -> Result<Opened, OpenFailure> {
     schema::initialize(connection)?;
     let db = PostgresDatabase::begin(connection, writer::BEGIN);
+    durability.check(&db)?.map_err(OpenFailure::NotDurable)?;
     let (last_position, counts) = db
         .as_database()
         .get(writer::LOCK_HEAD, &[], |row| Ok((row.get(0)?, decode_counts(row.get(1)?))))?;
@@ -145,6 +160,19 @@ fn open_tables(
 impl SqlEngine for PostgresEngine {
     fn writer(&self) -> &Writer {
         &self.writer
+    }
+
+    fn info(&self) -> JournalInfo {
+        let found = self.durability.found();
+        JournalInfo {
+            engine: "postgres",
+            durability: found.as_ref().map_or(Durability::Relaxed, ServerDurability::level),
+            database_settings: found.map(|found| found.to_string()).unwrap_or_default(),
+        }
+    }
+
+    fn coordination(&self) -> Option<Arc<dyn Coordination>> {
+        Some(Arc::clone(&self.coordination) as Arc<dyn Coordination>)
     }
 
     fn identity(&self) -> &Identity {

@@ -5,8 +5,10 @@
 //! their positions. A replica holds a lease on the clock of the database while it works.
 
 mod connection;
+mod coordination;
 mod database;
 mod dialect;
+mod durability;
 mod error;
 mod follower;
 mod journal;

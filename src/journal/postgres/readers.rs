@@ -49,12 +49,31 @@ impl Readers {
         T: Send + 'static,
         Q: FnOnce(&dyn Database) -> error::Result<T> + Send + 'static,
     {
+        self.run_in(BEGIN, false, query).await
+    }
+
+    /// Runs a query in a transaction that may write, and waits for its commit.
+    pub(super) async fn run_and_commit<T, Q>(&self, begin: &'static str, query: Q) -> Result<T>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&dyn Database) -> error::Result<T> + Send + 'static,
+    {
+        self.run_in(begin, true, query).await
+    }
+
+    async fn run_in<T, Q>(&self, begin: &'static str, waits: bool, query: Q) -> Result<T>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&dyn Database) -> error::Result<T> + Send + 'static,
+    {
         let connection = self.0.get().await.map_err(|error| unavailable(&error))?;
         let read = tokio::task::spawn_blocking(move || {
-            let db = PostgresDatabase::begin(&connection, BEGIN);
+            let db = PostgresDatabase::begin(&connection, begin);
             let result = query(&db);
-            // The next transaction of the connection follows it, so nothing waits for the response.
             db.send_command("COMMIT");
+            // The next transaction of the connection follows a read, so nothing waits for its end.
+            let ended = if waits { db.wait() } else { Ok(()) };
+            let result = result.and_then(|value| ended.map(|()| value));
             drop(db);
             if result.is_err() {
                 drop(Object::take(connection));

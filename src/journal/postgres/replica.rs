@@ -42,6 +42,11 @@ impl Replica {
         self.lease.lock().filter(|lease| lease.renewed.elapsed() < RENEWAL_DUE)
     }
 
+    /// Returns the number of the replica; 0 before the first lease.
+    pub(super) fn number(&self) -> i64 {
+        self.lease.lock().map_or(0, |lease| lease.number)
+    }
+
     /// Records a commit, which renewed the lease.
     pub(super) fn on_commit(&self, sent: Instant, commits: i64) {
         if let Some(lease) = &mut *self.lease.lock() {

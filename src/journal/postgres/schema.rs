@@ -46,6 +46,13 @@ CREATE TABLE lease (
     replica      INTEGER NOT NULL,
     lease_until  TIMESTAMPTZ NOT NULL
 ) WITH (fillfactor = 50);
+
+-- Rate limits for all replicas together: the time at which all permits that were taken are due.
+CREATE TABLE rate_limit (
+    name          TEXT PRIMARY KEY,
+    due_time      TIMESTAMPTZ NOT NULL,
+    paused_until  TIMESTAMPTZ NOT NULL
+) WITH (fillfactor = 50);
 ";
 
 /// Creates the tables of a new journal. Checks an existing one.

@@ -5,15 +5,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use thingspace_postgres_server::{Options, Server, Version};
+use thingspace_settings::Secret;
 use tokio::sync::OnceCell;
 
 use super::*;
 use crate::{
     journal::{
-        Journal, Origin,
+        Journal, Origin, Rate,
         conformance::{self, Engine},
     },
     telemetry::Instruments,
@@ -46,9 +48,10 @@ async fn create_database() -> PostgresOptions {
     let name = format!("journal{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     server.create_database(&name).await.unwrap();
     PostgresOptions {
-        url: server.url(&name).into(),
-        password_file: None,
+        url: Secret::new(server.url(&name)),
+        password: None,
         max_connections: 4,
+        allow_relaxed_durability: true,
         replica_name: "a".into(),
         origin: Origin::sandbox(),
         instruments: Instruments::noop(),
@@ -62,3 +65,44 @@ impl Engine for Database {
 }
 
 conformance::tests!(Database::new());
+
+/// Two replicas of one journal.
+async fn two_replicas() -> [Arc<dyn Journal>; 2] {
+    let options = create_database().await;
+    let other = PostgresOptions { replica_name: "b".into(), ..options.clone() };
+    [open(&options).await.unwrap(), open(&other).await.unwrap()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_held_by_one_replica_until_it_is_released_or_expires() {
+    let [a, b] = two_replicas().await.map(|journal| journal.coordination().unwrap());
+    let minute = Duration::from_secs(60);
+    assert!(a.acquire_lease("job", minute).await.unwrap());
+    assert!(!b.acquire_lease("job", minute).await.unwrap());
+    assert!(b.acquire_lease("other", minute).await.unwrap());
+    b.release_lease("job").await.unwrap();
+    assert!(!b.acquire_lease("job", minute).await.unwrap());
+    // The holder may also make it shorter.
+    assert!(a.acquire_lease("job", Duration::ZERO).await.unwrap());
+    assert!(b.acquire_lease("job", minute).await.unwrap());
+    b.release_lease("job").await.unwrap();
+    assert!(a.acquire_lease("job", minute).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_the_permits_of_a_rate_limit() {
+    let [a, b] = two_replicas().await.map(|journal| journal.coordination().unwrap());
+    let rate = Rate { per_minute: 3 };
+    for replica in [&a, &b, &a] {
+        assert_eq!(replica.take_permit("changes", rate).await.unwrap(), Ok(()));
+    }
+    let delay = b.take_permit("changes", rate).await.unwrap().unwrap_err();
+    assert!(delay <= Duration::from_secs(20), "{delay:?}");
+    a.give_back_permit("changes", rate).await.unwrap();
+    assert_eq!(b.take_permit("changes", rate).await.unwrap(), Ok(()));
+    assert!(a.take_permit("changes", rate).await.unwrap().is_err());
+    assert_eq!(b.take_permit("lookups", rate).await.unwrap(), Ok(()));
+    a.pause_permits("lookups", Duration::from_secs(3_600)).await.unwrap();
+    let delay = b.take_permit("lookups", rate).await.unwrap().unwrap_err();
+    assert!(delay > Duration::from_secs(3_000), "{delay:?}");
+}

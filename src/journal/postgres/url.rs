@@ -1,10 +1,11 @@
 //! The settings of a connection: the URL, the password file, and TLS.
 
-use std::{fmt::Display, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt::Display, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret as _;
 use thingspace_loopback::{is_loopback_ip, is_loopback_name};
+use thingspace_settings::Secret;
 use tokio_postgres::{
     Config,
     config::{Host, SslMode, TargetSessionAttrs},
@@ -25,7 +26,7 @@ const NETWORK_MARGIN: Duration = Duration::from_secs(5);
 pub(super) struct ConnectionSettings {
     config: Config,
     tls: MakeRustlsConnect,
-    password_file: Option<PathBuf>,
+    password: Option<Secret>,
 }
 
 /// A URL that cannot be used. The message has no part of the URL except names of parameters.
@@ -42,10 +43,8 @@ struct TlsParameters {
 
 impl ConnectionSettings {
     /// Parses a URL as libpq does: `postgresql://user@host1,host2:5433/database?sslmode=verify-full`.
-    pub(super) fn parse(
-        url: &SecretString,
-        password_file: Option<PathBuf>,
-    ) -> Result<Self, UrlError> {
+    pub(super) fn parse(url: &Secret, password: Option<Secret>) -> Result<Self, UrlError> {
+        let url = url.load().map_err(|error| UrlError(error.to_string()))?;
         let (url, parameters) = take_tls_parameters(url.expose_secret())?;
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -82,18 +81,18 @@ impl ConnectionSettings {
         };
         config.ssl_mode(if has_tls { SslMode::Require } else { SslMode::Disable });
         let roots = if has_tls { roots(parameters.root_file)? } else { RootCertStore::empty() };
-        Ok(Self { config, tls: tls(roots)?, password_file })
+        Ok(Self { config, tls: tls(roots)?, password })
     }
 
     /// Returns the configuration of a connection, with the present password.
     pub(super) fn config(&self) -> Result<Config, PostgresError> {
         let mut config = self.config.clone();
-        if let Some(file) = &self.password_file {
-            let password = fs::read_to_string(file).map_err(|error| {
-                let file = file.display();
-                PostgresError::new(format!("cannot read journal.password_file {file}: {error}"))
-            })?;
-            config.password(password.trim_end_matches(['\r', '\n']));
+        if let Some(password) = &self.password {
+            // Read at each connection, so that a rotation takes effect.
+            let password = password
+                .load()
+                .map_err(|error| PostgresError::new(format!("journal.password: {error}")))?;
+            config.password(password.expose_secret());
         }
         Ok(config)
     }

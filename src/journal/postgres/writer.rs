@@ -10,7 +10,8 @@ use crate::journal::{
     postgres::{
         connection::{Connection, Connector},
         database::{Pending, PostgresDatabase},
-        error::PostgresError,
+        durability::DurabilityCheck,
+        error::{OpenFailure, PostgresError},
         follower::OwnCommits,
         replica::{LEASE, Lease, Replica},
         value::PostgresRow,
@@ -52,6 +53,7 @@ pub(super) struct PostgresWriter {
     pub(super) connector: Connector,
     pub(super) connection: Option<Connection>,
     pub(super) replica: Arc<Replica>,
+    pub(super) durability: Arc<DurabilityCheck>,
     pub(super) own_commits: Arc<OwnCommits>,
 }
 
@@ -80,7 +82,7 @@ impl CommitEngine for PostgresWriter {
     fn commit(&mut self, work: &mut dyn Work) -> Result<WorkingSet> {
         let connection = match self.connection.take() {
             Some(connection) if !connection.is_closed() => connection,
-            _ => self.connector.runtime().block_on(self.connector.connect(None))?,
+            _ => self.connect()?,
         };
         let lease = match self.replica.lease() {
             Some(lease) => lease,
@@ -103,6 +105,18 @@ impl CommitEngine for PostgresWriter {
 }
 
 impl PostgresWriter {
+    fn connect(&self) -> Result<Connection> {
+        let connection = self.connector.runtime().block_on(self.connector.connect(None))?;
+        let db = PostgresDatabase::begin(&connection, BEGIN);
+        if let Err(settings) = self.durability.check(&db)? {
+            return Err(PostgresError::new(OpenFailure::NotDurable(settings).to_string()).into());
+        }
+        db.send_command("COMMIT");
+        db.wait()?;
+        drop(db);
+        Ok(connection)
+    }
+
     fn renew_lease(&self, connection: &Connection) -> Result<Lease> {
         let db = PostgresDatabase::begin(connection, BEGIN);
         let lease = self.replica.renew(&db)?;
@@ -159,7 +173,7 @@ impl PostgresWriter {
 
     fn try_settle(&mut self, lease: Lease, commit: i64) -> Result<bool> {
         let sent = Instant::now();
-        let connection = self.connector.runtime().block_on(self.connector.connect(None))?;
+        let connection = self.connect()?;
         let db = PostgresDatabase::begin(&connection, BEGIN);
         // Waits for the end of the transaction in doubt.
         db.as_database().get(LOCK_HEAD, &[], |_| Ok(()))?;

@@ -22,11 +22,11 @@ use crate::{
     },
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage, EventQuery,
-        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, KeptRange,
-        KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
-        ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Stored, UnmatchedResult,
-        WatchTarget,
+        CommitListener, Coordination, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
+        EventQuery, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal,
+        JournalInfo, KeptRange, KeyValueStore, Origin, QuarantineLimits, QuarantineStore,
+        QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore, StateCounts,
+        Stored, UnmatchedResult, WatchTarget,
         apply::{
             ApplyTransition, AttributeRequest, ClaimChange, Command as _, Counts, Keys,
             ResolveUnmatched, StoreCallback, check_claim,
@@ -49,6 +49,14 @@ const ATTRIBUTION_ROWS: usize = 2_500;
 pub(in crate::journal) trait SqlEngine: Send + Sync + 'static {
     /// The writer.
     fn writer(&self) -> &Writer;
+
+    /// The engine, and the failures that a write survives.
+    fn info(&self) -> JournalInfo;
+
+    /// The state that all replicas share, if there can be others.
+    fn coordination(&self) -> Option<Arc<dyn Coordination>> {
+        None
+    }
 
     /// The identity of the journal.
     fn identity(&self) -> &Identity;
@@ -117,6 +125,14 @@ impl<E: SqlEngine> Journal for SqlJournal<E> {
 
     fn origin(&self) -> &Origin {
         &self.engine.identity().origin
+    }
+
+    fn info(&self) -> JournalInfo {
+        self.engine.info()
+    }
+
+    fn coordination(&self) -> Option<Arc<dyn Coordination>> {
+        self.engine.coordination()
     }
 
     fn fingerprint(&self, content: &[u8]) -> [u8; 32] {

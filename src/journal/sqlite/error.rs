@@ -67,6 +67,13 @@ pub enum OpenFailure {
     },
 }
 
+impl OpenFailure {
+    /// True if a retry cannot help.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::OtherOrigin { .. })
+    }
+}
+
 /// A missing part of a journal's directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {

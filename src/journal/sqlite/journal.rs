@@ -6,7 +6,7 @@ use rusqlite::TransactionBehavior;
 
 use crate::{
     journal::{
-        Epoch, ForwardQueueStats, Journal, Origin, Result,
+        Durability, Epoch, ForwardQueueStats, Journal, JournalInfo, Origin, Result,
         apply::{Counts, WorkingSet},
         sql::{
             Action, CommitEngine, Database, Identity, SqlEngine, SqlJournal, Start, Transaction,
@@ -123,6 +123,11 @@ impl SqliteEngine {
 impl SqlEngine for SqliteEngine {
     fn writer(&self) -> &Writer {
         &self.writer
+    }
+
+    fn info(&self) -> JournalInfo {
+        let (durability, database_settings) = (Durability::Synced, String::new());
+        JournalInfo { engine: "sqlite", durability, database_settings }
     }
 
     fn identity(&self) -> &Identity {
