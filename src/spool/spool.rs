@@ -27,8 +27,6 @@ use crate::{
     telemetry::LogThrottle,
 };
 
-/// Longest wait for the journal before a callback is spooled. The sender waits about 4 s for its answer.
-const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval of the log lines about the begin of spooling.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -143,8 +141,8 @@ impl Spool {
         let receive_time = received.receive_time;
         let arrival = Arrival { receive_time, record: record::encode(&received) };
         let left = deadline.saturating_duration_since(Instant::now());
-        // Without room in the spool, a slow journal is the only place for the callback.
-        let direct_timeout = if self.has_room() { DIRECT_TIMEOUT.min(left / 2) } else { left };
+        // Half of the time is for the spool. Without room in it, a slow journal is the only place.
+        let direct_timeout = if self.has_room() { left / 2 } else { left };
         let Some(direct) = self.begin_direct(direct_timeout) else {
             let reply = {
                 let mut order = self.shared.order.lock();
