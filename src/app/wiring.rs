@@ -196,7 +196,7 @@ impl<'a> Shared<'a> {
             &config.limits,
             self.inflight_dispatches.clone(),
         );
-        dispatcher.recover().await?;
+        background::settle_interrupted(&**journal, &**clock).await?;
         let watches = Watches::new(
             journal.clone(),
             Arc::new(ProtoEncoder),
@@ -248,6 +248,7 @@ impl<'a> Shared<'a> {
                 steady_clock.clone(),
                 self.config.journal.retention,
             )),
+            Box::pin(background::watch_interrupted(journal.clone(), clock.clone())),
             Box::pin(attributor.run()),
             Box::pin(reconciler.run()),
             Box::pin(async move { thingspace.run_token_renewal().await }),

@@ -4,7 +4,10 @@ use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -12,10 +15,16 @@ use crate::{
     dispatch::{
         error::{DispatchError, ExistingChange},
         in_flight::{InFlight, InFlightPermit},
+        sender::RECORD_BACKOFF,
     },
     domain::{
-        change::Change, clock::Clock, evidence::LookupMethod, newtypes::ChangeId, refusal::Refusal,
-        state::Transition, trace::TraceParent,
+        change::{Attempt, Change},
+        clock::Clock,
+        evidence::LookupMethod,
+        newtypes::ChangeId,
+        refusal::Refusal,
+        state::Transition,
+        trace::TraceParent,
     },
     failpoints,
     journal::{
@@ -43,6 +52,13 @@ const MAX_INLINE_DEVICES: usize = 200;
 #[derive(Default)]
 struct Waiters(Mutex<HashMap<ChangeId, watch::Sender<()>>>);
 
+/// A change that a call sends, and the attempt of this call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SendingChange {
+    pub(super) change_id: ChangeId,
+    pub(super) attempt: Attempt,
+}
+
 /// The context of a call.
 #[derive(Debug, Clone, Default)]
 pub struct CallContext {
@@ -65,14 +81,6 @@ impl Dispatcher {
         journal.add_commit_listener(waiters.clone());
         let in_flight = InFlight::new(limits);
         Arc::new(Self { journal, thingspace, clock, tasks, waiters, in_flight })
-    }
-
-    /// Resolves the changes that the previous process left in flight. Must be called before serving.
-    pub async fn recover(&self) -> Result<(), JournalError> {
-        for change in self.journal.in_flight().await? {
-            self.resolve_interrupted(change.change_id).await?;
-        }
-        Ok(())
     }
 
     /// Submits a change, or finds the change of its key, and waits for the response of ThingSpace. The
@@ -139,7 +147,7 @@ impl Dispatcher {
         _permit: InFlightPermit,
     ) -> Result<Change, DispatchError> {
         let (request, mut intent) = self.build_intent(request).await?;
-        let change_id = intent.change.change_id;
+        let new = SendingChange::new(intent.change.change_id);
         let ready = self.try_prepare(&request, &context);
         if ready.is_some() {
             intent.dispatch = Some(Dispatch { trace: context.trace.clone() });
@@ -147,14 +155,15 @@ impl Dispatcher {
         let claim = self.journal.claim(intent).await;
         if !matches!(claim, Ok(Claim::Created(_))) && ready.is_some() {
             self.thingspace.give_back_permit();
-            if let Err(JournalError::DispatchNotProtected(_)) = claim {
-                self.record_not_sent(change_id);
-            }
         }
+        if let Err(JournalError::MayBeStored(_)) = claim {
+            self.record_claim_not_sent(new, &request);
+        }
+        let again = |change_id| SendingChange { change_id, ..new };
         match claim.map_err(DispatchError::before_claim)? {
-            Claim::Created(change) => self.send(change.change_id, request, context, ready).await,
+            Claim::Created(_) => self.send(new, request, context, ready).await,
             Claim::Rearmed { change, .. } if failpoints::is_active("order-of-the-retry") => {
-                self.send(change.change_id, request, context, None).await
+                self.send(again(change.change_id), request, context, None).await
             }
             // A change that was NOT_SENT is sent again with its devices in the stored order.
             Claim::Rearmed { change: Change { change_id, .. }, devices } => {
@@ -163,9 +172,9 @@ impl Dispatcher {
                     let detail = "the stored devices are not those of the request";
                     tracing::error!(%change_id, detail, "nothing was sent");
                     let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
-                    return self.record(None, change_id, transition).await;
+                    return self.record(None, again(change_id), transition).await;
                 };
-                self.send(change_id, request, context, None).await
+                self.send(again(change_id), request, context, None).await
             }
             Claim::Busy(device) => Err(DispatchError::DeviceBusy(device)),
             Claim::KeyInUse { change, has_same_content: false } => {
@@ -220,17 +229,33 @@ impl Dispatcher {
 
     /// Records in the background that a change was not sent because the journal could not be written, as soon
     /// as it can be written again.
-    pub(super) fn record_not_sent(self: &Arc<Self>, change_id: ChangeId) {
-        let refusal = Refusal::not_sent("the journal could not be written, so nothing was sent");
-        let transition = Transition::MarkNotSent(refusal);
+    pub(super) fn record_not_sent(self: &Arc<Self>, change: SendingChange) {
         let this = Arc::clone(self);
-        self.tasks.spawn(async move { this.record(None, change_id, transition).await });
+        self.tasks.spawn(async move { this.record(None, change, not_sent()).await });
+    }
+
+    /// Does the same for a claim that failed and may be stored. A claim that queues a change again has the id of
+    /// that change.
+    fn record_claim_not_sent(self: &Arc<Self>, new: SendingChange, request: &ChangeRequest) {
+        let key = request.key.clone().map(|key| (request.account.clone(), key));
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let selector = match key {
+                Some((account, key)) => ChangeSelector::Key(account, key),
+                None => ChangeSelector::Id(new.change_id),
+            };
+            if let Ok(stored) = this.find_stored(selector).await {
+                let change = SendingChange { change_id: stored.change_id, ..new };
+                // An error says that the change has another attempt.
+                let _ = this.record(None, change, not_sent()).await;
+            }
+        });
     }
 
     /// Sends a change, and resolves it if the code panics.
     async fn send(
         self: &Arc<Self>,
-        change_id: ChangeId,
+        change: SendingChange,
         request: ChangeRequest,
         context: CallContext,
         dispatched: Option<Box<dyn Reservation>>,
@@ -239,17 +264,30 @@ impl Dispatcher {
             match dispatched {
                 Some(reservation) => {
                     let trace = context.trace.as_ref();
-                    self.send_dispatched(change_id, &request, trace, reservation).await
+                    self.send_dispatched(change, &request, trace, reservation).await
                 }
-                None => self.send_queued(change_id, &request, &context).await,
+                None => self.send_queued(change, &request, &context).await,
             }
         };
         if let Ok(result) = AssertUnwindSafe(sending).catch_unwind().await {
             return result;
         }
-        let resolved = self.resolve_interrupted(change_id).await;
-        resolved.map_err(DispatchError::after_claim(change_id))?;
-        Err(DispatchError::task_failed(&"panicked", Some(change_id)))
+        let resolved = self.resolve_panicked(change).await;
+        resolved.map_err(DispatchError::after_claim(change.change_id))?;
+        Err(DispatchError::task_failed(&"panicked", Some(change.change_id)))
+    }
+
+    /// Finds a stored change, as soon as the journal can be read.
+    async fn find_stored(&self, selector: ChangeSelector) -> Result<Change, JournalError> {
+        let mut failures = 0;
+        loop {
+            match self.journal.change(selector.clone()).await {
+                Ok(change) => return change.ok_or(JournalError::NoSuchChange),
+                Err(error) => tracing::debug!(%error, "cannot read a change yet"),
+            }
+            failures += 1;
+            sleep(RECORD_BACKOFF.delay(failures)).await;
+        }
     }
 
     /// Waits until the call that sends a change has its response.
@@ -265,6 +303,18 @@ impl Dispatcher {
             }
         }
     }
+}
+
+impl SendingChange {
+    /// A change that the claim with this id creates.
+    fn new(change_id: ChangeId) -> Self {
+        Self { change_id, attempt: Attempt(change_id) }
+    }
+}
+
+fn not_sent() -> Transition {
+    let detail = "the journal could not be written, so nothing was sent";
+    Transition::MarkNotSent(Refusal::not_sent(detail))
 }
 
 impl Waiters {

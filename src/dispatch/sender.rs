@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     dispatch::{
-        dispatcher::{CallContext, Dispatcher},
+        dispatcher::{CallContext, Dispatcher, SendingChange},
         error::DispatchError,
     },
     domain::{
@@ -20,7 +20,7 @@ use crate::{
         trace::TraceParent,
     },
     failpoints,
-    journal::{ChangeSelector, JournalError, Reservation},
+    journal::{ChangeSelector, JournalError, Reservation, Step},
     operations::ChangeRequest,
     thingspace::{ChangeResponse, ListedDevice},
 };
@@ -30,7 +30,7 @@ const PLAN_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time that a change waits for the rate limit.
 const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
 /// Delays between attempts to record a transition.
-const RECORD_BACKOFF: Backoff =
+pub(super) const RECORD_BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(2) };
 
 impl Dispatcher {
@@ -38,7 +38,7 @@ impl Dispatcher {
     /// the POST.
     pub(super) async fn send_queued(
         self: &Arc<Self>,
-        change_id: ChangeId,
+        change: SendingChange,
         request: &ChangeRequest,
         context: &CallContext,
     ) -> Result<Change, DispatchError> {
@@ -48,27 +48,36 @@ impl Dispatcher {
         // A failure before DISPATCHED leaves no doubt that nothing was sent.
         if let Err(refusal) = self.thingspace.prepare(trace, deadline).await {
             let transition = Transition::MarkNotSent(refusal);
-            return self.record(None, change_id, transition).await;
+            return self.record(None, change, transition).await;
         }
         let on_plan = self.find_devices_on_plan(request).await;
-        let reservation = match self.record_dispatched(change_id, trace, on_plan).await {
+        let reservation = match self.record_dispatched(change, trace, on_plan).await {
             Ok(reservation) => reservation,
+            Err(JournalError::Superseded | JournalError::IllegalTransition(_)) => {
+                // Another replica has settled the change.
+                return self.stored(change.change_id).await;
+            }
             Err(error) => {
-                self.record_not_sent(change_id);
-                return Err(DispatchError::after_claim(change_id)(error));
+                self.record_not_sent(change);
+                return Err(DispatchError::after_claim(change.change_id)(error));
             }
         };
-        self.send_dispatched(change_id, request, trace, reservation).await
+        self.send_dispatched(change, request, trace, reservation).await
     }
 
     /// Sends a DISPATCHED change and returns it with the response.
     pub(super) async fn send_dispatched(
         &self,
-        change_id: ChangeId,
+        change: SendingChange,
         request: &ChangeRequest,
         trace: Option<&TraceParent>,
         reservation: Box<dyn Reservation>,
     ) -> Result<Change, DispatchError> {
+        if !self.journal.can_send() {
+            let detail = "this replica has lost the database for too long to send the change";
+            let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
+            return self.record(Some(reservation), change, transition).await;
+        }
         let mut response = self.thingspace.send_change(request, trace).await;
         if failpoints::is_active("retry-on-timeout")
             && matches!(response, ChangeResponse::Unknown(_))
@@ -82,33 +91,29 @@ impl Dispatcher {
             ChangeResponse::Refused(refusal) => Transition::Reject(refusal),
             ChangeResponse::NotExecuted(refusal) => Transition::MarkNotSent(refusal),
             ChangeResponse::Unknown(reason) => {
-                tracing::warn!(%change_id, reason, "no conclusive response: outcome unknown");
+                tracing::warn!(change_id = %change.change_id, reason, "no conclusive response: outcome unknown");
                 Transition::MarkOutcomeUnknown
             }
         };
-        self.record(Some(reservation), change_id, transition).await
+        self.record(Some(reservation), change, transition).await
     }
 
-    /// Resolves a change whose sending was interrupted: a QUEUED change was not sent; the outcome of a
-    /// DISPATCHED change is unknown.
-    pub(super) async fn resolve_interrupted(
-        &self,
-        change_id: ChangeId,
-    ) -> Result<(), JournalError> {
-        let change = self.journal.change(ChangeSelector::Id(change_id)).await?;
-        let transition = match change.map(|change| change.state) {
-            Some(ChangeState::Dispatched) if !failpoints::is_active("crash-means-not-sent") => {
-                Transition::MarkOutcomeUnknown
-            }
-            Some(ChangeState::Queued | ChangeState::Dispatched) => {
-                let detail = "the gateway stopped before it sent the change";
+    /// Resolves a change whose sending panicked: a QUEUED change was not sent; the outcome of a DISPATCHED
+    /// change is unknown.
+    pub(super) async fn resolve_panicked(&self, change: SendingChange) -> Result<(), JournalError> {
+        let SendingChange { change_id, attempt } = change;
+        let stored = self.journal.change(ChangeSelector::Id(change_id)).await?;
+        let transition = match stored.map(|stored| stored.state) {
+            Some(ChangeState::Dispatched) => Transition::MarkOutcomeUnknown,
+            Some(ChangeState::Queued) => {
+                let detail = "the gateway failed before it sent the change";
                 Transition::MarkNotSent(Refusal::not_sent(detail))
             }
             _ => return Ok(()),
         };
-        tracing::warn!(%change_id, ?transition, "resolved a change whose dispatch was interrupted");
+        tracing::warn!(%change_id, ?transition, "resolved a change whose dispatch panicked");
         let now = self.clock.now();
-        match self.journal.apply_transition(change_id, transition, now).await {
+        match self.journal.apply(Step { change_id, attempt, transition, now }).await {
             Ok(_) | Err(JournalError::NoSuchChange) => Ok(()),
             Err(error) => Err(error),
         }
@@ -136,14 +141,14 @@ impl Dispatcher {
     /// Records DISPATCHED, and reserves journal capacity for the response before that.
     async fn record_dispatched(
         &self,
-        change_id: ChangeId,
+        SendingChange { change_id, attempt }: SendingChange,
         trace: Option<&TraceParent>,
         already_on_plan: Option<Vec<u32>>,
     ) -> Result<Box<dyn Reservation>, JournalError> {
         let reservation = self.journal.reserve().await?;
         let transition = Transition::Dispatch { trace: trace.cloned(), already_on_plan };
         let now = self.clock.now();
-        self.journal.apply_transition(change_id, transition, now).await?;
+        self.journal.apply(Step { change_id, attempt, transition, now }).await?;
         Ok(reservation)
     }
 
@@ -152,30 +157,39 @@ impl Dispatcher {
     pub(super) async fn record(
         &self,
         reservation: Option<Box<dyn Reservation>>,
-        change_id: ChangeId,
+        SendingChange { change_id, attempt }: SendingChange,
         transition: Transition,
     ) -> Result<Change, DispatchError> {
-        let now = self.clock.now();
+        let mut step = Step { change_id, attempt, transition, now: self.clock.now() };
         let mut outcome = match reservation {
-            Some(reservation) => {
-                reservation.apply_transition(change_id, transition.clone(), now).await
-            }
-            None => self.journal.apply_transition(change_id, transition.clone(), now).await,
+            Some(reservation) => reservation.apply(step.clone()).await,
+            None => self.journal.apply(step.clone()).await,
         };
         let mut failures = 0;
-        while let Err(JournalError::Unavailable(error)) = &outcome {
+        while let Err(JournalError::Unavailable(error) | JournalError::MayBeStored(error)) =
+            &outcome
+        {
             tracing::error!(%change_id, error, "cannot record a state transition; retrying");
             failures += 1;
             sleep(RECORD_BACKOFF.delay(failures)).await;
-            let transition = transition.clone();
-            outcome = self.journal.apply_transition(change_id, transition, self.clock.now()).await;
+            step.now = self.clock.now();
+            outcome = self.journal.apply(step.clone()).await;
         }
-        // A transition that is no longer allowed was recorded by an attempt that seemed to fail.
-        if let Err(JournalError::IllegalTransition(_)) = outcome {
-            let stored = self.journal.change(ChangeSelector::Id(change_id)).await;
-            outcome = stored.and_then(|change| change.ok_or(JournalError::NoSuchChange));
+        match outcome {
+            // A transition that is no longer allowed was recorded by an attempt that seemed to fail, or another
+            // replica has settled the change.
+            Err(JournalError::IllegalTransition(_) | JournalError::Superseded) => {
+                self.stored(change_id).await
+            }
+            outcome => outcome.map_err(DispatchError::after_claim(change_id)),
         }
-        outcome.map_err(DispatchError::after_claim(change_id))
+    }
+
+    /// Returns a change as it is stored.
+    async fn stored(&self, change_id: ChangeId) -> Result<Change, DispatchError> {
+        let stored = self.journal.change(ChangeSelector::Id(change_id)).await;
+        let stored = stored.and_then(|change| change.ok_or(JournalError::NoSuchChange));
+        stored.map_err(DispatchError::after_claim(change_id))
     }
 }
 

@@ -25,6 +25,11 @@ pub struct SentDevice {
     pub client_reference: ClientReference,
 }
 
+/// An attempt to send a change, from its claim to the response: the id that the claim proposed for the change. A
+/// change that was NOT_SENT keeps its id when it is queued again, and gets a new attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Attempt(pub ChangeId);
+
 /// A stored change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {

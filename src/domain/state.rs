@@ -71,14 +71,34 @@ pub enum Transition {
 #[error("this transition is not allowed from state {}", .0.as_str())]
 pub struct IllegalTransition(pub ChangeState);
 
+impl Transition {
+    /// True if only the call that sends the change may apply it.
+    pub fn is_of_sender(&self) -> bool {
+        match self {
+            Self::Dispatch { .. }
+            | Self::Reject(_)
+            | Self::MarkNotSent(_)
+            | Self::MarkOutcomeUnknown => true,
+            // Evidence may attribute a request too.
+            Self::Accept { .. } | Self::Rearm | Self::Finish | Self::MarkOverdue | Self::Close => {
+                false
+            }
+        }
+    }
+}
+
 impl ChangeState {
     /// Returns the state after a transition. This is the only transition table.
     pub fn after(self, transition: &Transition) -> Result<Self, IllegalTransition> {
         match (self, transition) {
             (Self::NotSent, Transition::Rearm) => Ok(Self::Queued),
             (Self::Queued, Transition::Dispatch { .. }) => Ok(Self::Dispatched),
-            (Self::Queued | Self::Dispatched, Transition::MarkNotSent(_)) => Ok(Self::NotSent),
-            (Self::Dispatched, Transition::Reject(_)) => Ok(Self::Rejected),
+            // A response can arrive late: another replica has settled the change by then.
+            (
+                Self::Queued | Self::Dispatched | Self::OutcomeUnknown,
+                Transition::MarkNotSent(_),
+            ) => Ok(Self::NotSent),
+            (Self::Dispatched | Self::OutcomeUnknown, Transition::Reject(_)) => Ok(Self::Rejected),
             (Self::Dispatched, Transition::MarkOutcomeUnknown) => Ok(Self::OutcomeUnknown),
             (Self::Dispatched | Self::OutcomeUnknown, Transition::Accept { .. }) => {
                 Ok(Self::Accepted)

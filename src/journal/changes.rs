@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        change::{Change, SentDevice},
+        change::{Attempt, Change, SentDevice},
         change_type::ChangeType,
         clock::Timestamp,
         identifier::DeviceId,
@@ -27,13 +27,21 @@ pub trait ChangeStore: Send + Sync {
     /// Returns the result that [`claim`](Self::claim) would have now. Writes nothing.
     async fn check_claim(&self, intent: Intent) -> Result<Claim>;
 
-    /// Applies a state transition. Returns the change after it.
+    /// Applies a state transition. Returns the change after it. Fails with
+    /// [`JournalError::Superseded`](crate::journal::JournalError::Superseded) if it belongs to an attempt that
+    /// is not the last one.
+    async fn apply(&self, step: Step) -> Result<Change>;
+
+    /// Applies a transition of the first attempt, or one that belongs to no attempt.
     async fn apply_transition(
         &self,
         change: ChangeId,
         transition: Transition,
         now: Timestamp,
-    ) -> Result<Change>;
+    ) -> Result<Change> {
+        let attempt = Attempt(change);
+        self.apply(Step { change_id: change, attempt, transition, now }).await
+    }
 
     /// Reserves queue space for one transition, so that the response to a POST can be recorded
     /// however many writes are queued. Waits for a free permit.
@@ -58,8 +66,16 @@ pub trait ChangeStore: Send + Sync {
         now: Timestamp,
     ) -> Result<DueChanges>;
 
-    /// Lists the changes that were QUEUED or DISPATCHED when the journal was last in use.
-    async fn in_flight(&self) -> Result<Vec<Change>>;
+    /// Lists the changes whose sender is gone: they are QUEUED or DISPATCHED, and the process that claimed
+    /// them has ended or lost its lease.
+    async fn interrupted(&self) -> Result<Vec<ChangeId>>;
+
+    /// Settles a change whose sender is gone: one that was QUEUED was not sent, and the outcome of one that
+    /// was DISPATCHED is unknown. Returns the change, or `None` if there was nothing to settle.
+    async fn settle(&self, change: ChangeId, now: Timestamp) -> Result<Option<Change>>;
+
+    /// False if other replicas may have settled the changes of this process by now. Then nothing must be sent.
+    fn can_send(&self) -> bool;
 
     /// Returns the number of changes in each state, as of the last commit.
     fn state_counts(&self) -> StateCounts;
@@ -68,19 +84,27 @@ pub trait ChangeStore: Send + Sync {
 /// Reserved queue space for one transition.
 #[async_trait]
 pub trait Reservation: Send {
-    /// Applies the transition. See [`ChangeStore::apply_transition`].
-    async fn apply_transition(
-        self: Box<Self>,
-        change: ChangeId,
-        transition: Transition,
-        now: Timestamp,
-    ) -> Result<Change>;
+    /// Applies the transition. See [`ChangeStore::apply`].
+    async fn apply(self: Box<Self>, step: Step) -> Result<Change>;
+}
+
+/// A state transition of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The change.
+    pub change_id: ChangeId,
+    /// The attempt that the transition belongs to, if it is one of the sender.
+    pub attempt: Attempt,
+    /// The transition.
+    pub transition: Transition,
+    /// The present time.
+    pub now: Timestamp,
 }
 
 /// A change to store.
 #[derive(Debug, Clone)]
 pub struct Intent {
-    /// The change, QUEUED.
+    /// The change, QUEUED. Its id is also that of the attempt to send it.
     pub change: Change,
     /// [`Journal::fingerprint`](crate::journal::Journal::fingerprint) of its content.
     pub fingerprint: [u8; 32],

@@ -11,10 +11,9 @@ pub enum JournalError {
     /// The journal cannot be written or read now, for example because the disk is full.
     #[error("the journal is unavailable: {0}")]
     Unavailable(String),
-    /// A dispatch is stored, but the record that detects its loss cannot be written now. The change must not be
-    /// sent.
+    /// The write may be stored, or is stored and not protected against a loss. A change of it must not be sent.
     #[error("the journal is unavailable: {0}")]
-    DispatchNotProtected(String),
+    MayBeStored(String),
     /// The queue of writes is full.
     #[error("the journal is overloaded")]
     Overloaded,
@@ -24,6 +23,9 @@ pub enum JournalError {
     /// No quarantined callback has this id.
     #[error("the quarantine has no callback with this id")]
     NoSuchCallback,
+    /// The change has a later attempt, or was settled by another replica.
+    #[error("another attempt to send the change has replaced this one")]
+    Superseded,
     /// The state of the change does not allow the transition.
     #[error(transparent)]
     IllegalTransition(#[from] IllegalTransition),

@@ -29,7 +29,7 @@ pub(crate) mod stub_journal;
 
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-    DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Reservation, StateCounts,
+    DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Reservation, StateCounts, Step,
 };
 pub use coordination::{Coordination, Rate};
 pub use engine::{Durability, Epoch, Journal, JournalInfo, KeptRange, KeyValueStore};

@@ -11,7 +11,7 @@ use crate::{
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{ChangeId, RequestId},
-        state::{ChangeState, Transition},
+        state::ChangeState,
     },
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
@@ -19,7 +19,7 @@ use crate::{
         EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
         JournalInfo, KeptRange, KeyValueStore, NewResult, Origin, QuarantineLimits,
         QuarantineStore, QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore,
-        StateCounts, Stored, UnmatchedResult, WatchTarget,
+        StateCounts, Step, Stored, UnmatchedResult, WatchTarget,
     },
 };
 
@@ -101,7 +101,7 @@ impl ChangeStore for StubJournal {
     async fn check_claim(&self, _: Intent) -> Result<Claim> {
         unreachable!()
     }
-    async fn apply_transition(&self, _: ChangeId, _: Transition, _: Timestamp) -> Result<Change> {
+    async fn apply(&self, _: Step) -> Result<Change> {
         unreachable!()
     }
     async fn reserve(&self) -> Result<Box<dyn Reservation>> {
@@ -119,7 +119,13 @@ impl ChangeStore for StubJournal {
     async fn due_changes(&self, _: ChangeState, _: Timestamp, _: Timestamp) -> Result<DueChanges> {
         unreachable!()
     }
-    async fn in_flight(&self) -> Result<Vec<Change>> {
+    async fn interrupted(&self) -> Result<Vec<ChangeId>> {
+        unreachable!()
+    }
+    async fn settle(&self, _: ChangeId, _: Timestamp) -> Result<Option<Change>> {
+        unreachable!()
+    }
+    fn can_send(&self) -> bool {
         unreachable!()
     }
     fn state_counts(&self) -> StateCounts {

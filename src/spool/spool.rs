@@ -351,11 +351,12 @@ async fn await_append(reply: AppendReply) -> Result<Appended> {
 /// Returns true if the journal cannot store any callback now.
 pub(super) fn is_away(error: &JournalError) -> bool {
     match error {
-        JournalError::Unavailable(_)
-        | JournalError::DispatchNotProtected(_)
-        | JournalError::Overloaded => true,
+        JournalError::Unavailable(_) | JournalError::MayBeStored(_) | JournalError::Overloaded => {
+            true
+        }
         JournalError::NoSuchChange
         | JournalError::NoSuchCallback
+        | JournalError::Superseded
         | JournalError::IllegalTransition(_) => false,
     }
 }

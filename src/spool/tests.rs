@@ -185,6 +185,7 @@ async fn while_the_journal_is_away_callbacks_are_spooled_and_moved_when_it_retur
         StoreStep::Fail(StubJournal::unavailable()),
         StoreStep::Fail(JournalError::Overloaded),
         StoreStep::StoreAndFail(StubJournal::unavailable()),
+        StoreStep::StoreAndFail(JournalError::MayBeStored("cut off".to_owned())),
         StoreStep::Hang,
         StoreStep::StoreAndHang,
     ] {

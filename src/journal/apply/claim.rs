@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        change::{Change, SentDevice},
+        change::{Attempt, Change, SentDevice},
         device_states::DeviceStates,
         evidence::IdentifyingKinds,
         matching::MatchKey,
@@ -62,8 +62,11 @@ impl Command for ClaimChange {
             Claim::Created(_) => Ok(Claim::Created(self.insert(set)?)),
             Claim::Rearmed { change, devices } => {
                 let row = set.change_row(change.change_id)?;
-                apply_transition(set, row, Transition::Rearm, self.intent.change.create_time)?;
+                let Change { change_id: attempt, create_time: now, .. } = self.intent.change;
+                apply_transition(set, row, Transition::Rearm, now)?;
+                let owner = set.owner;
                 let loaded = set.change(row)?;
+                (loaded.attempt, loaded.owner) = (Attempt(attempt), owner);
                 let change = loaded.change.clone();
                 let encoded = loaded.devices.encoded();
                 let encoded = encoded.cloned().ok_or(ApplyError::NotLoaded("all devices"))?;
@@ -98,6 +101,8 @@ impl ClaimChange {
         let loaded = LoadedChange {
             row,
             fingerprint,
+            attempt: Attempt(change_id),
+            owner: set.owner,
             device_states: DeviceStates::default(),
             dispatch_position: 0,
             request: None,

@@ -24,6 +24,8 @@ pub(in crate::journal) struct Keys {
     pub(in crate::journal) accounts: HashSet<AccountName>,
     /// True if a claim needs the devices of all changes that are not finished.
     pub(in crate::journal) unfinished_changes: bool,
+    /// True if a command needs the processes that hold their lease.
+    pub(in crate::journal) live_owners: bool,
     /// Unmatched results of changes, with the identifiers of the device that they are resolved to.
     pub(in crate::journal) unmatched: Vec<(ChangeId, u64, LookupKeys)>,
 }

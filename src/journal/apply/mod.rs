@@ -16,6 +16,7 @@ mod change_devices;
 mod claim;
 mod keys;
 mod link;
+mod settle;
 mod transition;
 mod unmatched;
 mod working_set;
@@ -25,6 +26,7 @@ pub(super) use callback::StoreCallback;
 pub(super) use change_devices::{ChangeDevices, LoadedState};
 pub(super) use claim::{ClaimChange, UnfinishedChange, check_claim};
 pub(super) use keys::{Keys, LookupKeys};
+pub(super) use settle::SettleChange;
 pub(super) use transition::ApplyTransition;
 pub(super) use unmatched::ResolveUnmatched;
 pub(super) use working_set::{

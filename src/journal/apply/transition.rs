@@ -4,11 +4,11 @@ use crate::{
     domain::{
         change::Change,
         clock::Timestamp,
-        newtypes::ChangeId,
         state::{IllegalTransition, Transition},
     },
+    failpoints,
     journal::{
-        JournalError,
+        JournalError, Step,
         apply::{ApplyError, Command, Keys, Row, WorkingSet, link::link_request},
     },
 };
@@ -16,29 +16,31 @@ use crate::{
 /// Applies a transition to a change. Returns the change after it. [`Transition::Rearm`] is illegal: only a claim
 /// checks that no other change has the devices.
 #[derive(Debug)]
-pub(in crate::journal) struct ApplyTransition {
-    pub(in crate::journal) change_id: ChangeId,
-    pub(in crate::journal) transition: Transition,
-    pub(in crate::journal) now: Timestamp,
-}
+pub(in crate::journal) struct ApplyTransition(pub(in crate::journal) Step);
 
 impl Command for ApplyTransition {
     type Output = Change;
 
     fn collect(&self, keys: &mut Keys) {
-        keys.changes.insert(self.change_id);
-        if let Transition::Accept { request_id, .. } = &self.transition {
-            keys.request(request_id).links.push(self.change_id);
+        let Step { change_id, transition, .. } = &self.0;
+        keys.changes.insert(*change_id);
+        if let Transition::Accept { request_id, .. } = transition {
+            keys.request(request_id).links.push(*change_id);
         }
     }
 
     fn apply(self, set: &mut WorkingSet) -> Result<Change, ApplyError> {
-        let row = set.change_row(self.change_id)?;
-        if self.transition == Transition::Rearm {
-            let state = set.change(row)?.change.state;
-            return Err(JournalError::from(IllegalTransition(state)).into());
+        let Step { change_id, attempt, transition, now } = self.0;
+        let row = set.change_row(change_id)?;
+        let loaded = set.change(row)?;
+        if transition == Transition::Rearm {
+            return Err(JournalError::from(IllegalTransition(loaded.change.state)).into());
         }
-        apply_transition(set, row, self.transition, self.now)?;
+        let is_superseded = transition.is_of_sender() && loaded.attempt != attempt;
+        if is_superseded && !failpoints::is_active("no-fencing") {
+            return Err(JournalError::Superseded.into());
+        }
+        apply_transition(set, row, transition, now)?;
         Ok(set.change(row)?.change.clone())
     }
 }

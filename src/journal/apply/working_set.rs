@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::{
     domain::{
-        change::Change,
+        change::{Attempt, Change},
         clock::Timestamp,
         device_states::DeviceStates,
         newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
@@ -62,6 +62,10 @@ pub(in crate::journal) struct WorkingSet {
     pub(in crate::journal) new_accounts: Vec<AccountName>,
     /// The changes whose devices no other change may have, with those of this batch.
     pub(in crate::journal) unfinished: Vec<UnfinishedChange>,
+    /// The number of this process.
+    pub(in crate::journal) owner: i64,
+    /// The numbers of the processes that hold their lease, if a command needs them.
+    pub(in crate::journal) live_owners: HashSet<i64>,
     /// New events, by position.
     pub(in crate::journal) events: Vec<NewEvent>,
     /// Stored results that were linked to a change.
@@ -80,6 +84,10 @@ pub(in crate::journal) struct LoadedChange {
     pub(in crate::journal) change: Change,
     pub(in crate::journal) fingerprint: [u8; 32],
     pub(in crate::journal) device_states: DeviceStates,
+    /// The last attempt to send it.
+    pub(in crate::journal) attempt: Attempt,
+    /// The number of the process that made this attempt.
+    pub(in crate::journal) owner: i64,
     /// The position of the last DISPATCHED event; 0 if there is none.
     pub(in crate::journal) dispatch_position: u64,
     /// The request that is linked to it.

@@ -225,9 +225,10 @@ pub(in crate::journal) async fn results_and_dispatches_are_ordered_by_position_n
     let not_sent = Transition::MarkNotSent(not_sent());
     journal.apply_transition(id, not_sent, at(12)).await.unwrap();
     let again = intent(&*journal, &request, at(13));
+    let attempt = Attempt(again.change.change_id);
     journal.claim(again).await.unwrap();
     for transition in [dispatch(), Transition::MarkOutcomeUnknown] {
-        journal.apply_transition(id, transition, at(14)).await.unwrap();
+        journal.apply(Step { attempt, ..first_step(id, transition, at(14)) }).await.unwrap();
     }
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert!(requests.is_empty(), "{requests:?}");

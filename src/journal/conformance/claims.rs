@@ -88,17 +88,63 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
     }
     let without_a_check = apply(Transition::Rearm).await;
     assert!(matches!(without_a_check, Err(JournalError::IllegalTransition(_))));
-    let again = journal.claim(intent(&*journal, &later, at(6))).await.unwrap();
+    let again = intent(&*journal, &later, at(6));
+    let again_id = again.change.change_id;
+    let again = journal.claim(again).await.unwrap();
     let Claim::Rearmed { change, devices } = again else { panic!("{again:?}") };
     assert_eq!(devices, *request.devices);
     assert_eq!((change.change_id, change.state, change.refusal), (id, ChangeState::Queued, None));
     let twin = journal.claim(intent(&*journal, &request, at(7))).await.unwrap();
     assert!(matches!(twin, Claim::KeyInUse { has_same_content: true, .. }));
-    apply(dispatch()).await.unwrap();
+    let superseded = apply(dispatch()).await;
+    assert!(matches!(superseded, Err(JournalError::Superseded)), "{superseded:?}");
+    let step = Step { attempt: Attempt(again_id), ..first_step(id, dispatch(), at(8)) };
+    journal.apply(step).await.unwrap();
     assert_eq!(
         format_events(&timeline(&*journal, WatchTarget::Change(id)).await),
         "Queued NotSent Queued Dispatched"
     );
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_change_in_flight_is_settled_once_its_process_has_ended(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let mut ids = Vec::new();
+    for (key, device, steps) in [("queued", 0, 0), ("dispatched", 1, 1), ("accepted", 2, 2)] {
+        let intent = intent(&*journal, &esim(key, device..device + 1), at(1));
+        let id = intent.change.change_id;
+        journal.claim(intent).await.unwrap();
+        let request_id = RequestId::parse("r").unwrap();
+        let accept = Transition::Accept { request_id, evidence: String::new() };
+        for transition in [dispatch(), accept].into_iter().take(steps) {
+            journal.apply_transition(id, transition, at(2)).await.unwrap();
+        }
+        ids.push(id);
+    }
+    assert!(journal.can_send());
+    assert_eq!(journal.interrupted().await.unwrap(), []);
+    assert_eq!(journal.settle(ids[0], at(3)).await.unwrap(), None);
+    journal.close().await;
+    drop(journal);
+
+    let journal = engine.open().await;
+    assert_eq!(journal.interrupted().await.unwrap(), ids[..2]);
+    let mut states = Vec::new();
+    for id in ids.iter().chain([&ChangeId::new(at(9))]) {
+        let settled = journal.settle(*id, at(4)).await.unwrap();
+        states.push(settled.map(|change| change.state));
+    }
+    let expected = [Some(ChangeState::NotSent), Some(ChangeState::OutcomeUnknown), None, None];
+    assert_eq!(states, expected);
+    assert_eq!(journal.interrupted().await.unwrap(), []);
+    // The process had not ended: it continues, with a change that was not sent and with a late response.
+    let late = journal.apply_transition(ids[0], dispatch(), at(5)).await;
+    assert!(matches!(late, Err(JournalError::IllegalTransition(_))), "{late:?}");
+    let rejected = Transition::Reject(not_sent());
+    let recorded = journal.apply_transition(ids[1], rejected, at(5)).await.unwrap();
+    assert_eq!(recorded.state, ChangeState::Rejected);
     journal.close().await;
 }
 

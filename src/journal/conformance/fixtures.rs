@@ -6,6 +6,7 @@ pub(super) use std::{sync::Arc, time::Duration};
 use crate::{callbacks::payload, operations::testing::five_g_bi};
 pub(super) use crate::{
     domain::{
+        change::Attempt,
         clock::Timestamp,
         device_states::DeviceCounts,
         evidence::ResultService,
@@ -19,7 +20,7 @@ pub(super) use crate::{
         Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, Commit,
         CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, EventQuery,
         ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
-        NewResult, ReceivedCallback, Removal, Removed, Stored, WatchTarget,
+        NewResult, ReceivedCallback, Removal, Removed, Step, Stored, WatchTarget,
     },
     operations::{
         ChangeRequest,
@@ -58,6 +59,11 @@ pub(super) fn intent(journal: &dyn Journal, request: &ChangeRequest, now: Timest
         devices: request.devices.clone(),
         dispatch: None,
     }
+}
+
+/// A transition of the first attempt to send a change.
+pub(super) fn first_step(change_id: ChangeId, transition: Transition, now: Timestamp) -> Step {
+    Step { change_id, attempt: Attempt(change_id), transition, now }
 }
 
 /// Stores a change at a time and dispatches it a second later.

@@ -31,7 +31,7 @@ pub(in crate::journal) async fn writes_fail_after_close(engine: &dyn Engine) {
     let Claim::Created(change) = made else { panic!() };
     let closing = journal.close();
     // A reservation stays valid while the journal closes.
-    let dispatched = reserved.apply_transition(change.change_id, dispatch(), at(2));
+    let dispatched = reserved.apply(first_step(change.change_id, dispatch(), at(2)));
     let ((), dispatched) = tokio::join!(closing, dispatched);
     assert_eq!(dispatched.unwrap().state, ChangeState::Dispatched);
     assert!(!journal.is_writable());
@@ -58,7 +58,8 @@ pub(in crate::journal) async fn reservations_do_not_block_other_writes(engine: &
         let second = intent(&*journal, &esim("second", 1..2), at(2));
         assert!(matches!(journal.claim(second).await, Ok(Claim::Created(_))));
         let reservation = reservations.pop().unwrap();
-        reservation.apply_transition(id, Transition::MarkOutcomeUnknown, at(3)).await.unwrap();
+        let unknown = first_step(id, Transition::MarkOutcomeUnknown, at(3));
+        reservation.apply(unknown).await.unwrap();
         journal.reserve().await.unwrap();
     };
     let done = tokio::time::timeout(Duration::from_secs(30), others).await;

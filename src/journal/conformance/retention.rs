@@ -98,8 +98,7 @@ pub(in crate::journal) async fn deadlines_and_unfinished_calls_are_found_after_a
     drop(journal);
 
     let journal = engine.open().await;
-    let in_flight = journal.in_flight().await.unwrap();
-    assert_eq!(in_flight, [queued.change]);
+    assert_eq!(journal.interrupted().await.unwrap(), [queued.change.change_id]);
     let none = journal.due_changes(ChangeState::Accepted, at(12), at(12)).await.unwrap();
     assert_eq!((none.due.len(), none.next), (0, Some(at(12))));
     let due = journal

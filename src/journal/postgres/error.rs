@@ -31,7 +31,7 @@ impl PostgresError {
             SqlError::Database(error) => {
                 error.downcast_ref::<Self>().is_some_and(|error| error.is_connection_lost)
             }
-            SqlError::Invalid(_) | SqlError::Rules(_) => false,
+            SqlError::Invalid(_) | SqlError::Rules(_) | SqlError::InDoubt(_) => false,
         }
     }
 }

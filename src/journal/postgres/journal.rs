@@ -1,6 +1,6 @@
 //! Opens a database, and connects it with the writer and the readers.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::Mutex;
 use thingspace_settings::Secret;
@@ -18,7 +18,7 @@ use crate::{
             error::{JournalOpenError, OpenFailure},
             follower::{Follower, OwnCommits},
             readers::Readers,
-            replica::Replica,
+            replica::{Replica, live_replicas},
             schema,
             url::ConnectionSettings,
             writer::{self, PostgresWriter, decode_counts},
@@ -54,6 +54,7 @@ pub struct PostgresOptions {
 struct PostgresEngine {
     identity: Identity,
     durability: Arc<DurabilityCheck>,
+    replica: Arc<Replica>,
     writer: Writer,
     readers: Arc<Readers>,
     coordination: Arc<PostgresCoordination>,
@@ -103,7 +104,7 @@ impl PostgresEngine {
         let writer = PostgresWriter {
             connector: connector.clone(),
             connection: Some(connection),
-            replica,
+            replica: Arc::clone(&replica),
             durability: Arc::clone(&durability),
             own_commits: Arc::clone(&own_commits),
         };
@@ -120,6 +121,7 @@ impl PostgresEngine {
         Ok(Self {
             identity: Identity::new(opened.epoch, options.origin.clone(), &opened.fingerprint_key),
             durability,
+            replica,
             writer,
             readers,
             coordination: Arc::new(coordination),
@@ -177,6 +179,18 @@ impl SqlEngine for PostgresEngine {
 
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn owner(&self) -> i64 {
+        self.replica.number()
+    }
+
+    fn live_owners(db: &dyn Database) -> error::Result<Option<HashSet<i64>>> {
+        live_replicas(db).map(Some)
+    }
+
+    fn can_send(&self) -> bool {
+        self.replica.can_send()
     }
 
     async fn read<T, Q>(&self, query: Q) -> Result<T>

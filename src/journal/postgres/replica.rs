@@ -1,19 +1,28 @@
 //! The identity of this replica, and its lease.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::journal::{
     postgres::database::PostgresDatabase,
-    sql::{Result, value::values},
+    sql::{Database, Result, value::values},
 };
 
 /// Duration of a lease from its last renewal. Another replica settles the changes in flight of a replica after it.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// Age of a lease from which a commit renews it first: it may have expired.
 const RENEWAL_DUE: Duration = Duration::from_secs(6);
+
+/// Age of a lease up to which a change may be sent.
+const SEND_LIMIT: Duration = Duration::from_secs(8);
+
+/// Returns the numbers of the replicas that hold their lease.
+pub(super) fn live_replicas(db: &dyn Database) -> Result<HashSet<i64>> {
+    let sql = "SELECT number FROM replica WHERE lease_until > clock_timestamp()";
+    Ok(db.list(sql, &[], |row| row.get(0))?.into_iter().collect())
+}
 
 /// This replica.
 pub(super) struct Replica {
@@ -53,6 +62,11 @@ impl Replica {
             lease.renewed = sent;
             lease.commits = commits;
         }
+    }
+
+    /// False if the lease may have expired on the clock of the database.
+    pub(super) fn can_send(&self) -> bool {
+        self.lease.lock().is_some_and(|lease| lease.renewed.elapsed() < SEND_LIMIT)
     }
 
     /// Renews the lease, or acquires a new one if it has expired.

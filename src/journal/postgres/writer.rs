@@ -1,6 +1,6 @@
 //! The connection that writes.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
@@ -13,7 +13,7 @@ use crate::journal::{
         durability::DurabilityCheck,
         error::{OpenFailure, PostgresError},
         follower::OwnCommits,
-        replica::{LEASE, Lease, Replica},
+        replica::{LEASE, Lease, Replica, live_replicas},
         value::PostgresRow,
     },
     sql::{CommitEngine, Database, Result, Row, SqlError, Start, Transaction, Work, value::values},
@@ -60,6 +60,7 @@ pub(super) struct PostgresWriter {
 /// A transaction of a batch.
 struct PostgresTransaction<'c> {
     db: PostgresDatabase<'c>,
+    replica: i64,
     /// The head and the number of commits, until they are read.
     pending: RefCell<Option<[Pending; 2]>>,
     start: RefCell<Option<(Start, i64)>>,
@@ -98,13 +99,34 @@ impl CommitEngine for PostgresWriter {
             Err(CommitError::InDoubt { commit, set, error }) => {
                 tracing::warn!(%error, "the connection was lost during a commit; reading its result back");
                 drop(connection);
-                if self.settle(lease, commit)? { Ok(*set) } else { Err(error) }
+                match self.settle(lease, commit) {
+                    Ok(true) => Ok(*set),
+                    Ok(false) => Err(error),
+                    Err(_) => Err(SqlError::InDoubt(Box::new(error))),
+                }
             }
+        }
+    }
+
+    /// Gives up the lease, so that other replicas settle what is in flight at once.
+    fn close(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = self.release_lease(&connection)
+        {
+            tracing::debug!(%error, "cannot give up the lease of this replica; it will expire");
         }
     }
 }
 
 impl PostgresWriter {
+    fn release_lease(&self, connection: &Connection) -> Result<()> {
+        let db = PostgresDatabase::begin(connection, BEGIN);
+        let sql = "UPDATE replica SET lease_until = clock_timestamp() WHERE number = ?";
+        db.write_one(sql, &values![self.replica.number()])?;
+        db.send_command("COMMIT");
+        db.wait()
+    }
+
     fn connect(&self) -> Result<Connection> {
         let connection = self.connector.runtime().block_on(self.connector.connect(None))?;
         let db = PostgresDatabase::begin(&connection, BEGIN);
@@ -197,7 +219,12 @@ impl<'c> PostgresTransaction<'c> {
         let db = PostgresDatabase::begin(connection, BEGIN);
         let head = db.send(LOCK_HEAD, &[])?;
         let commits = db.send(COUNT_COMMIT, &values![LEASE.as_secs(), replica])?;
-        Ok(Self { db, pending: RefCell::new(Some([head, commits])), start: RefCell::default() })
+        Ok(Self {
+            db,
+            replica,
+            pending: RefCell::new(Some([head, commits])),
+            start: RefCell::default(),
+        })
     }
 
     /// Returns the state of the journal, and the number of this commit.
@@ -230,6 +257,14 @@ impl Transaction for PostgresTransaction<'_> {
 
     fn start(&self) -> Result<Start> {
         self.state().map(|(start, _)| start)
+    }
+
+    fn owner(&self) -> i64 {
+        self.replica
+    }
+
+    fn live_owners(&self) -> Result<HashSet<i64>> {
+        live_replicas(&self.db)
     }
 }
 

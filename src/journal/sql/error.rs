@@ -1,6 +1,6 @@
 //! Errors of statements.
 
-use crate::journal::{apply::ApplyError, record::InvalidRecord};
+use crate::journal::{JournalError, apply::ApplyError, record::InvalidRecord};
 
 /// The result of a statement.
 pub(in crate::journal) type Result<T, E = SqlError> = std::result::Result<T, E>;
@@ -14,6 +14,9 @@ pub(in crate::journal) enum SqlError {
     /// A stored value cannot be decoded.
     #[error(transparent)]
     Invalid(#[from] InvalidRecord),
+    /// The transaction may be committed: its connection was lost, and its result cannot be read now.
+    #[error("the result of a commit is unknown: {0}")]
+    InDoubt(Box<SqlError>),
     /// The rules ran on incomplete rows, or found a damaged one.
     #[error(transparent)]
     Rules(#[from] ApplyError),
@@ -28,6 +31,16 @@ impl SqlError {
     /// The error of a query that must have a row and has none.
     pub(in crate::journal) fn no_row() -> Self {
         Self::Invalid(InvalidRecord("reference to a row"))
+    }
+}
+
+impl From<SqlError> for JournalError {
+    fn from(error: SqlError) -> Self {
+        let text = error.to_string();
+        match error {
+            SqlError::InDoubt(_) => Self::MayBeStored(text),
+            _ => Self::Unavailable(text),
+        }
     }
 }
 

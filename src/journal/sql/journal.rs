@@ -1,6 +1,7 @@
 //! The journal over an engine: runs each method as a read or as a command of the writer.
 
 use std::{
+    collections::HashSet,
     future::Future,
     sync::{
         Arc,
@@ -18,18 +19,18 @@ use crate::{
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{ChangeId, RequestId},
-        state::{ChangeState, Transition},
+        state::ChangeState,
     },
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
         CommitListener, Coordination, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
         EventQuery, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal,
         JournalInfo, KeptRange, KeyValueStore, Origin, QuarantineLimits, QuarantineStore,
-        QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore, StateCounts,
+        QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Step,
         Stored, UnmatchedResult, WatchTarget,
         apply::{
             ApplyTransition, AttributeRequest, ClaimChange, Command as _, Counts, Keys,
-            ResolveUnmatched, StoreCallback, check_claim,
+            ResolveUnmatched, SettleChange, StoreCallback, check_claim,
         },
         sql::{
             Command, CommandKind, Database, Writer, error,
@@ -66,6 +67,17 @@ pub(in crate::journal) trait SqlEngine: Send + Sync + 'static {
     where
         T: Send + 'static,
         Q: FnOnce(&dyn Database) -> error::Result<T> + Send + 'static;
+
+    /// Returns the number of this process.
+    fn owner(&self) -> i64;
+
+    /// Returns the numbers of the processes that hold their lease; `None` if only this one can use the journal.
+    fn live_owners(db: &dyn Database) -> error::Result<Option<HashSet<i64>>>;
+
+    /// False if the lease of this process may have expired.
+    fn can_send(&self) -> bool {
+        true
+    }
 
     /// True if the journal can be written.
     fn is_writable(&self) -> bool {
@@ -186,13 +198,8 @@ impl<E: SqlEngine> ChangeStore for SqlJournal<E> {
             .await
     }
 
-    async fn apply_transition(
-        &self,
-        change: ChangeId,
-        transition: Transition,
-        now: Timestamp,
-    ) -> Result<Change> {
-        let command = Command::transition(ApplyTransition { change_id: change, transition, now });
+    async fn apply(&self, step: Step) -> Result<Change> {
+        let command = Command::transition(ApplyTransition(step));
         self.engine.writer().send(JournalOperation::Transition, command).await
     }
 
@@ -221,8 +228,26 @@ impl<E: SqlEngine> ChangeStore for SqlJournal<E> {
         self.engine.read(move |db| changes::due_changes(db, state, before, now)).await
     }
 
-    async fn in_flight(&self) -> Result<Vec<Change>> {
-        self.engine.read(changes::in_flight).await
+    async fn interrupted(&self) -> Result<Vec<ChangeId>> {
+        let read = |db: &dyn Database| {
+            let in_flight = changes::in_flight(db)?;
+            let live = if in_flight.is_empty() { None } else { E::live_owners(db)? };
+            Ok((in_flight, live))
+        };
+        let (in_flight, live) = self.engine.read(read).await?;
+        let live = live.unwrap_or_else(|| HashSet::from([self.engine.owner()]));
+        let interrupted = in_flight.into_iter().filter(|(_, owner)| !live.contains(owner));
+        Ok(interrupted.map(|(change_id, _)| change_id).collect())
+    }
+
+    async fn settle(&self, change: ChangeId, now: Timestamp) -> Result<Option<Change>> {
+        let settle = SettleChange { change_id: change, now };
+        let command = Command::new(CommandKind::Other, 1, settle);
+        self.engine.writer().send(JournalOperation::Transition, command).await
+    }
+
+    fn can_send(&self) -> bool {
+        self.engine.can_send()
     }
 
     fn state_counts(&self) -> StateCounts {

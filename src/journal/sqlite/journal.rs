@@ -1,6 +1,6 @@
 //! Opens a database, and connects it with the writer and the readers.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use rusqlite::TransactionBehavior;
 
@@ -49,6 +49,7 @@ pub struct SqliteOptions {
 /// The database of one machine.
 struct SqliteEngine {
     identity: Identity,
+    owner: i64,
     writer: Writer,
     readers: Readers,
 }
@@ -59,6 +60,7 @@ struct SqliteWriter {
     marker: MarkerWriter,
     connection: LockedConnection,
     checkpoints: Checkpoints,
+    owner: i64,
     start: Start,
     /// The newest position, if the last commit has appended an event.
     new_position: Option<u64>,
@@ -67,6 +69,7 @@ struct SqliteWriter {
 /// A transaction of the writer.
 pub(in crate::journal) struct SqliteTransaction<'c> {
     pub(in crate::journal) connection: &'c rusqlite::Connection,
+    pub(in crate::journal) owner: i64,
     pub(in crate::journal) start: Start,
 }
 
@@ -104,6 +107,7 @@ impl SqliteEngine {
             quarantine_bytes: quarantine::count_bytes(db)?,
         };
         let last_position = meta::kept_range(db)?.last;
+        let owner = meta::next_owner(db)?;
         // The marker must not be ahead of the database, whose directory entry may be new.
         directory::sync(dir)?;
         let marker = MarkerWriter::start(dir, Marker { epoch, position: last_position })?;
@@ -111,9 +115,11 @@ impl SqliteEngine {
         let checkpoints = LockedConnection::open(&path, CHECKPOINT_CACHE_KIB, &locks)?;
         let checkpoints = Checkpoints::start(&mut connection, checkpoints)?;
         let start = Start { last_position, counts };
-        let writer = SqliteWriter { marker, connection, checkpoints, start, new_position: None };
+        let writer =
+            SqliteWriter { marker, connection, checkpoints, owner, start, new_position: None };
         Ok(Self {
             identity: Identity::new(epoch, options.origin.clone(), &fingerprint_key),
+            owner,
             writer: Writer::start(writer, counts, options.instruments.clone())?,
             readers,
         })
@@ -134,6 +140,14 @@ impl SqlEngine for SqliteEngine {
         &self.identity
     }
 
+    fn owner(&self) -> i64 {
+        self.owner
+    }
+
+    fn live_owners(_: &dyn Database) -> error::Result<Option<HashSet<i64>>> {
+        Ok(None)
+    }
+
     async fn read<T, Q>(&self, query: Q) -> Result<T>
     where
         T: Send + 'static,
@@ -147,7 +161,11 @@ impl CommitEngine for SqliteWriter {
     fn commit(&mut self, work: &mut dyn Work) -> error::Result<WorkingSet> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let set = work.run(&SqliteTransaction { connection: &transaction, start: self.start })?;
+        let set = work.run(&SqliteTransaction {
+            connection: &transaction,
+            owner: self.owner,
+            start: self.start,
+        })?;
         transaction.commit()?;
         let has_events = set.last_position > self.start.last_position;
         self.new_position = has_events.then_some(set.last_position);
@@ -175,5 +193,13 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn start(&self) -> error::Result<Start> {
         Ok(self.start)
+    }
+
+    fn owner(&self) -> i64 {
+        self.owner
+    }
+
+    fn live_owners(&self) -> error::Result<HashSet<i64>> {
+        Ok(HashSet::from([self.owner]))
     }
 }

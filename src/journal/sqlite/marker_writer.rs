@@ -103,7 +103,7 @@ impl MarkerShared {
             }
             is_failing = written.is_err();
             let result = written.map_err(|error| {
-                JournalError::DispatchNotProtected(format!("cannot write journal.marker: {error}"))
+                JournalError::MayBeStored(format!("cannot write journal.marker: {error}"))
             });
             for command in waiting {
                 command.reply(result.as_ref().copied());

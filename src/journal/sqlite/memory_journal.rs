@@ -9,12 +9,13 @@ use rusqlite::Connection;
 
 use crate::{
     domain::{
+        change::Attempt,
         clock::Timestamp,
         newtypes::{ChangeId, RequestId},
         state::Transition,
     },
     journal::{
-        Dispatch, EventPage, EventQuery, Intent, ReceivedCallback, WatchTarget,
+        Dispatch, EventPage, EventQuery, Intent, ReceivedCallback, Step, WatchTarget,
         apply::{
             self, ApplyError, ApplyTransition, ClaimChange, Command as _, Counts, Keys,
             StoreCallback, WorkingSet,
@@ -81,7 +82,7 @@ impl MemoryJournal {
         };
         let transition = Transition::Accept { request_id, evidence: String::new() };
         self.commit([ClaimChange::new(intent)])?;
-        self.commit([ApplyTransition { change_id, transition, now }])
+        self.commit([ApplyTransition(first_step(change_id, transition, now))])
     }
 
     /// Stores a batch of callbacks: all steps of a unit of work.
@@ -121,7 +122,7 @@ impl MemoryJournal {
         let new = |command| Command::new(CommandKind::Other, 1, command).0;
         let mut commands: Vec<Command> = commands.into_iter().map(new).collect();
         let transaction = self.db.transaction()?;
-        let work = SqliteTransaction { connection: &transaction, start: self.start };
+        let work = SqliteTransaction { connection: &transaction, owner: 1, start: self.start };
         let set = run(&work, &mut commands, &mut self.cache)?;
         transaction.commit()?;
         self.cache.keep(&set);
@@ -144,6 +145,11 @@ impl LoadedBatch {
         }
         Ok(self.set.events.len())
     }
+}
+
+/// A transition of the first attempt to send a change.
+fn first_step(change_id: ChangeId, transition: Transition, now: Timestamp) -> Step {
+    Step { change_id, attempt: Attempt(change_id), transition, now }
 }
 
 fn collect(commands: &[StoreCallback]) -> Keys {

@@ -141,9 +141,9 @@ async fn a_page_looks_for_a_device_in_a_bounded_number_of_large_changes() {
         transaction
             .execute(
                 "INSERT INTO change (id, change_id, account, fingerprint, state, update_time, record,
-                   status, device_states, device_count, key_count)
+                   status, device_states, device_count, key_count, owner)
                  SELECT ?1, randomblob(16), account, fingerprint, state, update_time, record,
-                   status, device_states, device_count, key_count FROM change WHERE id = 2",
+                   status, device_states, device_count, key_count, owner FROM change WHERE id = 2",
                 [id],
             )
             .unwrap();

@@ -158,13 +158,14 @@ fn matches_filter(filter: &ChangeFilter, change: &Change) -> bool {
         && filter.created_before.is_none_or(|before| change.create_time < before)
 }
 
-pub(in crate::journal::sql) fn in_flight(db: &dyn Database) -> Result<Vec<Change>> {
+/// Returns the changes in flight and their owners.
+pub(in crate::journal::sql) fn in_flight(db: &dyn Database) -> Result<Vec<(ChangeId, i64)>> {
     let states = state_codes(ChangeState::is_in_flight);
     let sql = format!(
-        "SELECT record, status FROM change WHERE {IS_OPEN} AND state IN ({states}) AND trimmed = 0
+        "SELECT change_id, owner FROM change WHERE {IS_OPEN} AND state IN ({states}) AND trimmed = 0
          ORDER BY state, id"
     );
-    db.list(&sql, &[], |row| decode(row, 0))
+    db.list(&sql, &[], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 pub(in crate::journal::sql) fn due_changes(

@@ -43,7 +43,7 @@ use crate::{
 macro_rules! change_columns {
     () => {
         "c.id, c.record, c.status, c.fingerprint, c.device_states, c.key_count, c.request, c.account, \
-         c.devices"
+         c.devices, c.owner, c.attempt"
     };
 }
 pub(super) use change_columns;
@@ -84,7 +84,7 @@ const REQUEST: Statement = Statement {
     params: &[Type::Text],
 };
 /// The index of the first column of the request in [`REQUEST`].
-const REQUEST_COLUMN: usize = 9;
+const REQUEST_COLUMN: usize = 11;
 
 const ACCOUNT: Statement =
     Statement { sql: "SELECT id FROM account WHERE name = ?", params: &[Type::Text] };
@@ -671,6 +671,8 @@ impl LoadingChange {
             row: stored.row,
             change: stored.change,
             fingerprint: stored.fingerprint,
+            attempt: stored.attempt,
+            owner: stored.owner,
             device_states: stored.device_states,
             dispatch_position: stored.dispatch_position,
             request: stored.request,

@@ -14,6 +14,8 @@ use crate::{
 pub(in crate::journal) const EPOCH: &str = "epoch";
 /// The HMAC key of fingerprints, 32 bytes.
 pub(in crate::journal) const FINGERPRINT_KEY: &str = "fingerprint_key";
+/// The number of the last process that opened an embedded journal, 8 bytes.
+const OWNER: &str = "owner";
 const ORIGIN: &str = "origin";
 /// The newest position that was trimmed, 8 bytes.
 pub(super) const TRIMMED_POSITION: &str = "trimmed_position";
@@ -56,6 +58,13 @@ pub(in crate::journal) fn load_or_create_random<const N: usize>(
     })?;
     store(db, name, &value)?;
     Ok(value)
+}
+
+/// Returns the number of this process: that of the process before plus 1.
+pub(in crate::journal) fn next_owner(db: &dyn Database) -> Result<i64> {
+    let owner = load(db, OWNER)?.map_or(0, i64::from_be_bytes) + 1;
+    store(db, OWNER, &owner.to_be_bytes())?;
+    Ok(owner)
 }
 
 /// Records the origin of a new journal. Returns the recorded one if it differs.

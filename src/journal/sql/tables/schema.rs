@@ -1,7 +1,7 @@
 //! The tables and their schema version.
 
 /// The schema version. Nothing has been released, so other versions are rejected, not migrated.
-pub(in crate::journal) const VERSION: i64 = 6;
+pub(in crate::journal) const VERSION: i64 = 7;
 
 /// Records and blocks are encoded in `journal::record`. A change with more than 16 devices has several blocks.
 /// The numbers of states are in `columns`: 1 QUEUED, 2 DISPATCHED, 3 ACCEPTED, 4 FINISHED, 5 OVERDUE, 6 CLOSED,
@@ -44,7 +44,8 @@ CREATE TABLE callback_body (position INTEGER PRIMARY KEY, raw_json BLOB NOT NULL
 
 -- The current state of a change. The id is the position of its first event. A trimmed change is hidden
 -- until all its rows are deleted. The request is the one that is linked to it. The devices of a
--- change with one block are here, so that a small change has fewer rows.
+-- change with one block are here, so that a small change has fewer rows. The owner is the process that made the last
+-- attempt to send the change, and the attempt is NULL for the first one.
 CREATE TABLE change (
     id             INTEGER PRIMARY KEY,
     change_id      BLOB NOT NULL UNIQUE,
@@ -62,7 +63,9 @@ CREATE TABLE change (
     request        INTEGER,
     on_plan        BLOB,
     trimmed        INTEGER NOT NULL DEFAULT 0,
-    devices        BLOB
+    devices        BLOB,
+    owner          INTEGER NOT NULL,
+    attempt        BLOB
 );
 CREATE UNIQUE INDEX change_by_key ON change (account, key) WHERE key IS NOT NULL;
 CREATE INDEX change_by_account ON change (account);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    domain::{device_states::DeviceRef, matching::MatchKey},
+    domain::{device_states::DeviceRef, matching::MatchKey, newtypes::ChangeId},
     journal::{
         apply::{
             ApplyError, ChangeDevices, Dirty, EventContent, LoadedChange, LoadedRequest,
@@ -27,18 +27,19 @@ const INSERT_ACCOUNT: Statement =
 
 const INSERT_CHANGE: Statement = Statement {
     sql: "INSERT INTO change (id, change_id, account, key, fingerprint, state, accept_time, update_time,
-           record, status, device_states, device_count, key_count, request, devices)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+           record, status, device_states, device_count, key_count, request, devices, owner, attempt)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     params: &[
-        Int, Bytes, Int, Text, Bytes, Int, Int, Int, Bytes, Bytes, Text, Int, Int, Int, Bytes,
+        Int, Bytes, Int, Text, Bytes, Int, Int, Int, Bytes, Bytes, Text, Int, Int, Int, Bytes, Int,
+        Bytes,
     ],
 };
 
 const UPDATE_STATE: Statement = Statement {
     sql: "UPDATE change SET state = ?, accept_time = ?, update_time = ?, status = ?,
-           device_states = ?, request = ?
+           device_states = ?, request = ?, owner = ?, attempt = ?
          WHERE id = ?",
-    params: &[Int, Int, Int, Bytes, Text, Int, Int],
+    params: &[Int, Int, Int, Bytes, Text, Int, Int, Bytes, Int],
 };
 
 /// The columns with an index are as they were.
@@ -187,6 +188,8 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                     devices.keys.len().into(),
                     loaded.request.into(),
                     devices.only_block().into(),
+                    loaded.owner.into(),
+                    later_attempt(loaded).into(),
                 ]);
             }
             _ if loaded.has_new_state => with_new_state.push([
@@ -196,6 +199,8 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                 status.into(),
                 states,
                 loaded.request.into(),
+                loaded.owner.into(),
+                later_attempt(loaded).into(),
                 row.into(),
             ]),
             _ => {
@@ -209,6 +214,11 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
     write(db, &UPDATE_ON_PLAN, &on_plan)?;
     let new = set.changes.values().filter(|loaded| loaded.dirty == Dirty::New);
     insert_devices(db, new)
+}
+
+/// Returns the attempt, unless it is the first one.
+fn later_attempt(loaded: &LoadedChange) -> Option<&ChangeId> {
+    Some(&loaded.attempt.0).filter(|attempt| **attempt != loaded.change.change_id)
 }
 
 fn all_devices(loaded: &LoadedChange) -> Result<&EncodedDevices> {

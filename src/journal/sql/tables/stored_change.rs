@@ -1,7 +1,12 @@
 //! A stored change, without its devices.
 
 use crate::{
-    domain::{change::Change, device_states::DeviceStates, matching::MatchKey},
+    domain::{
+        change::{Attempt, Change},
+        device_states::DeviceStates,
+        matching::MatchKey,
+        newtypes::ChangeId,
+    },
     journal::{
         apply::Row as RowNumber,
         record::{ChangeRecord, IdHash, StatusRecord, part_of},
@@ -28,15 +33,19 @@ pub(super) struct StoredChange {
     pub(super) account: i64,
     /// The devices, if they are one block.
     pub(super) devices: Option<Vec<u8>>,
+    /// The process that made the last attempt to send it.
+    pub(super) owner: i64,
+    pub(super) attempt: Attempt,
 }
 
 /// Decodes the columns of [`change_columns`] from `first` on.
 pub(super) fn decode_change(row: &dyn Row, first: usize) -> Result<StoredChange> {
     let status = decode_status(row.get(first + 2)?)?;
     let Json(device_states) = row.get(first + 4)?;
+    let change = decode_record(row.get(first + 1)?, &status)?;
+    let attempt: Option<ChangeId> = row.get(first + 10)?;
     Ok(StoredChange {
         row: row.get(first)?,
-        change: decode_record(row.get(first + 1)?, &status)?,
         fingerprint: row.get(first + 3)?,
         device_states,
         dispatch_position: status.dispatch_position,
@@ -44,6 +53,9 @@ pub(super) fn decode_change(row: &dyn Row, first: usize) -> Result<StoredChange>
         request: row.get(first + 6)?,
         account: row.get(first + 7)?,
         devices: row.get(first + 8)?,
+        owner: row.get(first + 9)?,
+        attempt: Attempt(attempt.unwrap_or(change.change_id)),
+        change,
     })
 }
 

@@ -202,7 +202,7 @@ impl Command {
     pub(in crate::journal) fn transition(
         transition: ApplyTransition,
     ) -> (Self, ReplyReceiver<<ApplyTransition as apply::Command>::Output>) {
-        let kind = match transition.transition {
+        let kind = match transition.0.transition {
             Transition::Dispatch { .. } => CommandKind::Dispatch,
             _ => CommandKind::Other,
         };

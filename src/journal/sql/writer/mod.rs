@@ -23,11 +23,11 @@ use tokio::{
 };
 
 use crate::{
-    domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
+    domain::change::Change,
     failpoints,
     journal::{
         Commit, CommitListener, JournalError, NewResult, ReceivedCallback, Reservation, Result,
-        Stored,
+        Step, Stored,
         apply::{ApplyTransition, Counts, StoreCallback, WorkingSet},
         sql::{
             error,
@@ -198,14 +198,8 @@ impl Writer {
 
 #[async_trait]
 impl Reservation for LaneReservation {
-    async fn apply_transition(
-        self: Box<Self>,
-        change: ChangeId,
-        transition: Transition,
-        now: Timestamp,
-    ) -> Result<Change> {
-        let (command, reply) =
-            Command::transition(ApplyTransition { change_id: change, transition, now });
+    async fn apply(self: Box<Self>, step: Step) -> Result<Change> {
+        let (command, reply) = Command::transition(ApplyTransition(step));
         let Self { permit, state } = *self;
         permit.send(command);
         await_reply(&state, JournalOperation::Transition, Instant::now(), reply).await
@@ -221,7 +215,7 @@ async fn await_reply<T>(
 ) -> Result<T> {
     let result = reply.await.map_err(|_| JournalError::closed())?;
     let is_failed =
-        matches!(result, Err(JournalError::Unavailable(_) | JournalError::DispatchNotProtected(_)));
+        matches!(result, Err(JournalError::Unavailable(_) | JournalError::MayBeStored(_)));
     state.instruments.journal_write(metric, start.elapsed(), is_failed);
     result
 }
@@ -257,7 +251,7 @@ impl<E: CommitEngine> Worker<E> {
         let committed = self
             .transact(&mut commands)
             .inspect_err(|error| tracing::error!(%error, "journal commit failed"))
-            .map_err(|error| JournalError::Unavailable(error.to_string()));
+            .map_err(JournalError::from);
         self.state.is_failing.store(committed.is_err(), Ordering::Relaxed);
         let result = committed.as_ref().map(|_| ());
         let mut dispatches = Vec::new();

@@ -1,5 +1,7 @@
 //! Runs the commands of one batch in a transaction (see `journal::apply`).
 
+use std::collections::HashSet;
+
 use crate::journal::{
     apply::{Counts, Keys, WorkingSet},
     sql::{
@@ -24,6 +26,12 @@ pub(in crate::journal) trait Transaction {
 
     /// Returns the state of the journal. May wait for the database.
     fn start(&self) -> Result<Start>;
+
+    /// Returns the number of this process.
+    fn owner(&self) -> i64;
+
+    /// Returns the numbers of the processes that hold their lease.
+    fn live_owners(&self) -> Result<HashSet<i64>>;
 }
 
 /// Collects, loads, applies and stores. The caller commits.
@@ -50,6 +58,10 @@ pub(in crate::journal) fn run(
     let start = start.map_or_else(|| transaction.start(), Ok)?;
     set.last_position = start.last_position;
     set.counts = start.counts;
+    set.owner = transaction.owner();
+    if keys.live_owners {
+        set.live_owners = transaction.live_owners()?;
+    }
     for Command { action, .. } in commands {
         action.apply(&mut set)?;
     }

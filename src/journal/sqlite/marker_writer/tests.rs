@@ -40,7 +40,7 @@ fn replies_fail_when_the_marker_cannot_be_written() {
     let reply = on_reply(move |result| sender.send(result.map_err(Clone::clone)).unwrap());
     writer.on_commit(Some(5), reply);
     let error = receiver.recv().unwrap().unwrap_err();
-    assert!(matches!(error, JournalError::DispatchNotProtected(_)), "{error}");
+    assert!(matches!(error, JournalError::MayBeStored(_)), "{error}");
     drop(writer);
     assert_eq!(load(dir.path()).unwrap(), MarkerFile::Valid(marker(0)));
 }

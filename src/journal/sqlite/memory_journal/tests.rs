@@ -53,7 +53,7 @@ fn lose_response(journal: &mut MemoryJournal, change: &ChangeRequest) {
     };
     journal.commit([ClaimChange::new(intent)]).unwrap();
     let transition = Transition::MarkOutcomeUnknown;
-    journal.commit([ApplyTransition { change_id, transition, now: now() }]).unwrap();
+    journal.commit([ApplyTransition(first_step(change_id, transition, now()))]).unwrap();
 }
 
 /// Counts the steps of SQLite's virtual machine. A statement that reads each row of a table takes several for

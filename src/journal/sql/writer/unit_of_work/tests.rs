@@ -5,14 +5,18 @@ use super::*;
 use crate::{
     callbacks::payload,
     domain::{
+        change::Attempt,
         clock::Timestamp,
         newtypes::{ChangeId, RequestId},
         refusal::Refusal,
         state::Transition,
     },
     journal::{
-        Dispatch, Intent, ReceivedCallback,
-        apply::{ApplyTransition, AttributeRequest, ClaimChange, ResolveUnmatched, StoreCallback},
+        self, Dispatch, Intent, ReceivedCallback,
+        apply::{
+            ApplyTransition, AttributeRequest, ClaimChange, ResolveUnmatched, SettleChange,
+            StoreCallback,
+        },
         sql::writer::{CommandKind, ReplyReceiver},
         sqlite::{journal::SqliteTransaction, schema},
     },
@@ -25,12 +29,14 @@ use crate::{
 const CHANGES: usize = 6;
 const REQUESTS: usize = 3;
 const DEVICES: usize = 4;
+const STEPS_OF_FIRST_OWNER: usize = 8;
 
 /// A command of the generated sequence. Numbers name changes, requests and devices.
 #[derive(Debug, Clone)]
 enum Step {
     Claim { change: usize, is_dispatched: bool },
-    Transition { change: usize, transition: usize, request: usize },
+    Transition { change: usize, attempt: Option<usize>, transition: usize, request: usize },
+    Settle { change: usize },
     Callback { request: usize, device: usize, status: usize, has_mdn: bool },
     Attribute { change: usize, request: usize, last_result: u64 },
     Resolve { change: usize, first_result: u64, device: usize },
@@ -41,9 +47,12 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (change.clone(), any::<bool>())
             .prop_map(|(change, is_dispatched)| Step::Claim { change, is_dispatched }),
-        3 => (change.clone(), 0..8_usize, request.clone()).prop_map(
-            |(change, transition, request)| Step::Transition { change, transition, request }
+        3 => (change.clone(), any_attempt(), 0..8_usize, request.clone()).prop_map(
+            |(change, attempt, transition, request)| {
+                Step::Transition { change, attempt, transition, request }
+            }
         ),
+        1 => change.clone().prop_map(|change| Step::Settle { change }),
         5 => (request.clone(), device.clone(), 0..3_usize, any::<bool>()).prop_map(
             |(request, device, status, has_mdn)| Step::Callback { request, device, status, has_mdn }
         ),
@@ -54,6 +63,11 @@ fn any_step() -> impl Strategy<Value = Step> {
             |(change, first_result, device)| Step::Resolve { change, first_result, device }
         ),
     ]
+}
+
+/// The attempt of a transition: that of another claim, or the first one.
+fn any_attempt() -> impl Strategy<Value = Option<usize>> {
+    prop_oneof![2 => Just(None), 1 => (0..CHANGES).prop_map(Some)]
 }
 
 /// The changes that the steps name: two share a key, and all of them share devices.
@@ -116,7 +130,11 @@ fn command(step: &Step, number: usize, intents: &[Intent]) -> Prepared {
             intent.dispatch = is_dispatched.then_some(Dispatch { trace: None });
             prepare(Command::new(CommandKind::Other, 1, ClaimChange::new(intent)))
         }
-        Step::Transition { change, transition, request } => {
+        Step::Settle { change } => {
+            let settle = SettleChange { change_id: change_id(change), now };
+            prepare(Command::new(CommandKind::Other, 1, settle))
+        }
+        Step::Transition { change, attempt, transition, request } => {
             let transition = match transition {
                 0 => Transition::Dispatch { trace: None, already_on_plan: Some(vec![1]) },
                 1 | 2 => {
@@ -130,7 +148,9 @@ fn command(step: &Step, number: usize, intents: &[Intent]) -> Prepared {
                 _ => Transition::Rearm,
             };
             let change_id = change_id(change);
-            prepare(Command::transition(ApplyTransition { change_id, transition, now }))
+            let attempt = Attempt(intents[attempt.unwrap_or(change)].change.change_id);
+            let step = journal::Step { change_id, attempt, transition, now };
+            prepare(Command::transition(ApplyTransition(step)))
         }
         Step::Callback { request, device, status, has_mdn } => {
             let status = ["Success", "Failed", "Pending"][status];
@@ -204,11 +224,15 @@ fn run_in_batches(
     let has_cache = sizes.peek().is_some();
     let mut next = 0;
     while next < steps.len() {
-        let size = sizes.next().unwrap_or(1).clamp(1, steps.len() - next);
+        // Another process continues after some steps: what the one before has in flight can be settled.
+        let end = if next < STEPS_OF_FIRST_OWNER { STEPS_OF_FIRST_OWNER } else { steps.len() };
+        let end = end.min(steps.len());
+        let size = sizes.next().unwrap_or(1).clamp(1, end - next);
         let prepared = (next..next + size).map(|number| command(&steps[number], number, intents));
         let (mut commands, waiting): (Vec<_>, Vec<_>) = prepared.unzip();
         let transaction = db.transaction().unwrap();
-        let work = SqliteTransaction { connection: &transaction, start };
+        let owner = if next < STEPS_OF_FIRST_OWNER { 1 } else { 2 };
+        let work = SqliteTransaction { connection: &transaction, owner, start };
         let set = run(&work, &mut commands, &mut cache).unwrap();
         transaction.commit().unwrap();
         if has_cache {
