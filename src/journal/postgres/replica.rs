@@ -39,6 +39,8 @@ pub(super) struct Lease {
     renewed: Instant,
     /// The number of commits that are known to have succeeded.
     pub(super) commits: i64,
+    /// True if the database does not have the lease any more.
+    is_lost: bool,
 }
 
 impl Replica {
@@ -48,7 +50,8 @@ impl Replica {
 
     /// Returns the lease, unless it may have expired.
     pub(super) fn lease(&self) -> Option<Lease> {
-        self.lease.lock().filter(|lease| lease.renewed.elapsed() < RENEWAL_DUE)
+        let is_valid = |lease: &Lease| !lease.is_lost && lease.renewed.elapsed() < RENEWAL_DUE;
+        self.lease.lock().filter(is_valid)
     }
 
     /// Returns the number of the replica; 0 before the first lease.
@@ -66,7 +69,25 @@ impl Replica {
 
     /// False if the lease may have expired on the clock of the database.
     pub(super) fn can_send(&self) -> bool {
-        self.lease.lock().is_some_and(|lease| lease.renewed.elapsed() < SEND_LIMIT)
+        let can_send = |lease: Lease| !lease.is_lost && lease.renewed.elapsed() < SEND_LIMIT;
+        self.lease.lock().is_some_and(can_send)
+    }
+
+    /// Records that the database does not have the lease: another replica may settle the changes of this one.
+    pub(super) fn lose(&self) {
+        if let Some(lease) = &mut *self.lease.lock() {
+            lease.is_lost = true;
+        }
+    }
+
+    /// Returns the number of acknowledged commits of this replica that the database does not have.
+    pub(super) fn missing_commits(&self, db: &PostgresDatabase<'_>) -> Result<i64> {
+        let Some(lease) = *self.lease.lock() else {
+            return Ok(0);
+        };
+        let sql = "SELECT commits FROM replica WHERE number = ?";
+        let commits = db.as_database().find(sql, &values![lease.number], |row| row.get(0))?;
+        Ok((lease.commits - commits.unwrap_or(0_i64)).max(0))
     }
 
     /// Renews the lease, or acquires a new one if it has expired.
@@ -78,7 +99,7 @@ impl Replica {
                 "UPDATE replica SET lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
                  WHERE number = ? AND lease_until > clock_timestamp() RETURNING commits",
                 &values![LEASE.as_secs(), lease.number],
-                |row| Ok(Lease { number: lease.number, renewed: sent, commits: row.get(0)? }),
+                |row| Ok(Lease { renewed: sent, commits: row.get(0)?, is_lost: false, ..lease }),
             )?,
             None => None,
         };
@@ -88,7 +109,7 @@ impl Replica {
                 "INSERT INTO replica (name, lease_until)
                  VALUES (?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))) RETURNING number",
                 &values![self.name.as_str(), LEASE.as_secs()],
-                |row| Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0 }),
+                |row| Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0, is_lost: false }),
             )?,
         };
         *self.lease.lock() = Some(lease);
