@@ -1,11 +1,11 @@
 //! Three replicas with one journal in PostgreSQL have one identity at ThingSpace.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use thingspace_gateway::proto::{Change, ChangeEsimPlanRequest, ChangeState};
 use thingspace_postgres_server::{Options, Server, Version};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Status};
 
 use crate::support::{
