@@ -19,6 +19,7 @@ use crate::{
         failed_logins::JournalFailedLoginStore,
         journal::open_journal,
         ports::Ports,
+        shared_state::shared_state,
     },
     background::{
         self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
@@ -173,6 +174,7 @@ impl<'a> Shared<'a> {
             &config.thingspace,
             Arc::new(config.thingspace.clone()),
             Arc::new(JournalFailedLoginStore { journal: journal.clone(), clock: clock.clone() }),
+            shared_state(&journal),
             telemetry.instruments(),
         )?;
         Ok(Self {

@@ -35,5 +35,6 @@ mod quarantine;
 mod refusals;
 mod registration;
 mod service_plan;
+mod shared_identity;
 mod support;
 mod telemetry;

@@ -105,8 +105,7 @@ impl PostgresEngine {
             opening.map_err(|error| OpenFailure::Database(error.to_string()))??;
         let readers = options.max_connections.saturating_sub(OTHER_CONNECTIONS).max(1);
         let readers = Arc::new(Readers::new(connector.clone(), readers)?);
-        let coordination =
-            PostgresCoordination { readers: Arc::clone(&readers), replica: Arc::clone(&replica) };
+        let coordination = PostgresCoordination::new(Arc::clone(&readers));
         let identity =
             Arc::new(Identity::new(opened.epoch, options.origin.clone(), &opened.fingerprint_key));
         let continuity = Arc::new(Continuity::new(
