@@ -24,6 +24,12 @@ pub(super) struct PostgresCoordination {
 }
 
 impl PostgresCoordination {
+    /// Gives up the lease of this replica.
+    pub(super) async fn release_replica(&self) -> Result<()> {
+        let replica = Arc::clone(&self.replica);
+        self.run(move |db| replica.release(db)).await
+    }
+
     async fn run<T, Q>(&self, query: Q) -> Result<T>
     where
         T: Send + 'static,

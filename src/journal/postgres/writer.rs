@@ -135,8 +135,7 @@ impl CommitEngine for PostgresWriter {
 impl PostgresWriter {
     fn release_lease(&self, connection: &Connection) -> Result<()> {
         let db = PostgresDatabase::begin(connection, BEGIN);
-        let sql = "UPDATE replica SET lease_until = clock_timestamp() WHERE number = ?";
-        db.write_one(sql, &values![self.continuity.replica.number()])?;
+        self.continuity.replica.release(&db)?;
         db.send_command("COMMIT");
         db.wait()
     }

@@ -21,6 +21,27 @@ async fn a_replica_that_ends_gives_up_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_ends_with_a_change_in_flight_gives_up_its_lease_and_another_one_settles_it()
+{
+    let mut cluster = Cluster::start_with(2, |setup| setup.set("shutdown.grace", "1s")).await;
+    let [a, b] = &mut cluster.replicas[..] else { panic!("two replicas") };
+    a.change(esim("before", [1])).await;
+    let mut held = cluster.thingspace.hold(CallKind::Change);
+    let call = a.start_change(esim("key", [2]));
+    held.arrived().await;
+    // The grace ends before ThingSpace responds.
+    a.gateway.terminate().await;
+    assert!(in_time(call).await.expect("the call").is_err());
+    let leases = "SELECT count(*) FROM thingspace_gateway.replica
+         WHERE lease_until > clock_timestamp()";
+    assert_eq!(cluster.server.psql(leases).await.expect("a number").trim(), "1");
+    let settled = b.wait_for("key", ChangeState::OutcomeUnknown).await;
+    held.release(FakeResponse::Healthy);
+    assert_eq!(b.change(esim("key", [2])).await, settled);
+    assert_eq!(cluster.thingspace.posts(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_replica_keeps_its_changes_until_its_lease_has_expired() {
     let mut cluster = Cluster::start(2).await;
     let [a, b] = &mut cluster.replicas[..] else { panic!("two replicas") };
