@@ -205,7 +205,8 @@ impl PostgresWriter {
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(error) => {
                     tracing::debug!(%error, "cannot read the result of a commit yet");
-                    self.connector.runtime().block_on(sleep(SETTLE_INTERVAL));
+                    // A timer must be created in the runtime.
+                    self.connector.runtime().block_on(async { sleep(SETTLE_INTERVAL).await });
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use thingspace_gateway::proto::ChangeState;
+use tokio::task::JoinHandle;
 use tonic::Code;
 
 use super::cluster::{Cluster, Replica};
@@ -9,9 +10,11 @@ use crate::support::{
     http::post,
     requests::{esim, esim_callback, iccid, parse_error, stored_iccids},
     thingspace::{ESIM_PLAN_PATH, FakeThingSpace},
-    wait::{eventually_some, in_time},
+    wait::{eventually, eventually_some, in_time},
 };
 
+/// Message of the log if a commit is in doubt.
+const IN_DOUBT: &str = "the connection was lost during a commit";
 /// Number of commits in doubt.
 const ROUNDS: usize = 12;
 
@@ -76,10 +79,7 @@ async fn a_change_whose_commit_to_postgres_is_in_doubt_succeeds_or_fails_with_no
         change_settles(&cluster, replica, number).await;
     }
     let log = cluster.replicas[0].terminate().await;
-    assert!(
-        log.contains("the connection was lost during a commit"),
-        "no commit was in doubt: {log}"
-    );
+    assert!(log.contains(IN_DOUBT), "no commit was in doubt: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,8 +104,65 @@ async fn a_callback_whose_commit_to_postgres_is_in_doubt_is_stored_once() {
     let finished = cluster.replicas[1].wait_for("key", ChangeState::Finished).await;
     assert_eq!(finished.succeeded_count, 200);
     let log = cluster.replicas[0].terminate().await;
-    assert!(
-        log.contains("the connection was lost during a commit"),
-        "no commit was in doubt: {log}"
+    assert!(log.contains(IN_DOUBT), "no commit was in doubt: {log}");
+}
+
+/// Makes all commits wait for a standby that does not exist, and waits until they do. Returns a statement that waits.
+async fn hold_commits(cluster: &Cluster) -> JoinHandle<()> {
+    cluster
+        .sql("ALTER SYSTEM SET synchronous_standby_names = 'absent'; SELECT pg_reload_conf()")
+        .await;
+    let server = cluster.server.clone();
+    let waiting = tokio::spawn(async move {
+        let sql = "CREATE TABLE IF NOT EXISTS public.written (id int);
+             INSERT INTO public.written VALUES (1)";
+        server.psql(sql).await.expect("it is written once commits go on");
+    });
+    wait_for_held_commit(cluster, "psql").await;
+    waiting
+}
+
+/// Waits until a commit of a program waits for the standby.
+async fn wait_for_held_commit(cluster: &Cluster, program: &str) {
+    let sql = format!(
+        "SELECT count(*) > 0 FROM pg_stat_activity
+         WHERE wait_event = 'SyncRep' AND application_name = '{program}'"
     );
+    eventually("a commit waits", async || cluster.sql(&sql).await == "t").await;
+}
+
+async fn release_commits(cluster: &Cluster) {
+    cluster.sql("ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_in_doubt_is_settled_once_postgres_can_be_reached_again() {
+    let mut cluster = Cluster::start(1).await;
+    let change = cluster.replicas[0].change(esim("before", 0..ROUNDS)).await;
+    let request = &change.request_ids[0];
+    for number in 0..4 {
+        let replica = &cluster.replicas[0];
+        let url = replica.esim_url();
+        let waiting = hold_commits(&cluster).await;
+        let fault = async {
+            wait_for_held_commit(&cluster, "thingspace-gateway").await;
+            let before = replica.proxy.counters().total;
+            replica.proxy.refuse();
+            replica.proxy.cut().await;
+            // Attempts to read the result back.
+            in_time(replica.proxy.wait_for(|now| now.total > before + 3)).await;
+            release_commits(&cluster).await;
+            in_time(waiting).await.expect("it is written");
+            replica.proxy.pass();
+        };
+        tokio::join!(
+            fault,
+            change_settles(&cluster, replica, ROUNDS + number),
+            deliver_until_stored(&url, request, number)
+        );
+    }
+    let stored = stored_iccids(&mut cluster.replicas[0].client, request).await;
+    assert_eq!(stored, (0..4).map(iccid).collect());
+    let log = cluster.replicas[0].terminate().await;
+    assert!(log.contains(IN_DOUBT), "no commit was in doubt: {log}");
 }
