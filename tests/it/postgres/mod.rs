@@ -12,6 +12,8 @@ mod commits_in_doubt;
 mod idle;
 mod keys;
 mod leases;
+mod load;
+mod outages;
 mod starts;
 mod stopped;
 mod watches;
