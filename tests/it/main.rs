@@ -29,6 +29,7 @@ mod journal_dir;
 mod licences;
 mod load;
 mod outbound_requests;
+mod postgres;
 mod power_loss;
 mod pressure;
 mod quarantine;

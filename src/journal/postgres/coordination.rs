@@ -8,7 +8,7 @@ use crate::{
     domain::clock::Timestamp,
     journal::{
         Coordination, Rate, Result,
-        postgres::readers::Readers,
+        postgres::{readers::Readers, replica::Replica},
         sql::{Database, error, value::values},
     },
 };
@@ -31,6 +31,20 @@ pub(super) struct PostgresCoordination {
 impl PostgresCoordination {
     pub(super) fn new(readers: Arc<Readers>) -> Self {
         Self { readers, holder: fastrand::i64(..) }
+    }
+
+    /// Gives up the lease of this replica on its changes.
+    pub(super) async fn release_replica(&self, replica: Arc<Replica>) -> Result<()> {
+        self.run(move |db| replica.release(db)).await
+    }
+
+    /// Gives up all leases of this process.
+    pub(super) async fn release_leases(&self) -> Result<()> {
+        let holder = self.holder;
+        self.run(move |db| {
+            db.execute("DELETE FROM lease WHERE replica = ?", &values![holder]).map(drop)
+        })
+        .await
     }
 
     async fn run<T, Q>(&self, query: Q) -> Result<T>
