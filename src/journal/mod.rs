@@ -24,6 +24,7 @@ mod record;
 mod results;
 mod sql;
 pub mod sqlite;
+pub mod transfer;
 
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
