@@ -39,7 +39,7 @@ impl Database {
     }
 }
 
-async fn create_database() -> PostgresOptions {
+pub(super) async fn create_database() -> PostgresOptions {
     let start = async || {
         let options = Options::new(Version::Debian).without_fsync();
         Server::start_new(options.setting("max_connections = 500")).await.unwrap()

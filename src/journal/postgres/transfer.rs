@@ -248,3 +248,6 @@ fn put_bytes(bytes: &[u8], out: &mut BytesMut) -> Result<(), TransferError> {
     out.put_slice(bytes);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

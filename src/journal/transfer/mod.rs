@@ -11,6 +11,8 @@ mod export;
 mod file;
 mod import;
 mod tables;
+#[cfg(test)]
+pub(in crate::journal) mod tests;
 
 pub use error::TransferError;
 pub use export::{ExportReport, FileHeader};
