@@ -21,7 +21,8 @@ use crate::{
         ports::Ports,
     },
     background::{
-        self, Attributor, FileReloader, Forwarder, Reconciler, RegistrationMonitor, SteadyClock,
+        self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
+        SteadyClock,
     },
     callbacks::CallbackListener,
     config::Config,
@@ -73,6 +74,8 @@ struct Shared<'a> {
     thingspace: Arc<ThingSpace>,
     inflight_dispatches: TaskTracker,
     serving: watch::Sender<bool>,
+    /// True while this replica runs the jobs that one replica runs for all.
+    is_leader: watch::Sender<bool>,
     draining: CancellationToken,
     stop: CancellationToken,
 }
@@ -170,6 +173,7 @@ impl<'a> Shared<'a> {
             steady_clock,
             inflight_dispatches: TaskTracker::new(),
             serving: watch::Sender::new(true),
+            is_leader: watch::Sender::new(false),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         })
@@ -204,6 +208,11 @@ impl<'a> Shared<'a> {
         Ok(Server::new(gateway, health, config, self.telemetry.instruments())?)
     }
 
+    /// Returns a job that runs while this replica is the leader.
+    fn on_leader(&self, job: impl LeaderJob + 'static) -> BoxFuture<'static, ()> {
+        Box::pin(background::run_on_leader(self.is_leader.subscribe(), job))
+    }
+
     fn jobs(&self) -> Vec<BoxFuture<'static, ()>> {
         let Self { journal, clock, thingspace, steady_clock, .. } = self;
         let changes = &self.config.changes;
@@ -223,22 +232,33 @@ impl<'a> Shared<'a> {
             clock.clone(),
             changes.reconcile_after,
         );
+        let watch_deadlines = {
+            let (journal, clock) = (journal.clone(), clock.clone());
+            let steady_clock = steady_clock.clone();
+            move || -> BoxFuture<'static, ()> {
+                Box::pin(background::watch_deadlines(
+                    journal.clone(),
+                    clock.clone(),
+                    steady_clock.clone(),
+                    deadlines,
+                ))
+            }
+        };
+        let trim_journal = {
+            let (journal, clock) = (journal.clone(), steady_clock.clone());
+            let retention = self.config.journal.retention;
+            move || -> BoxFuture<'static, ()> {
+                Box::pin(background::trim_journal(journal.clone(), clock.clone(), retention))
+            }
+        };
         let thingspace = thingspace.clone();
         vec![
-            Box::pin(background::watch_deadlines(
-                journal.clone(),
-                clock.clone(),
-                steady_clock.clone(),
-                deadlines,
-            )),
-            Box::pin(background::trim_journal(
-                journal.clone(),
-                steady_clock.clone(),
-                self.config.journal.retention,
-            )),
+            self.on_leader(watch_deadlines),
+            self.on_leader(trim_journal),
             Box::pin(background::watch_interrupted(journal.clone(), clock.clone())),
-            Box::pin(attributor.run()),
-            Box::pin(reconciler.run()),
+            self.on_leader(attributor),
+            self.on_leader(reconciler),
+            Box::pin(background::compete(journal.coordination(), self.is_leader.clone())),
             Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(update_readiness(
                 journal.clone(),
@@ -259,7 +279,7 @@ impl<'a> Shared<'a> {
             clock.clone(),
             telemetry.instruments(),
         ) {
-            jobs.push(Box::pin(monitor.run()));
+            jobs.push(self.on_leader(monitor));
         }
         if let Some(forwarder) = Forwarder::new(
             &config.callbacks,
@@ -274,7 +294,7 @@ impl<'a> Shared<'a> {
                 let stats = observed.upgrade().map(|journal| journal.forward_queue_stats());
                 stats.map_or(0, |stats| stats.waiting)
             });
-            jobs.push(Box::pin(forwarder.run()));
+            jobs.push(self.on_leader(forwarder));
         }
         jobs.push(Box::pin(files.run()));
         jobs

@@ -19,6 +19,7 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Time that a change may stay in a state.
+#[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
     /// Time from acceptance until a change that lacks results becomes OVERDUE.
     pub overdue_after: Duration,

@@ -42,6 +42,9 @@ pub trait CommitListener: Send + Sync {
 
     /// Receives the effects of a commit after a read can see it.
     fn on_commit(&self, commit: &Commit);
+
+    /// The journal has a new epoch: it may have lost events that were read before.
+    fn on_new_epoch(&self) {}
 }
 
 /// The effects of a commit.

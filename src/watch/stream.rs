@@ -76,6 +76,9 @@ pub enum StreamError {
     /// Retention removed events of the account that the stream had not delivered.
     #[error("events after the last resume token have been removed: their retention is over")]
     EventsRemoved,
+    /// The journal has lost events, perhaps some that the stream has delivered.
+    #[error("the journal has lost data: open the stream again from the start")]
+    DataLost,
     /// The deadline of the call has passed.
     #[error("deadline exceeded")]
     DeadlineExceeded,
@@ -219,12 +222,18 @@ impl Watch {
             if let Some(message) = self.next_message.take() {
                 return Poll::Ready(Some(Ok(message)));
             }
-            if let Some(frames) = self.next_chunk() {
+            if self.watches.journal.epoch() == self.token.epoch
+                && let Some(frames) = self.next_chunk()
+            {
                 return Poll::Ready(Some(Ok(frames)));
             }
             if let Some(end) = &mut self.end {
                 let end = std::mem::replace(end, Ok(()));
                 return Poll::Ready(end.err().map(|error| Err(*error)));
+            }
+            if self.watches.journal.epoch() != self.token.epoch {
+                self.fail(StreamError::DataLost);
+                continue;
             }
             if self.watches.tail_registry.is_draining() {
                 self.push_reconnect(ReconnectReason::Drain);

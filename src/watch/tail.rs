@@ -195,7 +195,21 @@ impl TargetTails {
     }
 }
 
+impl TailRegistry {
+    fn for_each_tail(&self, call: impl Fn(&Arc<Tail>)) {
+        self.tails.lock().values().flat_map(|tails| tails.0.iter().flatten()).for_each(call);
+    }
+}
+
 impl CommitListener for TailRegistry {
+    /// Forgets the events that were read, and wakes all watches, which end.
+    fn on_new_epoch(&self) {
+        self.for_each_tail(|tail| {
+            tail.change_ring(Ring::clear);
+            tail.touched.notify_waiters();
+        });
+    }
+
     fn on_commit(&self, commit: &Commit) {
         let tails = self.tails.lock();
         if tails.is_empty() {

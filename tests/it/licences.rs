@@ -10,8 +10,8 @@ fn linked() -> BTreeSet<String> {
     let mut crates = BTreeSet::new();
     for target in TARGETS {
         let tree = Command::new(env!("CARGO"))
-            .args(["tree", "--locked", "--offline", "--edges", "normal"])
-            .args(["--prefix", "none", "--format", "{p}", "--target", target])
+            .args(["tree", "--locked", "--offline", "--package", "thingspace-gateway"])
+            .args(["--edges", "normal", "--prefix", "none", "--format", "{p}", "--target", target])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .expect("cargo runs");

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    background::attribution::quiet_requests::QuietRequests,
+    background::{LeaderJob, attribution::quiet_requests::QuietRequests},
     domain::{
         backoff::Backoff, change::Change, clock::Clock, evidence::LookupMethod,
         identifier::ReportedId, newtypes::RequestId, state::ChangeState,
@@ -61,6 +61,13 @@ enum RequestDevices {
     Unanswered,
 }
 
+impl LeaderJob for Attributor {
+    /// Attributes requests.
+    async fn run(&mut self) {
+        self.attribute_requests().await;
+    }
+}
+
 impl Attributor {
     /// Creates an attributor that follows the commits of a journal from now on.
     pub fn new(
@@ -81,8 +88,7 @@ impl Attributor {
         }
     }
 
-    /// Attributes requests.
-    pub async fn run(self) {
+    async fn attribute_requests(&self) {
         if failpoints::is_active("quiet-at-start") {
             // Skips the quiet period after a start.
             let long_ago = Instant::now().checked_sub(self.attribution_quiet_period);

@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     background::{
+        LeaderJob,
         file_reloader::FileReloader,
         forwarding::{
             batch::{BatchOutcome, DeliveryLog},
@@ -82,6 +83,25 @@ impl CommitListener for Notify {
     }
 }
 
+impl LeaderJob for Forwarder {
+    /// Forwards callbacks. Unfinished deliveries are repeated after the next start.
+    async fn run(&mut self) {
+        loop {
+            match self.run_batch().await {
+                // New callbacks do not shorten a pause.
+                Ok(wait) if self.paused_until.is_some() => sleep(wait).await,
+                Ok(wait) => {
+                    let _commit_or_timeout = timeout(wait, self.commits.notified()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot forward callbacks: journal error");
+                    sleep(JOURNAL_RETRY_DELAY).await;
+                }
+            }
+        }
+    }
+}
+
 impl Forwarder {
     /// Creates a forwarder. Returns `None` if `callbacks.forward_url` is not set. `steady_clock`
     /// measures the age of callbacks.
@@ -122,23 +142,6 @@ impl Forwarder {
             displaced_seen: 0,
             log: DeliveryLog::new(),
         })
-    }
-
-    /// Forwards callbacks. Unfinished deliveries are repeated after the next start.
-    pub async fn run(mut self) {
-        loop {
-            match self.run_batch().await {
-                // New callbacks do not shorten a pause.
-                Ok(wait) if self.paused_until.is_some() => sleep(wait).await,
-                Ok(wait) => {
-                    let _commit_or_timeout = timeout(wait, self.commits.notified()).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot forward callbacks: journal error");
-                    sleep(JOURNAL_RETRY_DELAY).await;
-                }
-            }
-        }
     }
 
     /// Sends a batch. Returns the time until the next one.

@@ -9,7 +9,10 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    background::reconcile::sweep::{Schedule, SweepError},
+    background::{
+        LeaderJob,
+        reconcile::sweep::{Schedule, SweepError},
+    },
     domain::{
         change::Change,
         clock::Clock,
@@ -57,10 +60,31 @@ struct Finding {
     evidence: &'static str,
 }
 
+impl LeaderJob for Reconciler {
+    /// Looks up missing results.
+    async fn run(&mut self) {
+        let mut is_first = true;
+        loop {
+            let delay = match self.sweep(is_first).await {
+                Ok(()) => {
+                    is_first = false;
+                    SWEEP_INTERVAL.min(self.reconcile_after)
+                }
+                Err(SweepError::Throttled(wait)) => wait,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look up missing results; retrying later");
+                    SWEEP_INTERVAL
+                }
+            };
+            sleep(delay).await;
+        }
+    }
+}
+
 impl Reconciler {
     /// Creates a reconciler. It looks up the results of a change when they are missing `reconcile_after`
     /// after ThingSpace accepted the change, and at once if the change was stored before this process
-    /// started: callbacks can be missed during a restart.
+    /// started to run the job: callbacks can be missed during a restart.
     pub fn new(
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
@@ -76,25 +100,6 @@ impl Reconciler {
             rest: VecDeque::new(),
             listed_at: Instant::now(),
             unmatched: Schedule::new(reconcile_after, MAX_UNMATCHED),
-        }
-    }
-
-    /// Looks up missing results.
-    pub async fn run(mut self) {
-        let mut is_first = true;
-        loop {
-            let delay = match self.sweep(is_first).await {
-                Ok(()) => {
-                    is_first = false;
-                    SWEEP_INTERVAL.min(self.reconcile_after)
-                }
-                Err(SweepError::Throttled(wait)) => wait,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot look up missing results; retrying later");
-                    SWEEP_INTERVAL
-                }
-            };
-            sleep(delay).await;
         }
     }
 

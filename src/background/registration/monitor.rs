@@ -8,7 +8,9 @@ use tokio::time::sleep;
 use url::Url;
 
 use crate::{
-    background::{registration::desired_listener::DesiredListener, url_origin::url_origin},
+    background::{
+        LeaderJob, registration::desired_listener::DesiredListener, url_origin::url_origin,
+    },
     config::{CallbacksConfig, Config, RegisterPolicy},
     domain::{clock::Clock, evidence::ResultService, newtypes::AccountName},
     journal::{Journal, JournalError},
@@ -54,6 +56,25 @@ struct MonitoredService {
 
 // === impl RegistrationMonitor ===
 
+impl LeaderJob for RegistrationMonitor {
+    /// Checks at once and then every five minutes.
+    async fn run(&mut self) {
+        let accounts = self.accounts.iter().cloned();
+        let mut accounts: Vec<_> = accounts.map(MonitoredAccount::new).collect();
+        self.record_metrics(&accounts);
+        loop {
+            for account in &mut accounts {
+                match account.check(self).await {
+                    Ok(()) => account.is_failing = false,
+                    Err(error) => account.mark_unknown(&error),
+                }
+            }
+            self.record_metrics(&accounts);
+            sleep(CHECK_INTERVAL).await;
+        }
+    }
+}
+
 impl RegistrationMonitor {
     /// Creates a monitor. Returns `None` unless `callbacks.public_url` and `thingspace.accounts` are
     /// set.
@@ -81,23 +102,6 @@ impl RegistrationMonitor {
             public_url,
             accounts,
         })
-    }
-
-    /// Checks at once and then every five minutes.
-    pub async fn run(self) {
-        let accounts = self.accounts.iter().cloned();
-        let mut accounts: Vec<_> = accounts.map(MonitoredAccount::new).collect();
-        self.record_metrics(&accounts);
-        loop {
-            for account in &mut accounts {
-                match account.check(&self).await {
-                    Ok(()) => account.is_failing = false,
-                    Err(error) => account.mark_unknown(&error),
-                }
-            }
-            self.record_metrics(&accounts);
-            sleep(CHECK_INTERVAL).await;
-        }
     }
 
     fn record_metrics(&self, accounts: &[MonitoredAccount]) {

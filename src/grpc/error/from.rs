@@ -152,7 +152,7 @@ impl From<StreamError> for ApiError {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Reconnect => Self::new(ErrorReason::Reconnect, error.to_string()),
-            StreamError::Removed | StreamError::EventsRemoved => {
+            StreamError::Removed | StreamError::EventsRemoved | StreamError::DataLost => {
                 Self::new(ErrorReason::ResumeTokenExpired, error.to_string())
             }
             StreamError::DeadlineExceeded => Self::deadline_exceeded(),

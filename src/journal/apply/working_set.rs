@@ -37,7 +37,7 @@ pub(in crate::journal) enum Dirty {
 }
 
 /// Counts that the engine keeps in memory.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::journal) struct Counts {
     pub(in crate::journal) states: StateCounts,
     pub(in crate::journal) forward_queue: ForwardQueueStats,

@@ -19,10 +19,11 @@ use crate::{
         state::ChangeState,
     },
     journal::{
-        Commit, JournalError, WatchTarget,
+        Commit, Epoch, JournalError, WatchTarget,
         apply::Counts,
         postgres::{
             connection::{Connection, Connector},
+            continuity::Continuity,
             error::PostgresError,
             readers::Readers,
             writer::decode_counts,
@@ -67,6 +68,7 @@ pub(super) struct Follower {
     pub(super) connector: Connector,
     pub(super) readers: Arc<Readers>,
     pub(super) own_commits: Arc<OwnCommits>,
+    pub(super) continuity: Arc<Continuity>,
     pub(super) listeners: Arc<WriterState>,
     /// The newest position whose commit the listeners were notified of.
     pub(super) seen: u64,
@@ -76,6 +78,7 @@ pub(super) struct Follower {
 struct NewCommits {
     /// The newest position of the journal.
     last_position: u64,
+    epoch: Epoch,
     counts: Counts,
     /// The newest position that was read.
     seen: u64,
@@ -151,6 +154,12 @@ impl Follower {
             }
             let new = self.readers.run(move |db| load_new_commits(db, after)).await?;
             self.listeners.set_counts(new.counts);
+            if self.continuity.adopt(new.epoch, new.last_position) {
+                self.seen = new.last_position;
+                self.listeners.notify_of_new_epoch();
+                return Ok(());
+            }
+            self.continuity.see(new.seen);
             self.seen = new.seen;
             self.listeners.notify(&new.commit);
             if new.seen >= new.last_position {
@@ -161,10 +170,17 @@ impl Follower {
 }
 
 fn load_new_commits(db: &dyn Database, after: u64) -> Result<NewCommits> {
-    let sql = "SELECT last_position, counts FROM head WHERE id = 1";
-    let (last_position, counts) =
-        db.get(sql, &[], |row| Ok((row.get(0)?, decode_counts(row.get(1)?))))?;
-    let mut new = NewCommits { last_position, counts, seen: after, commit: Commit::default() };
+    let sql = "SELECT last_position, counts, epoch FROM head WHERE id = 1";
+    let mut new = db.get(sql, &[], |row| {
+        Ok(NewCommits {
+            last_position: row.get(0)?,
+            counts: decode_counts(row.get(1)?),
+            epoch: Epoch(row.get::<i64>(2)?.cast_unsigned()),
+            seen: after,
+            commit: Commit::default(),
+        })
+    })?;
+    let NewCommits { last_position, counts, .. } = new;
     if last_position <= after {
         return Ok(new);
     }

@@ -1,10 +1,13 @@
 //! Opens a database, and connects it with the writer and the readers.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use thingspace_settings::Secret;
-use tokio::task::AbortHandle;
+use tokio::{
+    task::AbortHandle,
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::{
     journal::{
@@ -12,6 +15,7 @@ use crate::{
         apply::Counts,
         postgres::{
             connection::{Connection, Connector},
+            continuity::Continuity,
             coordination::PostgresCoordination,
             database::PostgresDatabase,
             durability::{DurabilityCheck, ServerDurability},
@@ -30,6 +34,9 @@ use crate::{
 
 /// Connections of a replica beside those that read: one that writes, and one that listens.
 const OTHER_CONNECTIONS: usize = 2;
+
+/// Interval of writes that do nothing.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Options for opening a journal.
 #[derive(Debug, Clone)]
@@ -52,13 +59,13 @@ pub struct PostgresOptions {
 
 /// The database of many replicas.
 struct PostgresEngine {
-    identity: Identity,
+    identity: Arc<Identity>,
     durability: Arc<DurabilityCheck>,
     replica: Arc<Replica>,
-    writer: Writer,
+    writer: Arc<Writer>,
     readers: Arc<Readers>,
     coordination: Arc<PostgresCoordination>,
-    follower: Mutex<Option<AbortHandle>>,
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 /// The state of a journal at its opening.
@@ -100,33 +107,53 @@ impl PostgresEngine {
         let readers = Arc::new(Readers::new(connector.clone(), readers)?);
         let coordination =
             PostgresCoordination { readers: Arc::clone(&readers), replica: Arc::clone(&replica) };
+        let identity =
+            Arc::new(Identity::new(opened.epoch, options.origin.clone(), &opened.fingerprint_key));
+        let continuity = Arc::new(Continuity::new(
+            Arc::clone(&identity),
+            Arc::clone(&replica),
+            opened.last_position,
+        ));
         let own_commits = Arc::new(OwnCommits::default());
         let writer = PostgresWriter {
             connector: connector.clone(),
             connection: Some(connection),
-            replica: Arc::clone(&replica),
+            continuity: Arc::clone(&continuity),
             durability: Arc::clone(&durability),
             own_commits: Arc::clone(&own_commits),
         };
         let writer = Writer::start(writer, opened.counts, options.instruments.clone())
             .map_err(|error| OpenFailure::Database(error.to_string()))?;
+        let writer = Arc::new(writer);
         let follower = Follower {
             connector,
             readers: Arc::clone(&readers),
             own_commits,
+            continuity,
             listeners: Arc::clone(&writer.state),
             seen: opened.last_position,
         };
         let follower = tokio::spawn(follower.run()).abort_handle();
+        let heartbeats = tokio::spawn(send_heartbeats(Arc::clone(&writer))).abort_handle();
         Ok(Self {
-            identity: Identity::new(opened.epoch, options.origin.clone(), &opened.fingerprint_key),
+            identity,
             durability,
             replica,
             writer,
             readers,
             coordination: Arc::new(coordination),
-            follower: Mutex::new(Some(follower)),
+            tasks: Mutex::new(vec![follower, heartbeats]),
         })
+    }
+}
+
+/// Renews the lease of an idle replica, and finds out if the database can be written.
+async fn send_heartbeats(writer: Arc<Writer>) {
+    let mut interval = interval(HEARTBEAT_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        writer.send_heartbeat();
     }
 }
 
@@ -153,6 +180,7 @@ fn open_tables(
         last_position,
         counts,
     };
+    replica.set_journal(&opened.fingerprint_key);
     replica.renew(&db)?;
     db.send_command("COMMIT");
     db.wait()?;
@@ -203,17 +231,13 @@ impl SqlEngine for PostgresEngine {
 
     async fn close(&self) {
         self.writer.close().await;
-        if let Some(follower) = self.follower.lock().take() {
-            follower.abort();
-        }
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
         self.readers.close();
     }
 }
 
 impl Drop for PostgresEngine {
     fn drop(&mut self) {
-        if let Some(follower) = self.follower.get_mut().take() {
-            follower.abort();
-        }
+        self.tasks.get_mut().drain(..).for_each(|task| task.abort());
     }
 }

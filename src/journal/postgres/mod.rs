@@ -5,6 +5,7 @@
 //! their positions. A replica holds a lease on the clock of the database while it works.
 
 mod connection;
+mod continuity;
 mod coordination;
 mod database;
 mod dialect;

@@ -1,13 +1,13 @@
 //! The identity of this replica, and its lease.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::OnceLock, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::journal::{
-    postgres::database::PostgresDatabase,
-    sql::{Database, Result, value::values},
+    postgres::{database::PostgresDatabase, error::PostgresError},
+    sql::{Database, Result, tables::meta, value::values},
 };
 
 /// Duration of a lease from its last renewal. Another replica settles the changes in flight of a replica after it.
@@ -27,6 +27,8 @@ pub(super) fn live_replicas(db: &dyn Database) -> Result<HashSet<i64>> {
 /// This replica.
 pub(super) struct Replica {
     name: String,
+    /// The key of fingerprints of the journal that this replica has opened: no other journal has it.
+    journal_key: OnceLock<Vec<u8>>,
     lease: Mutex<Option<Lease>>,
 }
 
@@ -39,16 +41,24 @@ pub(super) struct Lease {
     renewed: Instant,
     /// The number of commits that are known to have succeeded.
     pub(super) commits: i64,
+    /// True if the database does not have the lease any more.
+    is_lost: bool,
 }
 
 impl Replica {
     pub(super) fn new(name: String) -> Self {
-        Self { name, lease: Mutex::default() }
+        Self { name, journal_key: OnceLock::new(), lease: Mutex::default() }
+    }
+
+    /// Records the journal that this replica has opened.
+    pub(super) fn set_journal(&self, fingerprint_key: &[u8]) {
+        self.journal_key.get_or_init(|| fingerprint_key.to_vec());
     }
 
     /// Returns the lease, unless it may have expired.
     pub(super) fn lease(&self) -> Option<Lease> {
-        self.lease.lock().filter(|lease| lease.renewed.elapsed() < RENEWAL_DUE)
+        let is_valid = |lease: &Lease| !lease.is_lost && lease.renewed.elapsed() < RENEWAL_DUE;
+        self.lease.lock().filter(is_valid)
     }
 
     /// Returns the number of the replica; 0 before the first lease.
@@ -66,10 +76,28 @@ impl Replica {
 
     /// False if the lease may have expired on the clock of the database.
     pub(super) fn can_send(&self) -> bool {
-        self.lease.lock().is_some_and(|lease| lease.renewed.elapsed() < SEND_LIMIT)
+        let can_send = |lease: Lease| !lease.is_lost && lease.renewed.elapsed() < SEND_LIMIT;
+        self.lease.lock().is_some_and(can_send)
     }
 
-    /// Renews the lease, or acquires a new one if it has expired.
+    /// Records that the database does not have the lease: another replica may settle the changes of this one.
+    pub(super) fn lose(&self) {
+        if let Some(lease) = &mut *self.lease.lock() {
+            lease.is_lost = true;
+        }
+    }
+
+    /// Returns the number of acknowledged commits of this replica that the database does not have.
+    pub(super) fn missing_commits(&self, db: &PostgresDatabase<'_>) -> Result<i64> {
+        let Some(lease) = *self.lease.lock() else {
+            return Ok(0);
+        };
+        let sql = "SELECT commits FROM replica WHERE number = ?";
+        let commits = db.as_database().find(sql, &values![lease.number], |row| row.get(0))?;
+        Ok((lease.commits - commits.unwrap_or(0_i64)).max(0))
+    }
+
+    /// Renews the lease, or acquires a new one if it has expired. Fails if an import has replaced the journal.
     pub(super) fn renew(&self, db: &PostgresDatabase<'_>) -> Result<Lease> {
         let sent = Instant::now();
         let present = *self.lease.lock();
@@ -78,18 +106,32 @@ impl Replica {
                 "UPDATE replica SET lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
                  WHERE number = ? AND lease_until > clock_timestamp() RETURNING commits",
                 &values![LEASE.as_secs(), lease.number],
-                |row| Ok(Lease { number: lease.number, renewed: sent, commits: row.get(0)? }),
+                |row| Ok(Lease { renewed: sent, commits: row.get(0)?, is_lost: false, ..lease }),
             )?,
             None => None,
         };
         let lease = match renewed {
             Some(lease) => lease,
-            None => db.as_database().get(
-                "INSERT INTO replica (name, lease_until)
-                 VALUES (?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))) RETURNING number",
-                &values![self.name.as_str(), LEASE.as_secs()],
-                |row| Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0 }),
-            )?,
+            None => {
+                let acquired = db.as_database().find(
+                    "INSERT INTO replica (name, lease_until)
+                     SELECT ?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
+                     WHERE EXISTS (SELECT 1 FROM meta WHERE name = ? AND value = ?)
+                     RETURNING number",
+                    &values![
+                        self.name.as_str(),
+                        LEASE.as_secs(),
+                        meta::FINGERPRINT_KEY,
+                        self.journal_key.get(),
+                    ],
+                    |row| {
+                        Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0, is_lost: false })
+                    },
+                )?;
+                acquired.ok_or_else(|| {
+                    PostgresError::new("an import has replaced the journal; restart this gateway")
+                })?
+            }
         };
         *self.lease.lock() = Some(lease);
         Ok(lease)

@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::journal::{
     postgres::{
-        connection::Connection, database::PostgresDatabase, dialect::translate_definitions,
-        error::OpenFailure,
+        connection::Connection, continuity::start_epoch, database::PostgresDatabase,
+        dialect::translate_definitions, error::OpenFailure,
     },
     sql::{
         Database, Result,
@@ -33,12 +33,13 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The tables that only this engine has.
 const OWN_TABLES: &str = "
--- The newest position, and the counts of the last commit. Each commit locks the row first, so the order of commits is
+-- The newest position, the counts of the last commit, and the epoch. Each commit locks the row first, so the order of commits is
 -- that of their positions.
 CREATE TABLE head (
     id             INTEGER PRIMARY KEY CHECK (id = 1),
     last_position  INTEGER NOT NULL,
-    counts         BLOB NOT NULL
+    counts         BLOB NOT NULL,
+    epoch          INTEGER NOT NULL
 ) WITH (fillfactor = 10);
 
 -- The gateway replicas. A change belongs to the replica that sends it until its lease has expired, on the clock of the
@@ -141,8 +142,9 @@ fn create(db: &PostgresDatabase<'_>) -> Result<()> {
         translate_definitions(&format!("{TABLES}{OWN_TABLES}"))
     ))?;
     meta::store(db, meta::SCHEMA_VERSION, &VERSION.to_be_bytes())?;
-    let sql = "INSERT INTO head (id, last_position, counts) VALUES (1, 0, ?)";
+    let sql = "INSERT INTO head (id, last_position, counts, epoch) VALUES (1, 0, ?, 0)";
     db.execute(sql, &values![Vec::new()])?;
+    start_epoch(db, 0)?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -8,14 +9,17 @@ use std::{
     time::Duration,
 };
 
-use thingspace_postgres_server::{Options, Server, Version};
+use thingspace_postgres_server::{Options, Proxy, Server, StandbyOptions, Version};
 use thingspace_settings::Secret;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
 use super::*;
 use crate::{
+    callbacks::payload,
+    domain::clock::Timestamp,
     journal::{
-        Journal, Origin, Rate,
+        Commit, CommitListener, Journal, JournalError, NewResult, Origin, Rate, ReceivedCallback,
+        Stored,
         conformance::{self, Engine},
     },
     telemetry::Instruments,
@@ -40,6 +44,13 @@ impl Database {
 }
 
 pub(super) async fn create_database() -> PostgresOptions {
+    create_database_behind(async |address| address).await
+}
+
+/// Creates a database, and connects to it through another address.
+async fn create_database_behind(
+    reroute: impl AsyncFnOnce(SocketAddr) -> SocketAddr,
+) -> PostgresOptions {
     let start = async || {
         let options = Options::new(Version::Debian).without_fsync();
         Server::start_new(options.setting("max_connections = 500")).await.unwrap()
@@ -47,8 +58,9 @@ pub(super) async fn create_database() -> PostgresOptions {
     let server = SERVER.get_or_init(start).await;
     let name = format!("journal{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     server.create_database(&name).await.unwrap();
+    let address = reroute(server.addr()).await;
     PostgresOptions {
-        url: Secret::new(server.url(&name)),
+        url: Secret::new(format!("postgresql://postgres@{address}/{name}")),
         password: None,
         max_connections: 4,
         allow_relaxed_durability: true,
@@ -105,4 +117,97 @@ async fn replicas_share_the_permits_of_a_rate_limit() {
     a.pause_permits("lookups", Duration::from_secs(3_600)).await.unwrap();
     let delay = b.take_permit("lookups", rate).await.unwrap().unwrap_err();
     assert!(delay > Duration::from_secs(3_000), "{delay:?}");
+}
+
+fn callback(request: &str) -> ReceivedCallback {
+    let body = format!(r#"{{"requestId":"{request}"}}"#);
+    ReceivedCallback {
+        callback: payload::parse(body.as_bytes()).unwrap(),
+        account: None,
+        service: None,
+        receive_time: Timestamp::from_micros(1),
+        forwarding: None,
+    }
+}
+
+fn new_at(position: u64) -> Stored {
+    Stored::New(NewResult { position, change: None })
+}
+
+/// Stores a callback as soon as the journal can be written.
+async fn store_when_possible(journal: &dyn Journal, request: &str) -> Stored {
+    loop {
+        match journal.store_callback(callback(request)).await {
+            Ok(stored) => return stored,
+            Err(JournalError::Unavailable(_) | JournalError::MayBeStored(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Waits for a new epoch.
+#[derive(Default)]
+struct NewEpoch(Notify);
+
+impl CommitListener for NewEpoch {
+    fn on_commit(&self, _: &Commit) {}
+
+    fn on_new_epoch(&self) {
+        self.0.notify_one();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_a_failover_has_lost_start_a_new_epoch_on_every_replica() {
+    let primary = Server::start_new(Options::new(Version::Debian)).await.unwrap();
+    primary.create_database("journal").await.unwrap();
+    let replication = Proxy::start(primary.addr()).await.unwrap();
+    let standby = StandbyOptions::asynchronous().via(replication.addr());
+    let standby = primary.standby(standby).await.unwrap();
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port());
+    let options = PostgresOptions {
+        url: Secret::new(format!("postgresql://postgres@{hosts}/journal")),
+        ..create_database().await
+    };
+    let journals = [open(&options).await.unwrap(), open(&options).await.unwrap()];
+    let listeners = [Arc::new(NewEpoch::default()), Arc::new(NewEpoch::default())];
+    for (journal, listener) in journals.iter().zip(&listeners) {
+        journal.add_commit_listener(Arc::clone(listener) as Arc<dyn CommitListener>);
+    }
+    let [a, b] = &journals;
+    assert_eq!(a.store_callback(callback("kept")).await.unwrap(), new_at(1));
+    let replicated = "SELECT last_position FROM thingspace_gateway.head";
+    // The tables are replicated too.
+    while !matches!(standby.psql_in("journal", replicated).await, Ok(last) if last.trim() == "1") {}
+    replication.black_hole();
+    assert_eq!(a.store_callback(callback("lost")).await.unwrap(), new_at(2));
+    let epoch = a.epoch();
+    primary.kill().await.unwrap();
+    standby.promote().await.unwrap();
+
+    // Either replica detects the loss, and never uses a position twice.
+    assert_eq!(store_when_possible(&**b, "later").await, new_at(3));
+    for (journal, listener) in journals.iter().zip(&listeners) {
+        listener.0.notified().await;
+        assert_ne!(journal.epoch(), epoch);
+    }
+    assert_eq!(a.epoch(), b.epoch());
+    assert_eq!(store_when_possible(&**a, "lost").await, new_at(4));
+    assert_eq!(store_when_possible(&**a, "kept").await, Stored::Duplicate);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_response_is_lost_is_settled_by_reading_back() {
+    let mut proxy = None;
+    let reroute = async |address| {
+        let started = Proxy::start(address).await.unwrap();
+        proxy.insert(started).addr()
+    };
+    let journal = open(&create_database_behind(reroute).await).await.unwrap();
+    let proxy = proxy.unwrap();
+    assert_eq!(journal.store_callback(callback("one")).await.unwrap(), new_at(1));
+    proxy.cut_before_reply_to("COMMIT");
+    let stored = journal.store_callback(callback("two")).await;
+    assert!(matches!(stored, Ok(Stored::New(_))), "{stored:?}");
+    assert_eq!(journal.store_callback(callback("two")).await.unwrap(), Stored::Duplicate);
 }

@@ -213,9 +213,10 @@ impl Target for PostgresTransfer<'_> {
 
     fn finish(&self, imported: &Imported) -> Result<(), TransferError> {
         let db = self.db.as_database();
-        let Imported { last_position, last_quarantine_id, counts, .. } = imported;
-        let sql = "UPDATE head SET last_position = ?, counts = ? WHERE id = 1";
-        db.execute(sql, &values![*last_position, encode_counts(counts)])?;
+        let Imported { epoch, last_position, last_quarantine_id, counts, .. } = imported;
+        let sql = "UPDATE head SET last_position = ?, counts = ?, epoch = ? WHERE id = 1";
+        let epoch = epoch.0.cast_signed();
+        db.execute(sql, &values![*last_position, encode_counts(counts), epoch])?;
         if *last_quarantine_id > 0 {
             let sql = "SELECT setval('quarantine_id_seq', ?)";
             db.get(sql, &values![*last_quarantine_id], |_| Ok(()))?;

@@ -5,18 +5,22 @@ use std::{cell::RefCell, collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::journal::{
-    ForwardQueueStats, StateCounts,
+    Epoch, ForwardQueueStats, StateCounts,
     apply::{Counts, WorkingSet},
     postgres::{
         connection::{Connection, Connector},
+        continuity::Continuity,
         database::{Pending, PostgresDatabase},
         durability::DurabilityCheck,
         error::{OpenFailure, PostgresError},
         follower::OwnCommits,
-        replica::{LEASE, Lease, Replica, live_replicas},
+        replica::{LEASE, Lease, live_replicas},
         value::PostgresRow,
     },
-    sql::{CommitEngine, Database, Result, Row, SqlError, Start, Transaction, Work, value::values},
+    sql::{
+        CommitEngine, Database, Prepared, Result, Row, SqlError, Start, Transaction, Work,
+        value::values,
+    },
 };
 
 /// Begins a transaction. A transaction that waits for this replica for seconds is ended, because it has locked the
@@ -31,7 +35,8 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL plan_cache_mode = force_generic_plan;
     SET LOCAL jit = off";
 
-pub(super) const LOCK_HEAD: &str = "SELECT last_position, counts FROM head WHERE id = 1 FOR UPDATE";
+pub(super) const LOCK_HEAD: &str =
+    "SELECT last_position, counts, epoch FROM head WHERE id = 1 FOR UPDATE";
 
 /// Counts the commit, and renews the lease.
 const COUNT_COMMIT: &str = "UPDATE replica SET commits = commits + 1,
@@ -52,7 +57,7 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) struct PostgresWriter {
     pub(super) connector: Connector,
     pub(super) connection: Option<Connection>,
-    pub(super) replica: Arc<Replica>,
+    pub(super) continuity: Arc<Continuity>,
     pub(super) durability: Arc<DurabilityCheck>,
     pub(super) own_commits: Arc<OwnCommits>,
 }
@@ -60,6 +65,7 @@ pub(super) struct PostgresWriter {
 /// A transaction of a batch.
 struct PostgresTransaction<'c> {
     db: PostgresDatabase<'c>,
+    continuity: &'c Continuity,
     replica: i64,
     /// The head and the number of commits, until they are read.
     pending: RefCell<Option<[Pending; 2]>>,
@@ -80,12 +86,20 @@ enum CommitError {
 }
 
 impl CommitEngine for PostgresWriter {
+    fn prepare(&mut self) -> Result<Prepared> {
+        if self.connection.as_ref().is_some_and(|connection| !connection.is_closed()) {
+            return Ok(Prepared::default());
+        }
+        let (connection, is_new_epoch) = self.connect()?;
+        self.connection = Some(connection);
+        Ok(Prepared { is_new_connection: true, is_new_epoch })
+    }
+
     fn commit(&mut self, work: &mut dyn Work) -> Result<WorkingSet> {
-        let connection = match self.connection.take() {
-            Some(connection) if !connection.is_closed() => connection,
-            _ => self.connect()?,
+        let Some(connection) = self.connection.take() else {
+            return Err(PostgresError::new("the connection is closed").into());
         };
-        let lease = match self.replica.lease() {
+        let lease = match self.continuity.replica.lease() {
             Some(lease) => lease,
             None => self.renew_lease(&connection)?,
         };
@@ -122,26 +136,28 @@ impl PostgresWriter {
     fn release_lease(&self, connection: &Connection) -> Result<()> {
         let db = PostgresDatabase::begin(connection, BEGIN);
         let sql = "UPDATE replica SET lease_until = clock_timestamp() WHERE number = ?";
-        db.write_one(sql, &values![self.replica.number()])?;
+        db.write_one(sql, &values![self.continuity.replica.number()])?;
         db.send_command("COMMIT");
         db.wait()
     }
 
-    fn connect(&self) -> Result<Connection> {
+    /// Connects, and compares the database with what this replica knows. Returns true if the journal has a new epoch.
+    fn connect(&self) -> Result<(Connection, bool)> {
         let connection = self.connector.runtime().block_on(self.connector.connect(None))?;
         let db = PostgresDatabase::begin(&connection, BEGIN);
         if let Err(settings) = self.durability.check(&db)? {
             return Err(PostgresError::new(OpenFailure::NotDurable(settings).to_string()).into());
         }
+        let is_new_epoch = self.continuity.check(&db)?;
         db.send_command("COMMIT");
         db.wait()?;
         drop(db);
-        Ok(connection)
+        Ok((connection, is_new_epoch))
     }
 
     fn renew_lease(&self, connection: &Connection) -> Result<Lease> {
         let db = PostgresDatabase::begin(connection, BEGIN);
-        let lease = self.replica.renew(&db)?;
+        let lease = self.continuity.replica.renew(&db)?;
         db.send_command("COMMIT");
         db.wait()?;
         Ok(lease)
@@ -154,12 +170,14 @@ impl PostgresWriter {
         work: &mut dyn Work,
     ) -> Result<WorkingSet, CommitError> {
         let sent = Instant::now();
-        let transaction = PostgresTransaction::begin(connection, lease.number)?;
+        let transaction = PostgresTransaction::begin(connection, &self.continuity, lease.number)?;
         let set = work.run(&transaction)?;
         let (start, commit) = transaction.state()?;
         let has_events = set.last_position > start.last_position;
         let db = &transaction.db;
-        db.write_one(MOVE_HEAD, &values![set.last_position, encode_counts(&set.counts)])?;
+        if has_events || set.counts != start.counts {
+            db.write_one(MOVE_HEAD, &values![set.last_position, encode_counts(&set.counts)])?;
+        }
         if has_events {
             self.own_commits.begin(start.last_position);
             db.write_one(NOTIFY, &values![set.last_position.to_string()])?;
@@ -167,7 +185,8 @@ impl PostgresWriter {
         db.send_command("COMMIT");
         match db.wait().inspect_err(|_| self.own_commits.end(None)) {
             Ok(()) => {
-                self.replica.on_commit(sent, commit);
+                self.continuity.replica.on_commit(sent, commit);
+                self.continuity.see(set.last_position);
                 self.own_commits.end(Some(set.last_position));
                 Ok(set)
             }
@@ -195,7 +214,8 @@ impl PostgresWriter {
 
     fn try_settle(&mut self, lease: Lease, commit: i64) -> Result<bool> {
         let sent = Instant::now();
-        let connection = self.connect()?;
+        // The next batch finds a new epoch too, because it connects anew.
+        let (connection, is_new_epoch) = self.connect()?;
         let db = PostgresDatabase::begin(&connection, BEGIN);
         // Waits for the end of the transaction in doubt.
         db.as_database().get(LOCK_HEAD, &[], |_| Ok(()))?;
@@ -205,22 +225,23 @@ impl PostgresWriter {
         db.send_command("COMMIT");
         db.wait()?;
         drop(db);
-        self.connection = Some(connection);
+        self.connection = Some(connection).filter(|_| !is_new_epoch);
         let has_succeeded = commits.is_some_and(|commits| commits >= commit);
         if has_succeeded {
-            self.replica.on_commit(sent, commit);
+            self.continuity.replica.on_commit(sent, commit);
         }
         Ok(has_succeeded)
     }
 }
 
 impl<'c> PostgresTransaction<'c> {
-    fn begin(connection: &'c Connection, replica: i64) -> Result<Self> {
+    fn begin(connection: &'c Connection, continuity: &'c Continuity, replica: i64) -> Result<Self> {
         let db = PostgresDatabase::begin(connection, BEGIN);
         let head = db.send(LOCK_HEAD, &[])?;
         let commits = db.send(COUNT_COMMIT, &values![LEASE.as_secs(), replica])?;
         Ok(Self {
             db,
+            continuity,
             replica,
             pending: RefCell::new(Some([head, commits])),
             start: RefCell::default(),
@@ -240,7 +261,12 @@ impl<'c> PostgresTransaction<'c> {
         let head = head.first().ok_or_else(SqlError::no_row)?;
         let head: &dyn Row = &PostgresRow { row: head, skipped: 0 };
         let start = Start { last_position: head.get(0)?, counts: decode_counts(head.get(1)?) };
+        let epoch: i64 = head.get(2)?;
+        if Epoch(epoch.cast_unsigned()) != self.continuity.identity.epoch() {
+            return Err(PostgresError::new("another replica has started a new epoch").into());
+        }
         let Some(commits) = commits.first() else {
+            self.continuity.replica.lose();
             return Err(PostgresError::new("the lease of this replica has expired").into());
         };
         let commits: &dyn Row = &PostgresRow { row: commits, skipped: 0 };

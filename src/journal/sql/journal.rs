@@ -108,8 +108,13 @@ impl Identity {
         Self { epoch: AtomicU64::new(epoch.0), origin, fingerprint_key }
     }
 
-    fn epoch(&self) -> Epoch {
+    pub(in crate::journal) fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Sets the epoch. Returns true if it was another one.
+    pub(in crate::journal) fn set_epoch(&self, epoch: Epoch) -> bool {
+        self.epoch.swap(epoch.0, Ordering::AcqRel) != epoch.0
     }
 }
 

@@ -15,5 +15,6 @@ pub(in crate::journal) use error::{Result, SqlError};
 pub(in crate::journal) use journal::{Identity, SqlEngine, SqlJournal};
 pub(in crate::journal) use value::{Column, FromColumn, Value};
 pub(in crate::journal) use writer::{
-    Action, Command, CommandKind, CommitEngine, Start, Transaction, Work, Writer, WriterState,
+    Action, Command, CommandKind, CommitEngine, Prepared, Start, Transaction, Work, Writer,
+    WriterState,
 };

@@ -8,7 +8,7 @@ use tokio::{task::spawn_blocking, time::Instant};
 use super::*;
 use crate::journal::{
     Journal,
-    conformance::every_row::read_all,
+    conformance::every_row::{read_all, success_of},
     postgres::{PostgresOptions, open, tests::create_database},
     transfer::tests::{Directory, check_imported, filled_file, store_results},
 };
@@ -77,6 +77,33 @@ async fn postgres_takes_an_import_only_while_no_gateway_uses_an_empty_journal() 
     import_bytes(&options, file.clone()).await.unwrap();
     let again = import_bytes(&options, file).await;
     assert!(matches!(again, Err(TransferError::NotEmpty(_))), "{again:?}");
+    check_imported(open(&options).await.unwrap(), &content).await;
+}
+
+/// A gateway that lost its lease, for example because it was paused, writes nothing into an imported journal: it has the
+/// identity of the empty journal before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_of_the_journal_before_an_import_into_postgres_writes_nothing() {
+    let (file, content) = filled_file().await;
+    let options = create_database().await;
+    let paused = open(&options).await.unwrap();
+    loop {
+        let connection = Connector::new(ConnectionSettings::parse(&options.url, None).unwrap());
+        let connection = connection.connect(None).await.unwrap();
+        let sql = "UPDATE thingspace_gateway.replica SET lease_until = clock_timestamp()";
+        connection.client().batch_execute(sql).await.unwrap();
+        match import_bytes(&options, file.clone()).await {
+            // It has renewed its lease in between.
+            Err(TransferError::InUse(_)) => {}
+            imported => break drop(imported.unwrap()),
+        }
+    }
+    for _ in 0..3 {
+        let stored = paused.store_callback(success_of("r-foreign", 1)).await;
+        assert!(stored.is_err(), "{stored:?}");
+        assert!(!paused.is_writable());
+    }
+    paused.close().await;
     check_imported(open(&options).await.unwrap(), &content).await;
 }
 

@@ -46,6 +46,11 @@ pub(in crate::journal) use unit_of_work::{Start, Transaction, run};
 
 /// Commits the batches of a writer, on the writer's thread.
 pub(in crate::journal) trait CommitEngine: Send + 'static {
+    /// Prepares for a batch, for example by connecting.
+    fn prepare(&mut self) -> error::Result<Prepared> {
+        Ok(Prepared::default())
+    }
+
     /// Runs a batch in a transaction. `work` is called at most once, and its result is committed and synced
     /// when this returns.
     fn commit(&mut self, work: &mut dyn Work) -> error::Result<WorkingSet>;
@@ -62,6 +67,15 @@ pub(in crate::journal) trait CommitEngine: Send + 'static {
 
     /// Closes the database after the last commit.
     fn close(&mut self) {}
+}
+
+/// The state of an engine before a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::journal) struct Prepared {
+    /// True if rows that were loaded before may have changed.
+    pub(in crate::journal) is_new_connection: bool,
+    /// True if the journal has a new epoch.
+    pub(in crate::journal) is_new_epoch: bool,
 }
 
 /// The work of a batch.
@@ -142,6 +156,14 @@ impl Writer {
         lane.send(command).await.map_err(|_| JournalError::closed())?;
         drop(lane);
         await_reply(&self.state, metric, start, reply).await
+    }
+
+    /// Sends a write that does nothing, unless the queue is full: then there are other writes.
+    pub(in crate::journal) fn send_heartbeat(&self) {
+        if let Ok(lane) = self.lane(|lanes| &lanes.other) {
+            let (heartbeat, _reply) = Command::modify_tables(0, |_, _| Ok(()));
+            let _full_or_closed = lane.try_send(heartbeat);
+        }
     }
 
     pub(in crate::journal) async fn reserve(&self) -> Result<Box<dyn Reservation>> {
@@ -268,6 +290,13 @@ impl<E: CommitEngine> Worker<E> {
     }
 
     fn transact(&mut self, commands: &mut [Command]) -> error::Result<WorkingSet> {
+        let Prepared { is_new_connection, is_new_epoch } = self.engine.prepare()?;
+        if is_new_connection {
+            self.cache = DeviceCache::default();
+        }
+        if is_new_epoch {
+            self.state.notify_of_new_epoch();
+        }
         let (cache, state) = (&mut self.cache, &*self.state);
         let mut batch = Batch { commands, cache, state, commit: Commit::default() };
         let set = self.engine.commit(&mut batch)?;
@@ -283,6 +312,11 @@ impl WriterState {
     /// Notifies the listeners of a commit.
     pub(in crate::journal) fn notify(&self, commit: &Commit) {
         self.commit_listeners.read().iter().for_each(|listener| listener.on_commit(commit));
+    }
+
+    /// Notifies the listeners that the journal has a new epoch.
+    pub(in crate::journal) fn notify_of_new_epoch(&self) {
+        self.commit_listeners.read().iter().for_each(|listener| listener.on_new_epoch());
     }
 
     /// Sets the counts, after a commit of another writer.
