@@ -146,6 +146,18 @@ pub(super) static RULES: &[Rule] = &[
         },
     },
     Rule {
+        doc: "`journal.spool_dir` must differ from `journal.dir`",
+        modes: GATEWAY,
+        check: |config| {
+            let spool = config.journal.spool_dir.as_ref()?;
+            (*spool == config.journal.dir).then(|| {
+                let problem =
+                    format!("got {}, expected another directory than journal.dir", spool.display());
+                ("journal.spool_dir", problem)
+            })
+        },
+    },
+    Rule {
         doc: "`journal.retention` must be at least `changes.close_after`",
         modes: GATEWAY,
         check: |config| {

@@ -223,7 +223,14 @@ settings! {
         /// last event. At least `changes.close_after`. After a jump of the system clock, the journal
         /// removes nothing for three days.
         retention: Duration = WithDefault(DurationRange { min: "1m", max: "3650d" }) or "400d";
-        /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
+        /// Directory of the spool, which keeps callbacks while the journal cannot store them. The
+        /// gateway answers them 200, and moves them to the journal later. Use a disk that survives
+        /// restarts. Must differ from `journal.dir`. Unset: such callbacks are answered 503.
+        spool_dir: Option<PathBuf> = Optional(FilePath);
+        /// Maximum size of the spool, in bytes. While it is full, callbacks are answered 503.
+        spool_max_bytes: u64 = WithDefault(Number { min: 1_048_576, max: 1_099_511_627_776_u64 }) or "1073741824";
+        /// Allows the journal and the spool on a network file system. Its locks and syncs may be
+        /// unreliable.
         allow_network_filesystem: bool = WithDefault(Switch) or "false";
     }
 
