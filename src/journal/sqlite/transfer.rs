@@ -69,7 +69,7 @@ pub fn import(
     origin: &Origin,
     input: &mut dyn Read,
 ) -> Result<ImportReport, TransferError> {
-    let opened = directory::create(dir).map_err(OpenFailure::from).and_then(|()| {
+    let opened = directory::create(dir, "journal.dir").map_err(OpenFailure::from).and_then(|()| {
         let mut connection = open(dir, allow_network)?;
         schema::initialize(&mut connection)?;
         Ok(connection)
