@@ -26,6 +26,7 @@ mod sql;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod stub_journal;
+pub mod transfer;
 
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,

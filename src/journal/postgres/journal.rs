@@ -181,6 +181,7 @@ fn open_tables(
         last_position,
         counts,
     };
+    replica.set_journal(&opened.fingerprint_key);
     replica.renew(&db)?;
     db.send_command("COMMIT");
     db.wait()?;

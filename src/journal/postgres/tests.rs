@@ -43,7 +43,7 @@ impl Database {
     }
 }
 
-async fn create_database() -> PostgresOptions {
+pub(super) async fn create_database() -> PostgresOptions {
     create_database_behind(async |address| address).await
 }
 

@@ -301,7 +301,7 @@ impl From<SqlError> for CommitError {
 }
 
 /// Encodes counts as big-endian numbers.
-fn encode_counts(counts: &Counts) -> Vec<u8> {
+pub(super) fn encode_counts(counts: &Counts) -> Vec<u8> {
     let Counts { states, forward_queue, quarantine_bytes } = counts;
     let others = [forward_queue.waiting, forward_queue.displaced, *quarantine_bytes];
     let others = others.map(|count| i64::try_from(count).unwrap_or(i64::MAX));

@@ -19,6 +19,7 @@ mod readers;
 pub(in crate::journal) mod schema;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 
 pub use error::{Damage, JournalOpenError, OpenFailure};
 pub use integrity::{AcceptedLoss, accept_loss};

@@ -69,6 +69,7 @@ async fn idle_watches_need_no_more_connections_to_postgres() {
     }
 }
 
+#[allow(clippy::print_stdout, reason = "the output of a measurement")]
 /// Prints the load on the database while nothing happens. A measurement, which no assertion depends on.
 async fn report_load(cluster: &Cluster, watches: usize, connections: usize) {
     const DURATION: Duration = Duration::from_secs(20);
