@@ -10,6 +10,7 @@ mod journal;
 mod lifecycle;
 mod ports;
 mod transfer;
+mod waiting;
 mod wiring;
 
 pub use error::StartError;
