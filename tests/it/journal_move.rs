@@ -1,15 +1,34 @@
 //! The move of a journal to PostgreSQL and back.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    env,
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::Instant,
+};
 
-use thingspace_gateway::proto::ChangeState;
+use serde_json::json;
+use thingspace_gateway::proto::{ChangeState, gateway_service_client::GatewayServiceClient};
 use thingspace_postgres_server::{Options, Server, Version};
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, Command},
+};
+use tonic::Code;
 
 use crate::support::{
     cli::{self, CliOutput},
     env::TestEnv,
     gateway::TestDir,
-    requests::{deliver, esim, esim_callback, resume, summarize, watch_change},
+    http::{http_get, post},
+    requests::{
+        deliver, esim, esim_callback, get_by_key, parse_error, resume, send_all, summarize,
+        watch_change,
+    },
+    wait::{eventually, in_time},
 };
 
 const REQUEST: &str = "8c4f5f7a-94f6-47d0-9b7f-0ecf6f0a2d0c";
@@ -106,4 +125,125 @@ async fn resume_tokens_stay_valid_when_a_journal_moves_to_postgres_and_back() {
     assert_eq!(rest.summaries(), ["opened FINISHED", "result 2 SUCCEEDED", "finished FINISHED"]);
     assert_eq!(env.state("key").await, ChangeState::Finished);
     assert_eq!(env.thingspace.posts(), 1);
+}
+
+/// Returns an address that no process listens on.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+/// Starts an import from standard input, and waits until it has locked the journal.
+async fn start_import(server: &Server, settings: &[String]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
+    command.args(["journal", "import", "-"]).args(settings).env_clear();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let import = command.spawn().expect("the binary starts");
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    eventually("the import has the lock", async || {
+        server.psql_in("journal", locks).await.expect("a number").trim() == "1"
+    })
+    .await;
+    import
+}
+
+/// A gateway with a spool that starts during an import answers callbacks with 200. Afterwards, a watch that was open
+/// before the move has them in order. `TSGW_TEST_IMPORT_RESULTS` is the number of results in the journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_not_lost() {
+    let count = env::var("TSGW_TEST_IMPORT_RESULTS").ok();
+    let count: usize = count.map_or(20, |count| count.parse().expect("a number"));
+    let mut env = TestEnv::start().await;
+    let (server, url) = start_server().await;
+    let service = "DeviceProfileService";
+    for (number, first) in (0..count).step_by(10_000).enumerate() {
+        let devices: Vec<usize> = (first..count.min(first + 10_000)).collect();
+        let request = format!("{number:08}-94f6-47d0-9b7f-0ecf6f0a2d0c");
+        env.change_as(&request, esim(&format!("filler {number}"), devices.clone())).await;
+        let callbacks = env.gateway.callback_url(service);
+        let sent = send_all(&callbacks, &request, devices.clone(), 16, Arc::default()).await;
+        assert_eq!(sent.len(), devices.len());
+    }
+    let own: Vec<usize> = (count..count + 10_000).collect();
+    let change = env.change_as(REQUEST, esim("key", own.iter().copied())).await;
+    deliver(&env.gateway.callback_url(service), &esim_callback(REQUEST, own[0])).await;
+    let mut watch = env.watch(watch_change(&change)).await;
+    let seen = watch.read_until("result 0 SUCCEEDED").await;
+    let token = seen.last().expect("an event").resume_token.clone();
+    drop(watch);
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
+    let files = TestDir::new();
+    let file = files.join("journal");
+    let start = Instant::now();
+    let embedded = [format!("--journal.dir={}", env.directory.path().display())];
+    assert_succeeded(&journal("export", &file, &embedded).await);
+    println!("export of {count} results: {:?}", start.elapsed());
+
+    let base_url = format!("--thingspace.base_url={}", env.thingspace.base_url());
+    let postgres = ["--journal.engine=postgres".into(), format!("--journal.url={url}"), base_url];
+    let mut import = start_import(&server, &postgres).await;
+    let spool = TestDir::new();
+    let (callbacks, grpc, admin) = (free_address(), free_address(), free_address());
+    env.setup = env
+        .setup
+        .clone()
+        .set("journal.engine", "postgres")
+        .set("journal.url", &url)
+        .set("journal.spool_dir", &spool.path().to_string_lossy())
+        .set("callbacks.listen", &callbacks.to_string())
+        .set("grpc.listen", &grpc.to_string())
+        .set("admin.listen", &admin.to_string());
+    let setup = env.setup.clone();
+    let starting = tokio::spawn(async move { setup.start().await });
+
+    let callbacks = format!("http://{callbacks}/callbacks/{service}");
+    eventually("callbacks are received", async || {
+        tokio::net::TcpStream::connect(grpc).await.is_ok()
+    })
+    .await;
+    let mut numbers = own.iter().copied().skip(1);
+    let mut sent = Vec::new();
+    let mut send = async |stored: Option<&str>| {
+        let number = numbers.next().expect("enough devices");
+        let (status, body) = post(&callbacks, esim_callback(REQUEST, number).to_string()).await;
+        assert_eq!(status, 200, "{body}");
+        assert!(stored.is_none_or(|stored| body == json!({"stored": stored})), "{body}");
+        sent.push(number);
+    };
+    for _ in 0..50 {
+        send(Some("spooled")).await;
+    }
+    assert_eq!(http_get(&format!("http://{admin}/readyz")).await.status(), 200);
+    let mut client = GatewayServiceClient::connect(format!("http://{grpc}")).await.expect("a port");
+    let rejected = in_time(get_by_key(&mut client, "key")).await.expect_err("no journal");
+    assert_eq!(rejected.code(), Code::Unavailable);
+    assert_eq!(parse_error(&rejected).reason, "JOURNAL_UNAVAILABLE");
+    drop(client);
+
+    let start = Instant::now();
+    let content = tokio::fs::read(&file).await.expect("a file");
+    let mut stdin = import.stdin.take().expect("piped");
+    let feeding = tokio::spawn(async move { stdin.write_all(&content).await });
+    while !feeding.is_finished() || import.try_wait().expect("waited").is_none() {
+        send(None).await;
+    }
+    println!("import: {:?}", start.elapsed());
+    feeding.await.expect("it ends").expect("it reads all");
+    assert!(in_time(import.wait()).await.expect("waited").success());
+    while !starting.is_finished() {
+        send(None).await;
+    }
+    env.gateway = starting.await.expect("it starts");
+    env.client = env.gateway.client().await;
+    for _ in 0..10 {
+        send(None).await;
+    }
+    println!("callbacks: {}", sent.len());
+    let last = format!("result {} SUCCEEDED", sent.len());
+    let mut watch = env.watch(resume(&token)).await;
+    let seen: Vec<String> = watch.read_until(&last).await.iter().map(summarize).collect();
+    let expected = (1..=sent.len()).map(|index| format!("result {index} SUCCEEDED"));
+    let expected: Vec<String> = std::iter::once("opened ACCEPTED".into()).chain(expected).collect();
+    assert_eq!(seen, expected);
+    assert_eq!(env.thingspace.posts(), 1 + count.div_ceil(10_000));
 }
