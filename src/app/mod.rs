@@ -9,6 +9,7 @@ mod failed_logins;
 mod journal;
 mod lifecycle;
 mod ports;
+mod shared_state;
 mod transfer;
 mod waiting;
 mod wiring;

@@ -18,6 +18,7 @@ use crate::{
         error::StartError,
         failed_logins::JournalFailedLoginStore,
         ports::Ports,
+        shared_state::shared_state,
         waiting::Waiting,
     },
     background::{
@@ -178,6 +179,7 @@ impl<'a> Shared<'a> {
             &config.thingspace,
             Arc::new(config.thingspace.clone()),
             Arc::new(JournalFailedLoginStore { journal: journal.clone(), clock: clock.clone() }),
+            shared_state(&journal),
             telemetry.instruments(),
         )?;
         Ok(Self {

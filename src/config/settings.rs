@@ -133,13 +133,13 @@ settings! {
         /// HTTP method of the 5G Business Internet plan change. Verizon's documentation contradicts
         /// itself about it.
         five_g_bi_http_method: FiveGBiHttpMethod = WithDefault(one_of::<FiveGBiHttpMethod>()) or "POST";
-        /// Maximum number of plan changes that the gateway sends in a minute. A call waits for its
-        /// turn until its deadline; if the turn would come later, the gateway rejects the call with
-        /// THROTTLED. 100 is the documented rate limit of a similar call. With `serve --sandbox`
-        /// the default is 100000.
+        /// Maximum number of plan changes that the gateway sends in a minute: all replicas
+        /// together, if they share a journal. A call waits for its turn until its deadline; if the
+        /// turn would come later, the gateway rejects the call with THROTTLED. 100 is the
+        /// documented rate limit of a similar call. With `serve --sandbox` the default is 100000.
         changes_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "100";
         /// Maximum number of lookups of requests, devices and registrations that the gateway sends
-        /// in a minute.
+        /// in a minute: all replicas together, if they share a journal.
         lookups_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "60";
         /// Billing accounts whose callback registrations the gateway checks every five minutes.
         /// Needs `callbacks.public_url`.

@@ -97,6 +97,12 @@ impl Replica {
         Ok((lease.commits - commits.unwrap_or(0_i64)).max(0))
     }
 
+    /// Gives up the lease, so that other replicas settle what is in flight at once.
+    pub(super) fn release(&self, db: &dyn Database) -> Result<()> {
+        let sql = "UPDATE replica SET lease_until = clock_timestamp() WHERE number = ?";
+        db.execute(sql, &values![self.number()]).map(drop)
+    }
+
     /// Renews the lease, or acquires a new one if it has expired. Fails if an import has replaced the journal.
     pub(super) fn renew(&self, db: &PostgresDatabase<'_>) -> Result<Lease> {
         let sent = Instant::now();

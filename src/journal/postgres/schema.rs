@@ -51,10 +51,10 @@ CREATE TABLE replica (
     commits      INTEGER NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
--- The replicas that do work which one replica does for all.
+-- Work that one replica does for all. The holder is a random number of the process.
 CREATE TABLE lease (
     name         TEXT PRIMARY KEY,
-    replica      INTEGER NOT NULL,
+    holder       INTEGER NOT NULL,
     lease_until  TIMESTAMPTZ NOT NULL
 ) WITH (fillfactor = 50);
 

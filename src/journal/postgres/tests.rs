@@ -102,6 +102,23 @@ async fn a_lease_is_held_by_one_replica_until_it_is_released_or_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_keeps_its_leases_when_it_gets_another_number() {
+    let [a, b] = two_replicas().await;
+    let [a_leases, b_leases] = [&a, &b].map(|journal| journal.coordination().unwrap());
+    let minute = Duration::from_secs(60);
+    // A replica without commits has no number yet.
+    assert!(a_leases.acquire_lease("job", minute).await.unwrap());
+    assert!(!b_leases.acquire_lease("job", minute).await.unwrap());
+    for journal in [&a, &b] {
+        journal.put_kv("name".into(), b"value".to_vec()).await.unwrap();
+    }
+    assert!(!b_leases.acquire_lease("job", minute).await.unwrap());
+    assert!(a_leases.acquire_lease("job", minute).await.unwrap());
+    a_leases.release_lease("job").await.unwrap();
+    assert!(b_leases.acquire_lease("job", minute).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replicas_share_the_permits_of_a_rate_limit() {
     let [a, b] = two_replicas().await.map(|journal| journal.coordination().unwrap());
     let rate = Rate { per_minute: 3 };
