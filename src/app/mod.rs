@@ -17,4 +17,4 @@ mod wiring;
 pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
-pub use transfer::{export_journal, import_journal};
+pub use transfer::{export_journal, import_journal, prepare_import};

@@ -98,7 +98,7 @@ impl Components {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let waiting =
             Waiting { config, origin: origin.clone(), clock: clock.clone(), telemetry, shutdown };
-        let journal = waiting.open_journal(&ports).await?;
+        let journal = Box::pin(waiting.open_journal(&ports)).await?;
         let shared = Shared::build(config, origin, journal, clock, telemetry).await?;
         let Shared { journal, spool, clock, steady_clock, thingspace, draining, stop, .. } =
             &shared;

@@ -5,7 +5,6 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::Stdio,
     sync::Arc,
     time::Instant,
 };
@@ -13,10 +12,6 @@ use std::{
 use serde_json::json;
 use thingspace_gateway::proto::{ChangeState, gateway_service_client::GatewayServiceClient};
 use thingspace_postgres_server::{Options, Server, Version};
-use tokio::{
-    io::AsyncWriteExt,
-    process::{Child, Command},
-};
 use tonic::Code;
 
 use crate::support::{
@@ -45,6 +40,11 @@ async fn journal(command: &str, file: &Path, settings: &[String]) -> CliOutput {
     let mut arguments = vec!["journal", command, file.to_str().expect("text")];
     arguments.extend(settings.iter().map(String::as_str));
     cli::run(&arguments, &[]).await
+}
+
+fn prepare(settings: &[String]) -> Vec<&str> {
+    let settings = settings.iter().map(String::as_str);
+    ["journal", "import", "--prepare"].into_iter().chain(settings).collect()
 }
 
 #[track_caller]
@@ -133,20 +133,6 @@ fn free_address() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
-/// Starts an import from standard input, and waits until it has locked the journal.
-async fn start_import(server: &Server, settings: &[String]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
-    command.args(["journal", "import", "-"]).args(settings).env_clear();
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-    let import = command.spawn().expect("the binary starts");
-    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
-    eventually("the import has the lock", async || {
-        server.psql_in("journal", locks).await.expect("a number").trim() == "1"
-    })
-    .await;
-    import
-}
-
 /// A gateway with a spool that starts during an import answers callbacks with 200. Afterwards, a watch that was open
 /// before the move has them in order. `TSGW_TEST_IMPORT_RESULTS` is the number of results in the journal.
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +140,7 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     let count = env::var("TSGW_TEST_IMPORT_RESULTS").ok();
     let count: usize = count.map_or(20, |count| count.parse().expect("a number"));
     let mut env = TestEnv::start().await;
-    let (server, url) = start_server().await;
+    let (_server, url) = start_server().await;
     let service = "DeviceProfileService";
     for (number, first) in (0..count).step_by(10_000).enumerate() {
         let devices: Vec<usize> = (first..count.min(first + 10_000)).collect();
@@ -181,7 +167,7 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
 
     let base_url = format!("--thingspace.base_url={}", env.thingspace.base_url());
     let postgres = ["--journal.engine=postgres".into(), format!("--journal.url={url}"), base_url];
-    let mut import = start_import(&server, &postgres).await;
+    assert_succeeded(&cli::run(&prepare(&postgres), &[]).await);
     let spool = TestDir::new();
     let (callbacks, grpc, admin) = (free_address(), free_address(), free_address());
     env.setup = env
@@ -221,15 +207,12 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     drop(client);
 
     let start = Instant::now();
-    let content = tokio::fs::read(&file).await.expect("a file");
-    let mut stdin = import.stdin.take().expect("piped");
-    let feeding = tokio::spawn(async move { stdin.write_all(&content).await });
-    while !feeding.is_finished() || import.try_wait().expect("waited").is_none() {
+    let import = tokio::spawn(async move { journal("import", &file, &postgres).await });
+    while !import.is_finished() {
         send(None).await;
     }
     println!("import: {:?}", start.elapsed());
-    feeding.await.expect("it ends").expect("it reads all");
-    assert!(in_time(import.wait()).await.expect("waited").success());
+    assert_succeeded(&import.await.expect("it ends"));
     while !starting.is_finished() {
         send(None).await;
     }
