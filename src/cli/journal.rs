@@ -2,10 +2,12 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use thingspace_settings::Secret;
 
 use crate::{
     cli::{exit::ExitError, output::print_line, settings_args::SettingsArgs},
-    journal::sqlite::accept_loss,
+    config::JournalEngine,
+    journal::{postgres, sqlite::accept_loss},
 };
 
 /// Arguments of `journal`.
@@ -17,8 +19,8 @@ pub struct JournalCommand {
 
 #[derive(Debug, Subcommand)]
 enum JournalSubcommand {
-    /// Accept the loss of data in a damaged journal. Open resume tokens become invalid. A retry of a
-    /// lost change sends it to ThingSpace again
+    /// Accept the loss of data in a damaged journal, or in a PostgreSQL database that was restored from
+    /// a backup. Open resume tokens become invalid. A retry of a lost change sends it to ThingSpace again
     AcceptLoss {
         #[command(flatten)]
         settings: SettingsArgs,
@@ -32,10 +34,13 @@ impl JournalCommand {
     ///
     /// # Errors
     ///
-    /// Exit code 1: the journal is complete or cannot be opened. Exit code 78: invalid settings.
+    /// Exit code 1: the journal is complete or in use, or cannot be opened. Exit code 78: invalid settings.
     pub fn run(self) -> Result<(), ExitError> {
         let JournalSubcommand::AcceptLoss { settings } = self.command;
         let config = settings.load()?.config;
+        if config.journal.engine == JournalEngine::Postgres {
+            return accept_loss_of_database(config.journal.url, config.journal.password);
+        }
         let dir = config.journal.dir;
         let accepted = accept_loss(&dir, config.journal.allow_network_filesystem);
         let Some(loss) = accepted.map_err(ExitError::failure)? else {
@@ -51,4 +56,16 @@ impl JournalCommand {
         });
         Ok(print_line(&line.to_string())?)
     }
+}
+
+/// Gives a new epoch to the journal of a database, and prints its newest position as JSON.
+fn accept_loss_of_database(url: Option<Secret>, password: Option<Secret>) -> Result<(), ExitError> {
+    let url = url.ok_or_else(|| {
+        ExitError::settings("journal.url: not set, expected it with journal.engine = postgres")
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(ExitError::failure)?;
+    let accepted = runtime.block_on(postgres::accept_loss(&url, password));
+    let accepted = accepted.map_err(ExitError::failure)?;
+    Ok(print_line(&json!({ "last_position": accepted.last_position }).to_string())?)
 }

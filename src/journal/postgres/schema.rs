@@ -78,6 +78,17 @@ pub(super) fn initialize(connection: &Connection) -> Result<(), OpenFailure> {
     Ok(db.wait()?)
 }
 
+/// Checks that a database has a journal of this version. Makes its schema the search path of the transaction.
+pub(super) fn check_existing(db: &PostgresDatabase<'_>) -> Result<(), OpenFailure> {
+    let sql = "SELECT count(*) FROM pg_class WHERE relnamespace =
+         (SELECT oid FROM pg_namespace WHERE nspname = ?) AND relkind = 'r'";
+    let tables: i64 = db.as_database().get(sql, &values![SCHEMA], |row| row.get(0))?;
+    if tables == 0 {
+        return Err(OpenFailure::NoJournal);
+    }
+    check_version(db)
+}
+
 fn check_server(db: &dyn Database) -> Result<(), OpenFailure> {
     let sql = "SELECT CAST(current_setting('server_version_num') AS BIGINT),
            current_setting('server_version'), pg_encoding_to_char(encoding)
@@ -94,8 +105,14 @@ fn check_server(db: &dyn Database) -> Result<(), OpenFailure> {
 }
 
 fn create(db: &PostgresDatabase<'_>) -> Result<()> {
+    // PostgreSQL checks the right to create a schema before it checks if the schema exists.
+    let sql = "SELECT count(*) FROM pg_namespace WHERE nspname = ?";
+    let schemas: i64 = db.as_database().get(sql, &values![SCHEMA], |row| row.get(0))?;
+    if schemas == 0 {
+        db.run_script(&format!("CREATE SCHEMA {SCHEMA}"))?;
+    }
     db.run_script(&format!(
-        "CREATE SCHEMA IF NOT EXISTS {SCHEMA}; SET LOCAL search_path = {SCHEMA}; {}",
+        "SET LOCAL search_path = {SCHEMA}; {}",
         translate_definitions(&format!("{TABLES}{OWN_TABLES}"))
     ))?;
     meta::store(db, SCHEMA_VERSION, &VERSION.to_be_bytes())?;
