@@ -11,6 +11,7 @@
 //! - [`dispatch`]: sends a change to ThingSpace and records the response;
 //! - [`watch`]: streams of the stored and new events of a change, a request or an account; resume tokens;
 //! - [`thingspace`]: the REST client;
+//! - [`spool`]: keeps callbacks on the local disk while the journal cannot store them;
 //! - [`journal`]: the durable store of changes, responses and callbacks: one commit for the writes of many
 //!   callers;
 //! - [`operations`]: one folder for each kind of change: validation, wire format, evidence rules;
@@ -33,6 +34,7 @@ pub mod grpc;
 pub mod journal;
 pub mod operations;
 pub mod proto;
+pub mod spool;
 pub mod telemetry;
 pub mod thingspace;
 pub mod watch;

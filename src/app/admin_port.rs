@@ -51,7 +51,7 @@ async fn ready(State(serving): State<watch::Receiver<bool>>) -> (StatusCode, &'s
     if *serving.borrow() {
         (StatusCode::OK, "ready\n")
     } else {
-        let message = "not ready: draining, or the journal cannot be written\n";
+        let message = "not ready: draining, or neither the journal nor the spool can be written\n";
         (StatusCode::SERVICE_UNAVAILABLE, message)
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     callbacks::TlsError,
     config,
     journal::{JournalError, postgres, sqlite},
+    spool::SpoolOpenError,
     thingspace::ClientBuildError,
 };
 
@@ -28,6 +29,9 @@ pub enum StartError {
     /// The journal in PostgreSQL cannot be opened.
     #[error(transparent)]
     OpenPostgres(#[from] postgres::JournalOpenError),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolOpenError),
     /// Changes that the last stop interrupted cannot be recovered.
     #[error("cannot recover the journal: {0}")]
     Recover(#[from] JournalError),
@@ -54,12 +58,13 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged or
-    /// belongs to another ThingSpace, or because the database cannot be used; otherwise 1.
+    /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, because
+    /// the journal or the spool belongs to another ThingSpace, or because the database cannot be used; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         let is_final = match self {
             Self::OpenSqlite(error) => error.failure.is_final(),
             Self::OpenPostgres(error) => error.0.is_final(),
+            Self::Spool(error) => error.failure.is_final(),
             _ => false,
         };
         if is_final { config::EXIT_CODE } else { 1 }

@@ -110,10 +110,17 @@ impl App {
         drained &= timeout_at(calls_deadline, components.inflight_dispatches.wait()).await.is_ok();
         components.stop.cancel();
         drained &= join_until(&mut callbacks, deadline).await;
+        if let Some(spool) = &components.spool {
+            // What remains is moved after the next start, if that has the same directory.
+            let _ = timeout_at(deadline, spool.drained()).await;
+        }
         background.shutdown().await;
         // All acknowledged data is on disk already. A request to ThingSpace that is still in flight
         // keeps its reservation in the journal, and the close does not wait for it.
         drained &= timeout(CLOSE_GRACE, components.journal.close()).await.is_ok();
+        if let Some(spool) = &components.spool {
+            drained &= timeout(CLOSE_GRACE, spool.close()).await.is_ok();
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         self.telemetry.shutdown(left.clamp(MIN_FLUSH, MAX_FLUSH)).await;
         tracing::info!(drained, "stopped");

@@ -9,8 +9,11 @@ mod failed_logins;
 mod journal;
 mod lifecycle;
 mod ports;
+mod shared_state;
+mod transfer;
 mod wiring;
 
 pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
+pub use transfer::{export_journal, import_journal};

@@ -19,6 +19,7 @@ use crate::{
         failed_logins::JournalFailedLoginStore,
         journal::open_journal,
         ports::Ports,
+        shared_state::shared_state,
     },
     background::{
         self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
@@ -34,7 +35,8 @@ use crate::{
     grpc::{Gateway, HealthService, ProtoEncoder, Server},
     journal::{Journal, Origin},
     operations::ValidationRules,
-    telemetry::Telemetry,
+    spool::{Spool, SpoolOptions},
+    telemetry::{SpoolGauges, Telemetry},
     thingspace::ThingSpace,
     watch::Watches,
 };
@@ -54,6 +56,7 @@ pub(super) struct Components {
     /// Everything else. It may be aborted.
     pub(super) background: Vec<BoxFuture<'static, ()>>,
     pub(super) journal: Arc<dyn Journal>,
+    pub(super) spool: Option<Arc<Spool>>,
     /// Requests to ThingSpace in flight.
     pub(super) inflight_dispatches: TaskTracker,
     /// True while the gateway is ready.
@@ -69,6 +72,7 @@ struct Shared<'a> {
     config: &'a Config,
     telemetry: &'a Telemetry,
     journal: Arc<dyn Journal>,
+    spool: Option<Arc<Spool>>,
     clock: Arc<dyn Clock>,
     steady_clock: Arc<SteadyClock>,
     thingspace: Arc<ThingSpace>,
@@ -91,12 +95,14 @@ impl Components {
         telemetry: &Telemetry,
     ) -> Result<Self, StartError> {
         let shared = Shared::build(config, origin, telemetry).await?;
-        let Shared { journal, clock, steady_clock, thingspace, draining, stop, .. } = &shared;
+        let Shared { journal, spool, clock, steady_clock, thingspace, draining, stop, .. } =
+            &shared;
         let server = shared.server().await?;
         let mut files = FileReloader::default();
         let listener = CallbackListener::new(
             config,
             journal.clone(),
+            spool.clone(),
             clock.clone(),
             steady_clock.clone(),
             telemetry.instruments(),
@@ -118,6 +124,10 @@ impl Components {
                 stop.run_until_cancelled(job).await;
             }));
         }
+        if let Some(spool) = spool {
+            // Not ended by `stop`: callbacks may be spooled until the listener has ended.
+            background.push(Box::pin(spool.clone().run()));
+        }
         background.push(Box::pin(socket.serve(admin_api::router(admin_state), stop.clone())));
         background.push(Box::pin(admin_port::serve(
             ports.admin,
@@ -132,6 +142,7 @@ impl Components {
             callbacks: Box::pin(listener.serve(ports.callbacks, stop.clone(), grace)),
             background,
             journal: shared.journal,
+            spool: shared.spool,
             inflight_dispatches: shared.inflight_dispatches,
             serving: shared.serving,
             draining: shared.draining,
@@ -149,7 +160,7 @@ impl<'a> Shared<'a> {
         telemetry: &'a Telemetry,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal = open_journal(config, origin, telemetry.instruments()).await?;
+        let journal = open_journal(config, origin.clone(), telemetry.instruments()).await?;
         // The metrics outlive the journal and must not keep its directory locked.
         let observed = Arc::downgrade(&journal);
         telemetry.observe_changes(move || {
@@ -157,11 +168,13 @@ impl<'a> Shared<'a> {
             zip(ChangeState::ALL, counts.unwrap_or_default().0)
                 .map(|(state, count)| (state.as_str(), u64::try_from(count).unwrap_or(0)))
         });
+        let spool = open_spool(config, origin, &journal, &clock, telemetry)?;
         let steady_clock = SteadyClock::load(&*journal, clock.clone()).await?;
         let thingspace = ThingSpace::new(
             &config.thingspace,
             Arc::new(config.thingspace.clone()),
             Arc::new(JournalFailedLoginStore { journal: journal.clone(), clock: clock.clone() }),
+            shared_state(&journal),
             telemetry.instruments(),
         )?;
         Ok(Self {
@@ -169,6 +182,7 @@ impl<'a> Shared<'a> {
             telemetry,
             thingspace: Arc::new(thingspace),
             journal,
+            spool,
             clock,
             steady_clock,
             inflight_dispatches: TaskTracker::new(),
@@ -262,6 +276,7 @@ impl<'a> Shared<'a> {
             Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(update_readiness(
                 journal.clone(),
+                self.spool.clone(),
                 self.serving.clone(),
                 self.draining.clone(),
             )),
@@ -315,10 +330,47 @@ impl Clock for SystemClock {
     }
 }
 
-/// Updates readiness until a drain. It depends on the journal only, not on ThingSpace, which no other
-/// replica could reach better.
+/// Opens the spool, if the settings name its directory.
+fn open_spool(
+    config: &Config,
+    origin: Origin,
+    journal: &Arc<dyn Journal>,
+    clock: &Arc<dyn Clock>,
+    telemetry: &Telemetry,
+) -> Result<Option<Arc<Spool>>, StartError> {
+    let Some(dir) = config.journal.spool_dir.clone() else {
+        return Ok(None);
+    };
+    let options = SpoolOptions {
+        dir,
+        max_bytes: config.journal.spool_max_bytes,
+        origin,
+        allow_network_filesystem: config.journal.allow_network_filesystem,
+    };
+    let spool = Spool::open(&options, journal.clone())?;
+    // The metrics outlive the spool and must not keep its directory locked.
+    let (observed, clock) = (Arc::downgrade(&spool), clock.clone());
+    telemetry.observe_spool(move || {
+        let stats = observed.upgrade().map(|spool| spool.stats()).unwrap_or_default();
+        SpoolGauges {
+            callbacks: stats.callbacks,
+            unreadable: stats.unreadable,
+            bytes: stats.bytes,
+            oldest_age: stats.oldest.map(|oldest| clock.now().since(oldest)).unwrap_or_default(),
+        }
+    });
+    Ok(Some(spool))
+}
+
+/// Updates readiness until a drain. It depends on the journal and the spool, not on ThingSpace, which no
+/// other replica could reach better.
+///
+/// Kubernetes removes a replica that is not ready from the Service of the callbacks. If the journal is away
+/// for all replicas, no replica would receive callbacks. So a replica whose spool has room stays ready, and its
+/// change calls fail with JOURNAL_UNAVAILABLE.
 async fn update_readiness(
     journal: Arc<dyn Journal>,
+    spool: Option<Arc<Spool>>,
     serving: watch::Sender<bool>,
     draining: CancellationToken,
 ) {
@@ -326,7 +378,8 @@ async fn update_readiness(
     while draining.run_until_cancelled(interval.tick()).await.is_some() {
         serving.send_if_modified(|serving| {
             // Checked under the lock, so that a drain that has begun stays not ready.
-            let ready = journal.is_writable() && !draining.is_cancelled();
+            let has_room = || spool.as_ref().is_some_and(|spool| spool.has_room());
+            let ready = (journal.is_writable() || has_room()) && !draining.is_cancelled();
             std::mem::replace(serving, ready) != ready
         });
     }

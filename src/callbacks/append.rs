@@ -1,4 +1,4 @@
-//! The append of a callback to the journal.
+//! The append of a callback to the journal or to the spool.
 
 use std::{
     pin::Pin,
@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     journal::{JournalError, Stored},
+    spool::Appended,
     telemetry::{CallbackOutcome, Instruments},
 };
 
@@ -23,11 +24,11 @@ pub(super) struct Append<'s> {
     tasks: &'s TaskTracker,
 }
 
-type BoxedAppend = Pin<Box<dyn Future<Output = Result<Stored, JournalError>> + Send>>;
+type BoxedAppend = Pin<Box<dyn Future<Output = Result<Appended, JournalError>> + Send>>;
 
 impl<'s> Append<'s> {
     pub(super) fn new(
-        append: impl Future<Output = Result<Stored, JournalError>> + Send + 'static,
+        append: impl Future<Output = Result<Appended, JournalError>> + Send + 'static,
         instruments: &'s Instruments,
         tasks: &'s TaskTracker,
     ) -> Self {
@@ -41,7 +42,7 @@ impl<'s> Append<'s> {
 }
 
 impl Future for Append<'_> {
-    type Output = Result<Stored, JournalError>;
+    type Output = Result<Appended, JournalError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(append) = &mut self.append else {
@@ -68,11 +69,14 @@ impl Drop for Append<'_> {
     }
 }
 
-fn count(instruments: &Instruments, result: &Result<Stored, JournalError>, is_rejected: bool) {
+fn count(instruments: &Instruments, result: &Result<Appended, JournalError>, is_rejected: bool) {
     match result {
         Ok(_) if is_rejected => instruments.callback_stored_after_timeout(),
-        Ok(Stored::New(_)) => instruments.callback(CallbackOutcome::Stored, None),
-        Ok(Stored::Duplicate) => instruments.callback(CallbackOutcome::Duplicate, None),
+        Ok(Appended::Stored(Stored::New(_))) => instruments.callback(CallbackOutcome::Stored, None),
+        Ok(Appended::Stored(Stored::Duplicate)) => {
+            instruments.callback(CallbackOutcome::Duplicate, None);
+        }
+        Ok(Appended::Spooled) => instruments.callback(CallbackOutcome::Spooled, None),
         Err(_) => {}
     }
 }

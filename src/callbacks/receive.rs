@@ -25,6 +25,7 @@ use crate::{
         telemetry::StoredCallback,
     },
     journal::{ReceivedCallback, Stored},
+    spool::Appended,
     telemetry::RejectionReason,
 };
 
@@ -146,8 +147,8 @@ impl AppState {
         }
         let response = response::stored(&stored);
         let change = match stored {
-            Stored::New(result) => result.change,
-            Stored::Duplicate => None,
+            Appended::Stored(Stored::New(result)) => result.change,
+            Appended::Stored(Stored::Duplicate) | Appended::Spooled => None,
         };
         let traced = request_id.map(|request_id| StoredCallback { request_id, change });
         Ok((response, traced))
@@ -159,12 +160,16 @@ impl AppState {
         received: ReceivedCallback,
         permit: BodyPermit,
         deadline: Pin<&mut Sleep>,
-    ) -> Result<Stored, RejectionReason> {
+    ) -> Result<Appended, RejectionReason> {
         self.check_append_deadline(deadline.deadline())?;
-        let journal = Arc::clone(&self.journal);
+        let (journal, spool) = (Arc::clone(&self.journal), self.spool.clone());
+        let respond_by = deadline.deadline();
         let append = async move {
             let _until_stored = permit;
-            journal.store_callback(received).await
+            match spool {
+                Some(spool) => spool.store(received, respond_by).await,
+                None => journal.store_callback(received).await.map(Appended::Stored),
+            }
         };
         let mut append = Append::new(append, &self.log.instruments, &self.tasks);
         match within(deadline, &mut append).await {
@@ -176,9 +181,12 @@ impl AppState {
         }
     }
 
-    /// Rejects a callback that the journal cannot store in time: ThingSpace sends it again after a
-    /// rejection.
+    /// Rejects a callback that neither the journal can store in time nor the spool: ThingSpace sends it again
+    /// after a rejection.
     fn check_append_deadline(&self, deadline: Instant) -> Result<(), RejectionReason> {
+        if self.spool.as_ref().is_some_and(|spool| spool.has_room()) {
+            return Ok(());
+        }
         if self.journal.expected_wait() > deadline.saturating_duration_since(Instant::now()) {
             return Err(RejectionReason::Overloaded);
         }

@@ -11,6 +11,7 @@ use http_body_util::Full;
 
 use crate::{
     journal::{JournalError, Stored},
+    spool::Appended,
     telemetry::RejectionReason,
 };
 
@@ -62,10 +63,11 @@ const fn message(reason: RejectionReason) -> &'static str {
 }
 
 /// Returns the response to a callback that is on disk.
-pub(super) fn stored(stored: &Stored) -> Response {
+pub(super) fn stored(stored: &Appended) -> Response {
     let body = match stored {
-        Stored::New(_) => r#"{"stored":"new"}"#,
-        Stored::Duplicate => r#"{"stored":"duplicate"}"#,
+        Appended::Stored(Stored::New(_)) => r#"{"stored":"new"}"#,
+        Appended::Stored(Stored::Duplicate) => r#"{"stored":"duplicate"}"#,
+        Appended::Spooled => r#"{"stored":"spooled"}"#,
     };
     json(StatusCode::OK, body)
 }

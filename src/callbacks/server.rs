@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     domain::clock::Clock,
     journal::Journal,
+    spool::Spool,
     telemetry::Instruments,
 };
 
@@ -70,7 +71,7 @@ struct Connections {
 
 impl CallbackListener {
     /// Creates a listener. Adds its secrets and its certificate to `files`. `steady_clock` decides
-    /// which quarantined callbacks are old.
+    /// which quarantined callbacks are old. `spool` keeps callbacks while the journal is away.
     ///
     /// # Errors
     ///
@@ -78,6 +79,7 @@ impl CallbackListener {
     pub fn new(
         config: &Config,
         journal: Arc<dyn Journal>,
+        spool: Option<Arc<Spool>>,
         clock: Arc<dyn Clock>,
         steady_clock: Arc<dyn Clock>,
         instruments: Instruments,
@@ -98,6 +100,7 @@ impl CallbackListener {
             authenticator: Authenticator::new(callbacks, files),
             forwarder_id: forwarder_id(&*journal),
             journal,
+            spool,
             clock,
             steady_clock,
             log: CallbackLog::new(instruments),

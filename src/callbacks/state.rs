@@ -10,6 +10,7 @@ use crate::{
     callbacks::{auth::Authenticator, body::BodyBudget, callback_log::CallbackLog},
     domain::clock::Clock,
     journal::{ForwardOptions, Journal},
+    spool::Spool,
 };
 
 /// Maximum time from a request's header to its response. ThingSpace was observed to send a callback
@@ -20,6 +21,8 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(3_250);
 pub(super) struct AppState {
     pub(super) authenticator: Authenticator,
     pub(super) journal: Arc<dyn Journal>,
+    /// `None` if callbacks are rejected while the journal is away.
+    pub(super) spool: Option<Arc<Spool>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) steady_clock: Arc<dyn Clock>,
     pub(super) log: CallbackLog,

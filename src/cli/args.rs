@@ -32,7 +32,7 @@ pub enum Command {
     Quarantine(QuarantineCommand),
     /// Manage the connection of the local gateway to ThingSpace
     Thingspace(ThingspaceCommand),
-    /// Repair the journal of a stopped gateway
+    /// Repair, export or import the journal of a stopped gateway
     Journal(JournalCommand),
     /// Check, show or document the settings
     Config(ConfigCommand),

@@ -146,6 +146,18 @@ pub(super) static RULES: &[Rule] = &[
         },
     },
     Rule {
+        doc: "`journal.spool_dir` must differ from `journal.dir`",
+        modes: GATEWAY,
+        check: |config| {
+            let spool = config.journal.spool_dir.as_ref()?;
+            (*spool == config.journal.dir).then(|| {
+                let problem =
+                    format!("got {}, expected another directory than journal.dir", spool.display());
+                ("journal.spool_dir", problem)
+            })
+        },
+    },
+    Rule {
         doc: "`journal.retention` must be at least `changes.close_after`",
         modes: GATEWAY,
         check: |config| {
@@ -164,19 +176,7 @@ pub(super) static RULES: &[Rule] = &[
     Rule {
         doc: "`journal.url` must be set if `journal.engine` is `postgres`, and only then",
         modes: GATEWAY,
-        check: |config| {
-            let journal = &config.journal;
-            let problem = match (journal.engine, &journal.url) {
-                (JournalEngine::Postgres, None) => {
-                    "not set, expected it or journal.url_file with journal.engine = postgres"
-                }
-                (JournalEngine::Sqlite, Some(_)) => {
-                    "set, expected unset, or journal.engine = postgres with it"
-                }
-                _ => return None,
-            };
-            Some(("journal.url", problem.to_owned()))
-        },
+        check: check_journal_url,
     },
 ];
 
@@ -208,6 +208,32 @@ impl Config {
             None => warnings(self, mode),
         }
     }
+
+    /// Checks the combinations of settings that select the journal, for commands that need only that.
+    ///
+    /// # Errors
+    ///
+    /// The first combination that is not allowed.
+    pub fn check_journal(&self) -> Result<(), ConfigError> {
+        match check_journal_url(self) {
+            Some((key, problem)) => Err(self.error(key, &problem)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_journal_url(config: &Config) -> Option<Violation> {
+    let journal = &config.journal;
+    let problem = match (journal.engine, &journal.url) {
+        (JournalEngine::Postgres, None) => {
+            "not set, expected it or journal.url_file with journal.engine = postgres"
+        }
+        (JournalEngine::Sqlite, Some(_)) => {
+            "set, expected unset, or journal.engine = postgres with it"
+        }
+        _ => return None,
+    };
+    Some(("journal.url", problem.to_owned()))
 }
 
 fn check_pairs(config: &Config) -> Option<Violation> {

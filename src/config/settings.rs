@@ -133,13 +133,13 @@ settings! {
         /// HTTP method of the 5G Business Internet plan change. Verizon's documentation contradicts
         /// itself about it.
         five_g_bi_http_method: FiveGBiHttpMethod = WithDefault(one_of::<FiveGBiHttpMethod>()) or "POST";
-        /// Maximum number of plan changes that the gateway sends in a minute. A call waits for its
-        /// turn until its deadline; if the turn would come later, the gateway rejects the call with
-        /// THROTTLED. 100 is the documented rate limit of a similar call. With `serve --sandbox`
-        /// the default is 100000.
+        /// Maximum number of plan changes that the gateway sends in a minute: all replicas
+        /// together, if they share a journal. A call waits for its turn until its deadline; if the
+        /// turn would come later, the gateway rejects the call with THROTTLED. 100 is the
+        /// documented rate limit of a similar call. With `serve --sandbox` the default is 100000.
         changes_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "100";
         /// Maximum number of lookups of requests, devices and registrations that the gateway sends
-        /// in a minute.
+        /// in a minute: all replicas together, if they share a journal.
         lookups_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "60";
         /// Billing accounts whose callback registrations the gateway checks every five minutes.
         /// Needs `callbacks.public_url`.
@@ -223,7 +223,14 @@ settings! {
         /// last event. At least `changes.close_after`. After a jump of the system clock, the journal
         /// removes nothing for three days.
         retention: Duration = WithDefault(DurationRange { min: "1m", max: "3650d" }) or "400d";
-        /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
+        /// Directory of the spool, which keeps callbacks while the journal cannot store them. The
+        /// gateway answers them 200, and moves them to the journal later. Use a disk that survives
+        /// restarts. Must differ from `journal.dir`. Unset: such callbacks are answered 503.
+        spool_dir: Option<PathBuf> = Optional(FilePath);
+        /// Maximum size of the spool, in bytes. While it is full, callbacks are answered 503.
+        spool_max_bytes: u64 = WithDefault(Number { min: 1_048_576, max: 1_099_511_627_776_u64 }) or "1073741824";
+        /// Allows the journal and the spool on a network file system. Its locks and syncs may be
+        /// unreliable.
         allow_network_filesystem: bool = WithDefault(Switch) or "false";
     }
 

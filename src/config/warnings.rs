@@ -33,6 +33,9 @@ pub(super) fn warnings(config: &Config, mode: Mode) -> Result<Vec<String>, Confi
         check_credentials(config, &mut warnings)?;
         check_registration(config, mode, &mut warnings);
         check_forwarding(config, &mut warnings)?;
+        if config.journal.spool_dir.is_none() && config.is_set("journal.spool_max_bytes") {
+            warn_no_effect(&mut warnings, "journal.spool_max_bytes", "journal.spool_dir");
+        }
     }
     Ok(warnings)
 }

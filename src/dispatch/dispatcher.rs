@@ -148,13 +148,13 @@ impl Dispatcher {
     ) -> Result<Change, DispatchError> {
         let (request, mut intent) = self.build_intent(request).await?;
         let new = SendingChange::new(intent.change.change_id);
-        let ready = self.try_prepare(&request, &context);
+        let ready = self.try_prepare(&request, &context).await;
         if ready.is_some() {
             intent.dispatch = Some(Dispatch { trace: context.trace.clone() });
         }
         let claim = self.journal.claim(intent).await;
         if !matches!(claim, Ok(Claim::Created(_))) && ready.is_some() {
-            self.thingspace.give_back_permit();
+            self.thingspace.give_back_permit().await;
         }
         if let Err(JournalError::MayBeStored(_)) = claim {
             self.record_claim_not_sent(new, &request);
@@ -211,7 +211,7 @@ impl Dispatcher {
 
     /// Prepares the dispatch of a change, if that is possible without waiting: then the change is stored and
     /// recorded as DISPATCHED in one commit. Returns the reservation for the response.
-    fn try_prepare(
+    async fn try_prepare(
         &self,
         request: &ChangeRequest,
         context: &CallContext,
@@ -222,7 +222,7 @@ impl Dispatcher {
         }
         let reservation = self.journal.reserve().now_or_never().and_then(Result::ok);
         if reservation.is_none() {
-            self.thingspace.give_back_permit();
+            self.thingspace.give_back_permit().await;
         }
         reservation
     }

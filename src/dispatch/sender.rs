@@ -55,10 +55,12 @@ impl Dispatcher {
             Ok(reservation) => reservation,
             Err(JournalError::Superseded | JournalError::IllegalTransition(_)) => {
                 // Another replica has settled the change.
+                self.thingspace.give_back_permit().await;
                 return self.stored(change.change_id).await;
             }
             Err(error) => {
                 self.record_not_sent(change);
+                self.thingspace.give_back_permit().await;
                 return Err(DispatchError::after_claim(change.change_id)(error));
             }
         };

@@ -74,7 +74,8 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
     limits.inflight_changes = 1_000;
     limits.devices = 1_000_000;
     let stub = Arc::new(StubCredentials);
-    let thingspace = ThingSpace::new(&thingspace, stub.clone(), stub, Instruments::noop()).unwrap();
+    let thingspace =
+        ThingSpace::new(&thingspace, stub.clone(), stub, None, Instruments::noop()).unwrap();
     let tasks = TaskTracker::new();
     let dispatcher = Dispatcher::new(
         Arc::clone(&journal),

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::journal::error::Result;
+use crate::{domain::clock::Timestamp, journal::error::Result};
 
 /// Leases and rate limits that all replicas share. They are no part of the journal's timeline.
 #[async_trait]
 pub trait Coordination: Send + Sync {
+    /// Returns the present time on the clock that all replicas share.
+    async fn time(&self) -> Result<Timestamp>;
+
     /// Acquires a lease, or extends it: no other replica gets it for this duration. Returns false if another
     /// replica holds it.
     async fn acquire_lease(&self, name: &'static str, duration: Duration) -> Result<bool>;

@@ -24,6 +24,9 @@ mod record;
 mod results;
 mod sql;
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod stub_journal;
+pub mod transfer;
 
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
@@ -42,4 +45,5 @@ pub use forward_queue::{
 pub use origin::Origin;
 pub use quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback};
 pub use record::{InvalidRecord, ResultRecord};
+pub(crate) use record::{decode_result, encode_result};
 pub use results::{Attribution, NewResult, ReceivedCallback, ResultStore, Stored, UnmatchedResult};

@@ -21,7 +21,27 @@ use crate::{
 pub trait ResultStore: Send + Sync {
     /// Stores a callback. A second callback with the same request and content is a
     /// [`Stored::Duplicate`].
+    ///
+    /// If a call begins after another one has returned `Ok`, its event has a higher position. Calls that
+    /// overlap may be stored in any order, or only some of them. A call that failed, or that was dropped, may
+    /// still be stored later.
     async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored>;
+
+    /// Stores callbacks in this order: each new one gets a higher position than those before it. Stops at
+    /// the first error. Returns the results of the callbacks before it; the error belongs to the next one. The
+    /// next one may be stored all the same, and any after it only if all between are.
+    ///
+    /// An engine may store all of them in one commit.
+    async fn store_callbacks(&self, callbacks: Vec<ReceivedCallback>) -> (Vec<Stored>, Result<()>) {
+        let mut stored = Vec::with_capacity(callbacks.len());
+        for callback in callbacks {
+            match self.store_callback(callback).await {
+                Ok(result) => stored.push(result),
+                Err(error) => return (stored, Err(error)),
+            }
+        }
+        (stored, Ok(()))
+    }
 
     /// Estimates the wait of a callback that arrives now.
     fn expected_wait(&self) -> Duration;

@@ -39,6 +39,8 @@ labels! {
     CallbackOutcome: names::OUTCOME {
         Stored = "stored",
         Duplicate = "duplicate",
+        /// The callback is in the spool, because the journal is away.
+        Spooled = "spooled",
         /// The callback cannot be used and is in the quarantine.
         Quarantined = "quarantined",
         Rejected = "rejected",

@@ -24,4 +24,4 @@ pub use labels::{
     RegistrationState, RejectionReason,
 };
 pub use log_throttle::LogThrottle;
-pub use pipeline::{EXPOSITION_TYPE, Telemetry};
+pub use pipeline::{EXPOSITION_TYPE, SpoolGauges, Telemetry};

@@ -33,6 +33,14 @@ pub const REGISTRATION_ATTEMPTS: &str = "thingspace_gateway.registration.attempt
 pub const FORWARD_DELIVERIES: &str = "thingspace_gateway.forward.deliveries";
 /// Gauge: callbacks pending for the webhook.
 pub const FORWARD_PENDING: &str = "thingspace_gateway.forward.pending";
+/// Gauge: callbacks in the spool that the journal does not have yet.
+pub const SPOOL_CALLBACKS: &str = "thingspace_gateway.spool.callbacks";
+/// Gauge: callbacks in the spool that cannot be moved to the journal.
+pub const SPOOL_UNREADABLE: &str = "thingspace_gateway.spool.unreadable";
+/// Gauge: bytes that the spool uses on disk, without its write-ahead log.
+pub const SPOOL_BYTES: &str = "thingspace_gateway.spool.bytes";
+/// Gauge, seconds: time since the arrival of the oldest callback in the spool.
+pub const SPOOL_OLDEST_AGE: &str = "thingspace_gateway.spool.oldest_age";
 /// Gauge: changes in the journal, by state.
 pub const CHANGES: &str = "thingspace_gateway.changes";
 /// Gauge: open watches.

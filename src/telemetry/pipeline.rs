@@ -41,6 +41,19 @@ pub struct Telemetry {
     tracer_provider: Option<SdkTracerProvider>,
 }
 
+/// Values of the gauges of the spool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpoolGauges {
+    /// Callbacks that the journal does not have yet.
+    pub callbacks: u64,
+    /// Callbacks that cannot be moved.
+    pub unreadable: u64,
+    /// Bytes in use on disk.
+    pub bytes: u64,
+    /// Time since the arrival of the oldest callback that the journal does not have yet.
+    pub oldest_age: Duration,
+}
+
 // === impl Telemetry ===
 
 impl Telemetry {
@@ -127,6 +140,37 @@ impl Telemetry {
             .u64_observable_gauge(names::FORWARD_PENDING)
             .with_description("Callbacks pending for the webhook")
             .with_callback(move |observer| observer.observe(count(), &[]))
+            .build();
+    }
+
+    /// Reports the content of the spool. `load` runs for each of the gauges on each collection.
+    pub fn observe_spool(&self, load: impl Fn() -> SpoolGauges + Clone + Send + Sync + 'static) {
+        let gauge = |name, description, value: fn(SpoolGauges) -> u64| {
+            let load = load.clone();
+            self.meter
+                .u64_observable_gauge(name)
+                .with_description(description)
+                .with_callback(move |observer| observer.observe(value(load()), &[]))
+                .build();
+        };
+        gauge(
+            names::SPOOL_CALLBACKS,
+            "Callbacks in the spool that the journal does not have yet",
+            |spool| spool.callbacks,
+        );
+        gauge(
+            names::SPOOL_UNREADABLE,
+            "Callbacks in the spool that cannot be moved to the journal",
+            |spool| spool.unreadable,
+        );
+        gauge(names::SPOOL_BYTES, "Bytes that the spool uses on disk", |spool| spool.bytes);
+        self.meter
+            .f64_observable_gauge(names::SPOOL_OLDEST_AGE)
+            .with_unit("s")
+            .with_description("Time since the arrival of the oldest callback in the spool")
+            .with_callback(move |observer| {
+                observer.observe(load().oldest_age.as_secs_f64(), &[]);
+            })
             .build();
     }
 

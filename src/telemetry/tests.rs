@@ -53,6 +53,7 @@ fn record_everything(telemetry: &Telemetry) {
     drop(instruments.open_watch());
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));
     telemetry.observe_forwards(|| 1);
+    telemetry.observe_spool(SpoolGauges::default);
     Arc::new(ExportCounters::default()).observe(&telemetry.meter);
 }
 

@@ -25,14 +25,18 @@ use crate::{
         credentials::{CredentialSource, FailedLoginStore},
         http::{ClientBuildError, HttpClient, SendError, no_retry_client},
         login::HttpLogin,
-        rate_limit::RateLimit,
+        rate_limit::{NoPermit, RateLimit},
         redactor::Redactor,
         session::{AuthHeaders, SessionManager},
+        shared::SharedState,
     },
 };
 
 /// Pause of all changes after ThingSpace throttled one without `Retry-After`.
 const DEFAULT_THROTTLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Maximum number of repetitions of a request because another replica's token or session had expired.
+pub(super) const MAX_SHARED_REPLAYS: u32 = 2;
 
 /// Maximum size of the response to a change, which has about 100 bytes.
 const MAX_CHANGE_BODY: usize = 1024 * 1024;
@@ -63,16 +67,22 @@ pub struct ThingSpace {
 }
 
 impl ThingSpace {
-    /// Builds a client without sending anything.
+    /// Builds a client without sending anything. Its identity at ThingSpace is shared with the replicas that use
+    /// the same `shared`.
     pub fn new(
         config: &ThingSpaceConfig,
         credentials: Arc<dyn CredentialSource>,
         failed_logins: Arc<dyn FailedLoginStore>,
+        shared: Option<SharedState>,
         instruments: Instruments,
     ) -> Result<Self, ClientBuildError> {
         let base_url = &config.base_url;
-        let rate_limit =
-            |per_minute| RateLimit::new(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN));
+        let (shared_session, shared_limits) =
+            shared.map(|shared| (shared.sessions, shared.rate_limits)).unzip();
+        let rate_limit = |name, per_minute| {
+            let per_minute = NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
+            RateLimit::new(name, per_minute, shared_limits.clone())
+        };
         let for_changes = change_client(base_url, config.request_timeout);
         let for_lookups = no_retry_client(base_url, config.request_timeout);
         let for_lookups = for_lookups.pool_idle_timeout(IDLE_TIMEOUT);
@@ -84,10 +94,11 @@ impl ThingSpace {
                 Arc::new(HttpLogin(lookup_http.clone())),
                 credentials,
                 failed_logins,
+                shared_session,
             ),
             lookup_http,
-            change_rate_limit: rate_limit(config.changes_per_minute),
-            lookup_rate_limit: rate_limit(config.lookups_per_minute),
+            change_rate_limit: rate_limit("changes", config.changes_per_minute),
+            lookup_rate_limit: rate_limit("lookups", config.lookups_per_minute),
             config: config.clone(),
             has_reported_status: AtomicBool::new(false),
         })
@@ -108,23 +119,27 @@ impl ThingSpace {
         let permit = self.change_rate_limit.acquire(deadline).await;
         let detail =
             "rate limit reached (thingspace.changes_per_minute, or ThingSpace's Retry-After)";
-        permit.map_err(|delay| Refusal {
-            retry_after: Some(delay),
-            ..Refusal::new(RefusalKind::Throttled, detail)
+        permit.map_err(|error| match error {
+            NoPermit::Delayed(delay) => {
+                Refusal { retry_after: Some(delay), ..Refusal::new(RefusalKind::Throttled, detail) }
+            }
+            NoPermit::Unavailable(error) => Refusal::not_sent(format!(
+                "cannot take a permit of thingspace.changes_per_minute in the journal: {error}"
+            )),
         })
     }
 
     /// Prepares a change as [`prepare`](Self::prepare) does, if no wait is necessary. Returns true if the
-    /// change can be sent now.
+    /// change can be sent now: never if replicas share the rate limit, because the permit is in the database.
     pub fn try_prepare(&self, trace: Option<&TraceParent>) -> bool {
         // A log-in that is necessary starts here and continues in the background.
         let headers = self.session_manager.fresh_headers(trace).now_or_never();
         matches!(headers, Some(Ok(_))) && self.change_rate_limit.try_acquire().is_ok()
     }
 
-    /// Undoes [`try_prepare`](Self::try_prepare) for a change that is not sent.
-    pub fn give_back_permit(&self) {
-        self.change_rate_limit.give_back();
+    /// Undoes [`prepare`](Self::prepare) or [`try_prepare`](Self::try_prepare) for a change that is not sent.
+    pub async fn give_back_permit(&self) {
+        self.change_rate_limit.give_back().await;
     }
 
     /// Renews the token before it expires, until the future is dropped. Retries failed renewals with
@@ -141,7 +156,8 @@ impl ThingSpace {
     }
 
     /// Sends a change once. Sends it again only if ThingSpace refused the token or the session, which it
-    /// checks before it executes anything; at most once for each of the two.
+    /// checks before it executes anything; at most once for each of the two, and twice more if another replica
+    /// had stored them.
     ///
     /// Must not be cancelled: dropping the future after the request was sent loses its outcome.
     pub async fn send_change(
@@ -155,6 +171,7 @@ impl ThingSpace {
             return ChangeResponse::NotExecuted(Refusal::not_sent(detail));
         };
         let mut renewed = None;
+        let mut shared_replays = 0;
         loop {
             let auth = match self.session_manager.valid_headers(trace).await {
                 Ok(auth) => auth,
@@ -165,6 +182,10 @@ impl ThingSpace {
                 return response;
             };
             self.session_manager.discard(&auth, stale);
+            if auth.is_shared(stale) && shared_replays < MAX_SHARED_REPLAYS {
+                shared_replays += 1;
+                continue;
+            }
             renewed = match (renewed, stale) {
                 (None, stale) => Some(stale),
                 // If both have expired, ThingSpace refuses the session only after the token was renewed.
@@ -204,7 +225,7 @@ impl ThingSpace {
             thingspace_code.clone_from(&refusal.thingspace_code);
             if refusal.kind == RefusalKind::Throttled {
                 let pause = refusal.retry_after.unwrap_or(DEFAULT_THROTTLE_PAUSE);
-                self.change_rate_limit.pause(pause);
+                self.change_rate_limit.pause(pause).await;
             }
         }
         let status = received.status.as_u16();

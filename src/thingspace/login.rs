@@ -104,7 +104,7 @@ impl LoginApi for HttpLogin {
             .and_then(|seconds| seconds.parse().ok())
             .unwrap_or(DEFAULT_LIFETIME)
             .clamp(1, MAX_LIFETIME);
-        let token = HeaderSecret::from_json(&body, "access_token", "Bearer ");
+        let token = secret_text(&body, "access_token").and_then(HeaderSecret::token);
         Ok((token.ok_or_else(LoginError::unusable)?, Duration::from_secs(lifetime)))
     }
 
@@ -125,7 +125,8 @@ impl LoginApi for HttpLogin {
             .body(body.to_string());
         let secrets = credentials.secret_values().chain([token.text.expose_secret()]);
         let body = self.exchange(LoginStep::Session, request, trace, secrets).await?;
-        HeaderSecret::from_json(&body, "sessionToken", "").ok_or_else(LoginError::unusable)
+        let session = secret_text(&body, "sessionToken").and_then(HeaderSecret::session);
+        session.ok_or_else(LoginError::unusable)
     }
 }
 
@@ -211,9 +212,23 @@ fn login_failure(
     }
 }
 
+/// Returns a text of a response, without spaces around it.
+fn secret_text<'a>(body: &'a Value, name: &str) -> Option<&'a str> {
+    Some(member(body, name)?.as_str()?.trim())
+}
+
 impl HeaderSecret {
-    fn from_json(body: &Value, name: &str, prefix: &str) -> Option<Self> {
-        let text = member(body, name)?.as_str()?.trim();
+    /// Creates a token. Returns `None` if it cannot be the value of a header.
+    pub(super) fn token(text: &str) -> Option<Self> {
+        Self::new(text, "Bearer ")
+    }
+
+    /// Creates a session. Returns `None` if it cannot be the value of a header.
+    pub(super) fn session(text: &str) -> Option<Self> {
+        Self::new(text, "")
+    }
+
+    fn new(text: &str, prefix: &str) -> Option<Self> {
         let mut header = HeaderValue::from_str(&format!("{prefix}{text}")).ok()?;
         header.set_sensitive(true);
         (!text.is_empty()).then(|| Self { header, text: SecretString::from(text) })

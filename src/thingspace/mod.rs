@@ -15,6 +15,7 @@ mod lookups;
 mod rate_limit;
 mod redactor;
 mod session;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -24,4 +25,5 @@ pub use self::{
     credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
     http::{ClientBuildError, no_retry_client},
     lookups::{DeviceStatus, ListedDevice, ListenerRegistration, LookupError, ServicePlanInfo},
+    shared::{SharedRateLimits, SharedSessionStore, SharedState, StoredSession},
 };

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::state::ChangeState,
+    domain::{backoff::Backoff, state::ChangeState},
     failpoints,
     journal::{Cursor, Journal, JournalError, WatchTarget},
     telemetry::{Instruments, OpenWatch},
@@ -82,7 +82,7 @@ pub enum StreamError {
     /// The deadline of the call has passed.
     #[error("deadline exceeded")]
     DeadlineExceeded,
-    /// The journal cannot be read.
+    /// The journal cannot be read for minutes.
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
@@ -100,6 +100,8 @@ pub struct Watch {
     page: Option<(Arc<TailPage>, usize)>,
     /// A read of the next page. A watch that is behind starts it with the last messages of a page.
     next_page: Option<PendingRead>,
+    /// The time of the first failed read since the last one that succeeded, and the number of failed reads.
+    failing_since: Option<(Instant, u32)>,
     /// A message to deliver before any event.
     next_message: Option<Bytes>,
     end: Option<Result<(), Box<StreamError>>>,
@@ -121,6 +123,11 @@ const STREAM_AGE_JITTER: f64 = 0.1;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// Each bookmark comes up to this fraction of the interval earlier.
 const BOOKMARK_JITTER: f64 = 0.33;
+/// Delays between attempts to read the journal.
+const READ_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(2) };
+/// Time for which a watch tries to read a journal that fails. A database may need minutes for a failover.
+const MAX_READ_FAILURE: Duration = Duration::from_secs(5 * 60);
 /// Upper bound of the random delay after which clients reconnect.
 const MAX_RECONNECT_DELAY_MS: u64 = 1_000;
 
@@ -168,6 +175,7 @@ impl Watches {
             token,
             page: None,
             next_page: None,
+            failing_since: None,
             next_message: Some(opened),
             end: None,
             ends_at,
@@ -244,11 +252,22 @@ impl Watch {
                 continue;
             }
             if let Some(read) = &mut self.next_page {
-                let read = ready!(Pin::new(read).poll(cx));
+                let Poll::Ready(read) = Pin::new(read).poll(cx) else {
+                    if self.failing_since.is_some() {
+                        // A drain does not wait for the journal.
+                        ready!(self.touched.as_mut().poll(cx));
+                        self.touched.set(self.tail.touched());
+                        continue;
+                    }
+                    return Poll::Pending;
+                };
                 self.next_page = None;
                 match read {
-                    Ok(read) => self.on_read(read, None),
-                    Err(error) => self.fail(error.into()),
+                    Ok(read) => {
+                        self.failing_since = None;
+                        self.on_read(read, None);
+                    }
+                    Err(error) => self.on_read_error(error),
                 }
                 continue;
             }
@@ -310,6 +329,21 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Reads again after a delay, unless the journal has failed for too long.
+    fn on_read_error(&mut self, error: JournalError) {
+        let (since, failures) = self.failing_since.unwrap_or((Instant::now(), 0));
+        if since.elapsed() > MAX_READ_FAILURE {
+            self.fail(error.into());
+            return;
+        }
+        tracing::debug!(%error, "a watch cannot read the journal; retrying");
+        self.failing_since = Some((since, failures + 1));
+        self.touched.set(self.tail.touched());
+        let delay = READ_BACKOFF.jittered_delay(failures + 1, fastrand::f64());
+        let removals = self.token.removals;
+        self.next_page = Some(self.tail.start_delayed_read(delay, self.cursor, removals));
     }
 
     /// Starts to wait for events after the cursor, unless there are some.

@@ -16,7 +16,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, futures::OwnedNotified},
     task::JoinHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -323,10 +323,25 @@ impl Tail {
 
     /// Starts to read the events after a cursor from the journal, as of this number of removals or a later moment.
     pub(super) fn start_read(self: &Arc<Self>, after: Cursor, removals: u64) -> PendingRead {
+        self.start_delayed_read(Duration::ZERO, after, removals)
+    }
+
+    /// Does the same after a delay.
+    pub(super) fn start_delayed_read(
+        self: &Arc<Self>,
+        delay: Duration,
+        after: Cursor,
+        removals: u64,
+    ) -> PendingRead {
         // hyper polls a stream only while its client has a send window, so a watch may not be polled for
         // minutes. A separate task completes anyway, and releases the lock and the journal's read permit.
         let this = Arc::clone(self);
-        PendingRead(tokio::spawn(async move { this.read_journal(after, removals).await }))
+        PendingRead(tokio::spawn(async move {
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+            this.read_journal(after, removals).await
+        }))
     }
 
     /// Reads the events after a cursor from the journal, and keeps them in the ring.

@@ -95,6 +95,7 @@ impl CallbackHarness {
         let listener = CallbackListener::new(
             &config,
             Arc::clone(&journal),
+            None,
             Arc::new(NoonClock),
             Arc::new(NoonClock),
             telemetry.instruments(),

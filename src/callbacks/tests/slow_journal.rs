@@ -6,220 +6,43 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::Notify,
     time::Instant,
 };
 
 use super::{
-    super::{response::Response, routes, server::CallbackListener},
+    super::{response::Response, routes, server::CallbackListener, state::RESPONSE_TIMEOUT},
     ESIM, PROFILE,
     harness::{GRACE, NoonClock, counted, open_config, serve},
 };
 use crate::{
     background::FileReloader,
-    domain::{
-        change::Change,
-        clock::Timestamp,
-        identifier::ReportedId,
-        newtypes::{ChangeId, RequestId},
-        state::ChangeState,
-    },
     journal::{
-        Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage, EventQuery,
-        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
-        KeptRange, KeyValueStore, NewResult, QuarantineLimits, QuarantineStore,
-        QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore, StateCounts,
-        Stored, UnmatchedResult, WatchTarget,
+        JournalError, Origin,
+        stub_journal::{StoreStep, StubJournal},
     },
+    spool::{Spool, SpoolOptions},
     telemetry::Telemetry,
 };
 
-/// Stores a callback when the test releases it, and reports a fixed wait.
-#[derive(Default)]
-struct SlowJournal {
-    wait: Duration,
-    error: Option<JournalError>,
-    store_called: Notify,
-    release: Notify,
+fn listener(journal: &Arc<StubJournal>) -> (CallbackListener, Telemetry) {
+    listener_with_spool(journal, None)
 }
 
-#[async_trait::async_trait]
-impl ChangeStore for SlowJournal {
-    async fn claim(&self, _: Intent) -> Result<Claim> {
-        unreachable!()
-    }
-    async fn check_claim(&self, _: Intent) -> Result<Claim> {
-        unreachable!()
-    }
-    async fn apply(&self, _: crate::journal::Step) -> Result<Change> {
-        unreachable!()
-    }
-    async fn reserve(&self) -> Result<Box<dyn Reservation>> {
-        unreachable!()
-    }
-    async fn change(&self, _: ChangeSelector) -> Result<Option<Change>> {
-        unreachable!()
-    }
-    async fn changes(&self, _: ChangeFilter) -> Result<ChangePage> {
-        unreachable!()
-    }
-    async fn devices(&self, _: ChangeId, _: DeviceFilter) -> Result<Vec<ChangeDevice>> {
-        unreachable!()
-    }
-    async fn due_changes(&self, _: ChangeState, _: Timestamp, _: Timestamp) -> Result<DueChanges> {
-        unreachable!()
-    }
-    async fn interrupted(&self) -> Result<Vec<ChangeId>> {
-        unreachable!()
-    }
-    async fn settle(&self, _: ChangeId, _: Timestamp) -> Result<Option<Change>> {
-        unreachable!()
-    }
-    fn can_send(&self) -> bool {
-        unreachable!()
-    }
-    fn state_counts(&self) -> StateCounts {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl ResultStore for SlowJournal {
-    async fn store_callback(&self, _: ReceivedCallback) -> Result<Stored> {
-        self.store_called.notify_one();
-        if let Some(error) = &self.error {
-            return Err(error.clone());
-        }
-        self.release.notified().await;
-        Ok(Stored::New(NewResult { position: 1, change: None }))
-    }
-    fn expected_wait(&self) -> Duration {
-        self.wait
-    }
-    async fn attribute(
-        &self,
-        _: RequestId,
-        _: Option<Vec<Vec<ReportedId>>>,
-        _: Option<u64>,
-        _: Timestamp,
-    ) -> Result<Attribution> {
-        unreachable!()
-    }
-    async fn unattributed_requests(&self, _: ChangeId, _: usize) -> Result<Vec<RequestId>> {
-        unreachable!()
-    }
-    async fn unmatched_results(
-        &self,
-        _: Timestamp,
-        _: u64,
-        _: usize,
-    ) -> Result<Vec<UnmatchedResult>> {
-        unreachable!()
-    }
-    async fn resolve_unmatched_result(
-        &self,
-        _: ChangeId,
-        _: u64,
-        _: Vec<ReportedId>,
-        _: Timestamp,
-    ) -> Result<bool> {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl EventStore for SlowJournal {
-    async fn events(&self, _: WatchTarget, _: EventQuery) -> Result<EventPage> {
-        unreachable!()
-    }
-    fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}
-}
-
-#[async_trait::async_trait]
-impl QuarantineStore for SlowJournal {
-    async fn quarantine(&self, _: QuarantinedCallback, _: QuarantineLimits) -> Result<Option<u64>> {
-        unreachable!()
-    }
-    async fn list_quarantined(&self, _: u64, _: usize) -> Result<Vec<(u64, QuarantinedCallback)>> {
-        unreachable!()
-    }
-    async fn release_quarantined(&self, _: u64, _: ReceivedCallback) -> Result<Stored> {
-        unreachable!()
-    }
-    async fn mark_quarantined_reviewed(&self, _: u64) -> Result<()> {
-        unreachable!()
-    }
-    async fn drop_quarantined(&self, _: u64) -> Result<bool> {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl ForwardQueue for SlowJournal {
-    async fn due_forwards(&self, _: Timestamp, _: usize, _: usize) -> Result<DueForwards> {
-        unreachable!()
-    }
-    async fn record_forward_outcomes(&self, _: Vec<(u64, ForwardOutcome)>) -> Result<()> {
-        unreachable!()
-    }
-    async fn expire_forwards(&self, _: Timestamp) -> Result<usize> {
-        unreachable!()
-    }
-    async fn reschedule_forwards(&self, _: Timestamp) -> Result<usize> {
-        unreachable!()
-    }
-    fn forward_queue_stats(&self) -> ForwardQueueStats {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl KeyValueStore for SlowJournal {
-    async fn get_kv(&self, _: String) -> Result<Vec<u8>> {
-        unreachable!()
-    }
-    async fn put_kv(&self, _: String, _: Vec<u8>) -> Result<()> {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl Journal for SlowJournal {
-    fn epoch(&self) -> Epoch {
-        unreachable!()
-    }
-    fn origin(&self) -> &crate::journal::Origin {
-        unreachable!()
-    }
-    fn info(&self) -> crate::journal::JournalInfo {
-        unreachable!()
-    }
-    fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
-        [0; 32]
-    }
-    async fn kept_range(&self) -> Result<KeptRange> {
-        unreachable!()
-    }
-    async fn trim(&self, _: Timestamp, _: u64) -> Result<bool> {
-        unreachable!()
-    }
-    fn is_writable(&self) -> bool {
-        true
-    }
-    async fn close(&self) {}
-}
-
-fn listener(journal: &Arc<SlowJournal>) -> (CallbackListener, Telemetry) {
-    let journal = Arc::<SlowJournal>::clone(journal);
+fn listener_with_spool(
+    journal: &Arc<StubJournal>,
+    spool: Option<Arc<Spool>>,
+) -> (CallbackListener, Telemetry) {
+    let journal = Arc::<StubJournal>::clone(journal);
     let telemetry = Telemetry::metrics_only().unwrap();
     let instruments = telemetry.instruments();
     let listener = CallbackListener::new(
         &open_config(),
         journal,
+        spool,
         Arc::new(NoonClock),
         Arc::new(NoonClock),
         instruments,
@@ -255,7 +78,7 @@ fn body(pieces: Vec<Bytes>, ends: bool) -> Body {
 
 #[tokio::test(start_paused = true)]
 async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same() {
-    let journal = Arc::new(SlowJournal::default());
+    let journal = Arc::new(StubJournal::default());
     let (listener, telemetry) = listener(&journal);
     let (response, took) = send(&listener, Body::from(ESIM)).await;
     assert_eq!(response.status(), 503);
@@ -274,7 +97,7 @@ async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same
 
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_hangs_up_does_not_stop_the_append() {
-    let journal = Arc::new(SlowJournal::default());
+    let journal = Arc::new(StubJournal::default());
     let (listener, telemetry) = listener(&journal);
     tokio::select! {
         _ = send(&listener, Body::from(ESIM)) => unreachable!(),
@@ -290,28 +113,17 @@ async fn a_sender_that_hangs_up_does_not_stop_the_append() {
 async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_read() {
     for (journal, retry_after, reason) in [
         (
-            SlowJournal { wait: Duration::from_millis(3_501), ..SlowJournal::default() },
+            StubJournal { wait: Duration::from_millis(3_501), ..StubJournal::default() },
             "4",
             "overloaded",
         ),
         (
-            SlowJournal { wait: Duration::from_secs(3_600), ..SlowJournal::default() },
+            StubJournal { wait: Duration::from_secs(3_600), ..StubJournal::default() },
             "30",
             "overloaded",
         ),
-        (
-            SlowJournal { error: Some(JournalError::Overloaded), ..SlowJournal::default() },
-            "1",
-            "overloaded",
-        ),
-        (
-            SlowJournal {
-                error: Some(JournalError::Unavailable("disk full".to_owned())),
-                ..SlowJournal::default()
-            },
-            "1",
-            "unavailable",
-        ),
+        (StubJournal::with_step(StoreStep::Fail(JournalError::Overloaded)), "1", "overloaded"),
+        (StubJournal::with_step(StoreStep::Fail(StubJournal::unavailable())), "1", "unavailable"),
     ] {
         let (listener, _) = listener(&Arc::new(journal));
         let (response, took) = send(&listener, Body::from(ESIM)).await;
@@ -322,9 +134,121 @@ async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_
     }
 }
 
+/// A listener with a spool, and a clock that only the test advances: a paused clock would advance while the
+/// spool writes.
+struct SpoolHarness {
+    listener: CallbackListener,
+    telemetry: Telemetry,
+    journal: Arc<StubJournal>,
+    spool: Arc<Spool>,
+    _directory: TempDir,
+    _stopped_clock: std::sync::mpsc::Sender<()>,
+}
+
+impl SpoolHarness {
+    fn start(journal: StubJournal, max_bytes: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SpoolOptions {
+            dir: directory.path().to_owned(),
+            max_bytes,
+            origin: Origin::sandbox(),
+            allow_network_filesystem: false,
+        };
+        let journal = Arc::new(journal);
+        let spool = Spool::open(&options, Arc::<StubJournal>::clone(&journal)).unwrap();
+        let (listener, telemetry) = listener_with_spool(&journal, Some(Arc::clone(&spool)));
+        let (stopped_clock, until_dropped) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || until_dropped.recv());
+        let (_directory, _stopped_clock) = (directory, stopped_clock);
+        Self { listener, telemetry, journal, spool, _directory, _stopped_clock }
+    }
+}
+
+async fn stored(response: Response) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    body["stored"].as_str().unwrap().to_owned()
+}
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test(start_paused = true)]
+async fn with_a_spool_a_callback_is_answered_200_while_the_journal_is_away_or_overloaded() {
+    for journal in [
+        StubJournal::with_step(StoreStep::Fail(StubJournal::unavailable())),
+        StubJournal::with_step(StoreStep::Fail(JournalError::Overloaded)),
+        StubJournal { wait: Duration::from_secs(3_600), ..StubJournal::default() },
+    ] {
+        let harness = SpoolHarness::start(journal, MIB);
+        let (response, took) = send(&harness.listener, Body::from(ESIM)).await;
+        assert_eq!((response.status().as_u16(), took), (200, Duration::ZERO));
+        assert_eq!(stored(response).await, "spooled");
+        assert_eq!(counted(&harness.telemetry, "spooled"), 1);
+        assert_eq!(harness.spool.stats().callbacks, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_spool_a_callback_is_answered_200_in_time_while_the_journal_hangs() {
+    let harness = SpoolHarness::start(StubJournal::with_step(StoreStep::Hang), MIB);
+    let time_passes = async {
+        harness.journal.store_called.notified().await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+    };
+    let ((response, took), ()) =
+        tokio::join!(send(&harness.listener, Body::from(ESIM)), time_passes);
+    assert_eq!(response.status(), 200);
+    assert!(took < RESPONSE_TIMEOUT);
+    assert_eq!(stored(response).await, "spooled");
+    // The next callbacks do not wait for the journal.
+    let (response, took) = send(&harness.listener, Body::from(ESIM)).await;
+    assert_eq!((response.status().as_u16(), took), (200, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_in_the_spool_a_slow_journal_has_the_whole_time_of_the_response() {
+    let harness = SpoolHarness::start(StubJournal::default(), 0);
+    let time_passes = async {
+        harness.journal.store_called.notified().await;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        // The runtime fires timers while it is idle.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        harness.journal.release.notify_one();
+    };
+    let ((response, _), ()) = tokio::join!(send(&harness.listener, Body::from(ESIM)), time_passes);
+    assert_eq!(stored(response).await, "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_full_spool_a_callback_is_answered_503() {
+    let journal = StubJournal::with_step(StoreStep::Fail(StubJournal::unavailable()));
+    let harness = SpoolHarness::start(journal, 20_000);
+    let mut spooled = 0;
+    let response = loop {
+        let body = ESIM.replace("15555551234", &format!("{spooled:011}"));
+        let (response, _) = send(&harness.listener, Body::from(body)).await;
+        if response.status() != 200 {
+            break response;
+        }
+        spooled += 1;
+    };
+    assert_eq!(response.status(), 503);
+    assert_eq!(error(response).await, "unavailable");
+    assert_eq!(counted(&harness.telemetry, "spooled"), spooled);
+
+    // It moves the spooled callbacks, and takes new ones.
+    harness.journal.set_step(StoreStep::Store);
+    let mover = tokio::spawn(Arc::clone(&harness.spool).run());
+    harness.spool.drained().await;
+    mover.abort();
+    assert_eq!(harness.journal.stored.lock().len() as u64, spooled);
+    let (response, _) = send(&harness.listener, Body::from(ESIM)).await;
+    assert_eq!(stored(response).await, "new");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_incomplete_or_endless_body_is_refused_and_its_connection_closed() {
-    let (listener, _) = listener(&Arc::new(SlowJournal::default()));
+    let (listener, _) = listener(&Arc::new(StubJournal::default()));
     let (response, took) = send(&listener, body(vec![Bytes::from_static(b"{")], false)).await;
     assert_eq!(response.status(), 408);
     assert_eq!(response.headers()["connection"], "close");
@@ -342,7 +266,7 @@ async fn an_incomplete_or_endless_body_is_refused_and_its_connection_closed() {
 
 #[tokio::test]
 async fn a_request_in_progress_is_answered_before_the_listener_ends() {
-    let journal = Arc::new(SlowJournal::default());
+    let journal = Arc::new(StubJournal::default());
     let (address, stop, served) = serve(listener(&journal).0).await;
     let idle = TcpStream::connect(address).await.unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -146,6 +146,21 @@ fn the_uws_password_is_not_to_be_used_for_callbacks() {
 }
 
 #[test]
+fn the_spool_needs_a_directory_of_its_own() {
+    let sources = real().with_flag("journal.dir", "/data/journal");
+    for (dir, is_valid) in
+        [("/data/spool", true), ("/data/journal/", false), ("/data/./journal", false)]
+    {
+        let sources = sources.clone().with_flag("journal.spool_dir", dir);
+        let checked = load(&sources).check_for(Mode::Serve);
+        assert_eq!(checked.is_ok(), is_valid, "{dir}");
+    }
+    let warnings = load(&sources.with_flag("journal.spool_max_bytes", "2000000"));
+    let warnings = { warnings }.check_for(Mode::Serve).unwrap();
+    assert_eq!(warnings, ["journal.spool_max_bytes has no effect without journal.spool_dir"]);
+}
+
+#[test]
 fn a_retention_below_close_after_is_rejected() {
     for (retention, close_after) in [("6d", None), ("29d", Some("30d"))] {
         let mut sources = real().with_flag("journal.retention", retention);

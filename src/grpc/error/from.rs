@@ -117,6 +117,7 @@ impl From<LookupError> for ApiError {
             LookupError::LoginFailed(refusal) if refusal.kind != RefusalKind::NotSent => {
                 Self::from(&refusal)
             }
+            LookupError::NoPermit(_) => Self::new(ErrorReason::JournalUnavailable, message),
             LookupError::LoginFailed(_) | LookupError::NoResponse(_) => {
                 Self::new(ErrorReason::ThingspaceUnavailable, message)
             }

@@ -5,6 +5,7 @@ pub(super) mod accounts;
 pub(super) mod attribution;
 pub(super) mod claims;
 pub(super) mod devices;
+pub(super) mod every_row;
 mod fixtures;
 pub(super) mod forward_queue;
 pub(super) mod lifecycle;

@@ -11,6 +11,7 @@ use crate::journal::postgres::{
     database::PostgresDatabase,
     error::{JournalOpenError, OpenFailure},
     schema,
+    transfer::running_gateways,
     url::ConnectionSettings,
     writer::{BEGIN, LOCK_HEAD},
 };
@@ -49,8 +50,7 @@ fn renew_epoch(connection: &Connection) -> Result<AcceptedLoss, OpenFailure> {
     schema::check_existing(&db)?;
     // A replica that starts now waits for this row before it reads the epoch.
     let last_position: u64 = db.as_database().get(LOCK_HEAD, &[], |row| row.get(0))?;
-    let sql = "SELECT name FROM replica WHERE lease_until > clock_timestamp() ORDER BY name";
-    let running: Vec<String> = db.as_database().list(sql, &[], |row| row.get(0))?;
+    let running = running_gateways(&db)?;
     if !running.is_empty() {
         return Err(OpenFailure::InUse(running.join(", ")));
     }

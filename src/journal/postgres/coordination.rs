@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::journal::{
-    Coordination, Rate, Result,
-    postgres::{readers::Readers, replica::Replica},
-    sql::{Database, error, value::values},
+use crate::{
+    domain::clock::Timestamp,
+    journal::{
+        Coordination, Rate, Result,
+        postgres::{readers::Readers, replica::Replica},
+        sql::{Database, error, value::values},
+    },
 };
 
 /// Begins a transaction that modifies no table of the journal itself, so it does not lock the head row.
@@ -20,10 +23,30 @@ const MICROS_PER_MINUTE: u32 = 60_000_000;
 
 pub(super) struct PostgresCoordination {
     pub(super) readers: Arc<Readers>,
-    pub(super) replica: Arc<Replica>,
+    /// The holder of the leases of this process. It is not the number of the replica, which changes when the lease on
+    /// its changes expires, and which a replica without commits does not have.
+    holder: i64,
 }
 
 impl PostgresCoordination {
+    pub(super) fn new(readers: Arc<Readers>) -> Self {
+        Self { readers, holder: fastrand::i64(..) }
+    }
+
+    /// Gives up the lease of this replica on its changes.
+    pub(super) async fn release_replica(&self, replica: Arc<Replica>) -> Result<()> {
+        self.run(move |db| replica.release(db)).await
+    }
+
+    /// Gives up all leases of this process.
+    pub(super) async fn release_leases(&self) -> Result<()> {
+        let holder = self.holder;
+        self.run(move |db| {
+            db.execute("DELETE FROM lease WHERE replica = ?", &values![holder]).map(drop)
+        })
+        .await
+    }
+
     async fn run<T, Q>(&self, query: Q) -> Result<T>
     where
         T: Send + 'static,
@@ -35,24 +58,32 @@ impl PostgresCoordination {
 
 #[async_trait]
 impl Coordination for PostgresCoordination {
+    async fn time(&self) -> Result<Timestamp> {
+        self.run(|db| {
+            let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1e6 AS BIGINT)";
+            db.get(sql, &values![], |row| row.get(0)).map(Timestamp::from_micros)
+        })
+        .await
+    }
+
     async fn acquire_lease(&self, name: &'static str, duration: Duration) -> Result<bool> {
-        let replica = self.replica.number();
+        let holder = self.holder;
         self.run(move |db| {
-            let sql = "INSERT INTO lease AS held (name, replica, lease_until)
+            let sql = "INSERT INTO lease AS held (name, holder, lease_until)
                  VALUES (?1, ?2, clock_timestamp() + make_interval(secs => CAST(?3 AS BIGINT) / 1e6))
                  ON CONFLICT (name) DO UPDATE
-                   SET replica = excluded.replica, lease_until = excluded.lease_until
-                 WHERE held.replica = excluded.replica OR held.lease_until < clock_timestamp()";
-            Ok(db.execute(sql, &values![name, replica, micros(duration)])? > 0)
+                   SET holder = excluded.holder, lease_until = excluded.lease_until
+                 WHERE held.holder = excluded.holder OR held.lease_until < clock_timestamp()";
+            Ok(db.execute(sql, &values![name, holder, micros(duration)])? > 0)
         })
         .await
     }
 
     async fn release_lease(&self, name: &'static str) -> Result<()> {
-        let replica = self.replica.number();
+        let holder = self.holder;
         self.run(move |db| {
-            let sql = "DELETE FROM lease WHERE name = ? AND replica = ?";
-            db.execute(sql, &values![name, replica]).map(drop)
+            let sql = "DELETE FROM lease WHERE name = ? AND holder = ?";
+            db.execute(sql, &values![name, holder]).map(drop)
         })
         .await
     }

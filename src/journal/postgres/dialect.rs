@@ -47,6 +47,9 @@ pub(super) fn translate_definitions(tables: &str) -> String {
         .replace("INTEGER", "BIGINT")
         .replace("BLOB", "BYTEA")
         .replace(" WITHOUT ROWID", "")
+        // Primary keys that every index of SQLite ends with.
+        .replace(" /*", "")
+        .replace(" */", "")
 }
 
 /// Numbers the parameters as SQLite does, and removes the names of indexes.

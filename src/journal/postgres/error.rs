@@ -83,6 +83,11 @@ pub enum OpenFailure {
     /// The database cannot be reached, or rejects a statement.
     #[error("{0}")]
     Database(String),
+    /// Another process creates the tables, or imports a journal.
+    #[error(
+        "another process creates or imports the journal in this database; try again when it has ended"
+    )]
+    Busy,
     /// The server is too old.
     #[error("the server has version {0}, and the gateway needs PostgreSQL 14 or newer")]
     OldServer(String),
@@ -134,9 +139,9 @@ pub enum OpenFailure {
 }
 
 impl OpenFailure {
-    /// True if a retry cannot help. The database may only be unreachable or in use for now.
+    /// True if a retry cannot help. The database may only be unreachable, busy or in use for now.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Database(_) | Self::InUse(_))
+        !matches!(self, Self::Database(_) | Self::Busy | Self::InUse(_))
     }
 }
 

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use thingspace_settings::Secret;
 use tokio::{
     task::AbortHandle,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
@@ -34,6 +34,8 @@ use crate::{
 
 /// Connections of a replica beside those that read: one that writes, and one that listens.
 const OTHER_CONNECTIONS: usize = 2;
+/// Maximum time for the last commits at the end of the process.
+const WRITER_CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Interval of writes that do nothing.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
@@ -105,8 +107,7 @@ impl PostgresEngine {
             opening.map_err(|error| OpenFailure::Database(error.to_string()))??;
         let readers = options.max_connections.saturating_sub(OTHER_CONNECTIONS).max(1);
         let readers = Arc::new(Readers::new(connector.clone(), readers)?);
-        let coordination =
-            PostgresCoordination { readers: Arc::clone(&readers), replica: Arc::clone(&replica) };
+        let coordination = PostgresCoordination::new(Arc::clone(&readers));
         let identity =
             Arc::new(Identity::new(opened.epoch, options.origin.clone(), &opened.fingerprint_key));
         let continuity = Arc::new(Continuity::new(
@@ -180,6 +181,7 @@ fn open_tables(
         last_position,
         counts,
     };
+    replica.set_journal(&opened.fingerprint_key);
     replica.renew(&db)?;
     db.send_command("COMMIT");
     db.wait()?;
@@ -229,8 +231,17 @@ impl SqlEngine for PostgresEngine {
     }
 
     async fn close(&self) {
-        self.writer.close().await;
+        // A request to ThingSpace that is still in flight keeps its reservation, and so the writer. The process ends
+        // all the same, so its lease must not keep other replicas from the change.
+        let is_closed = timeout(WRITER_CLOSE_TIMEOUT, self.writer.close()).await.is_ok();
         self.tasks.lock().drain(..).for_each(|task| task.abort());
+        let replica = Arc::clone(&self.replica);
+        if !is_closed && let Err(error) = self.coordination.release_replica(replica).await {
+            tracing::debug!(%error, "cannot give up the lease of this replica; it will expire");
+        }
+        if let Err(error) = self.coordination.release_leases().await {
+            tracing::debug!(%error, "cannot give up the leases of this process; they will expire");
+        }
         self.readers.close();
     }
 }

@@ -19,6 +19,7 @@ mod replica;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 mod url;
 mod value;
 mod writer;

@@ -1,13 +1,13 @@
 //! The identity of this replica, and its lease.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::OnceLock, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::journal::{
-    postgres::database::PostgresDatabase,
-    sql::{Database, Result, value::values},
+    postgres::{database::PostgresDatabase, error::PostgresError},
+    sql::{Database, Result, tables::meta, value::values},
 };
 
 /// Duration of a lease from its last renewal. Another replica settles the changes in flight of a replica after it.
@@ -27,6 +27,8 @@ pub(super) fn live_replicas(db: &dyn Database) -> Result<HashSet<i64>> {
 /// This replica.
 pub(super) struct Replica {
     name: String,
+    /// The key of fingerprints of the journal that this replica has opened: no other journal has it.
+    journal_key: OnceLock<Vec<u8>>,
     lease: Mutex<Option<Lease>>,
 }
 
@@ -45,7 +47,12 @@ pub(super) struct Lease {
 
 impl Replica {
     pub(super) fn new(name: String) -> Self {
-        Self { name, lease: Mutex::default() }
+        Self { name, journal_key: OnceLock::new(), lease: Mutex::default() }
+    }
+
+    /// Records the journal that this replica has opened.
+    pub(super) fn set_journal(&self, fingerprint_key: &[u8]) {
+        self.journal_key.get_or_init(|| fingerprint_key.to_vec());
     }
 
     /// Returns the lease, unless it may have expired.
@@ -90,7 +97,13 @@ impl Replica {
         Ok((lease.commits - commits.unwrap_or(0_i64)).max(0))
     }
 
-    /// Renews the lease, or acquires a new one if it has expired.
+    /// Gives up the lease, so that other replicas settle what is in flight at once.
+    pub(super) fn release(&self, db: &dyn Database) -> Result<()> {
+        let sql = "UPDATE replica SET lease_until = clock_timestamp() WHERE number = ?";
+        db.execute(sql, &values![self.number()]).map(drop)
+    }
+
+    /// Renews the lease, or acquires a new one if it has expired. Fails if an import has replaced the journal.
     pub(super) fn renew(&self, db: &PostgresDatabase<'_>) -> Result<Lease> {
         let sent = Instant::now();
         let present = *self.lease.lock();
@@ -105,12 +118,26 @@ impl Replica {
         };
         let lease = match renewed {
             Some(lease) => lease,
-            None => db.as_database().get(
-                "INSERT INTO replica (name, lease_until)
-                 VALUES (?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))) RETURNING number",
-                &values![self.name.as_str(), LEASE.as_secs()],
-                |row| Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0, is_lost: false }),
-            )?,
+            None => {
+                let acquired = db.as_database().find(
+                    "INSERT INTO replica (name, lease_until)
+                     SELECT ?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
+                     WHERE EXISTS (SELECT 1 FROM meta WHERE name = ? AND value = ?)
+                     RETURNING number",
+                    &values![
+                        self.name.as_str(),
+                        LEASE.as_secs(),
+                        meta::FINGERPRINT_KEY,
+                        self.journal_key.get(),
+                    ],
+                    |row| {
+                        Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0, is_lost: false })
+                    },
+                )?;
+                acquired.ok_or_else(|| {
+                    PostgresError::new("an import has replaced the journal; restart this gateway")
+                })?
+            }
         };
         *self.lease.lock() = Some(lease);
         Ok(lease)

@@ -1,5 +1,9 @@
 //! Creates the tables, and checks an existing database.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
 use crate::journal::{
     postgres::{
         connection::Connection, continuity::start_epoch, database::PostgresDatabase,
@@ -13,13 +17,19 @@ use crate::journal::{
         },
         value::values,
     },
+    transfer::TransferError,
 };
 
 /// The schema of all tables. Every transaction makes it the search path.
 const SCHEMA: &str = "thingspace_gateway";
 /// The oldest supported version of the server, as `server_version_num`.
 const OLDEST_SERVER: i64 = 140_000;
-const SCHEMA_VERSION: &str = "schema_version";
+/// The advisory lock of a start and of an import.
+const LOCK: i64 = 0x7473_6777;
+/// Maximum time to wait for another start, or for an import.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
+/// Delay between attempts to get the lock.
+const LOCK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The tables that only this engine has.
 const OWN_TABLES: &str = "
@@ -41,10 +51,10 @@ CREATE TABLE replica (
     commits      INTEGER NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
--- The replicas that do work which one replica does for all.
+-- Work that one replica does for all. The holder is a random number of the process.
 CREATE TABLE lease (
     name         TEXT PRIMARY KEY,
-    replica      INTEGER NOT NULL,
+    holder       INTEGER NOT NULL,
     lease_until  TIMESTAMPTZ NOT NULL
 ) WITH (fillfactor = 50);
 
@@ -60,16 +70,8 @@ CREATE TABLE rate_limit (
 pub(super) fn initialize(connection: &Connection) -> Result<(), OpenFailure> {
     let db = PostgresDatabase::begin(connection, "BEGIN");
     check_server(&db)?;
-    // Another replica may start at the same time.
-    db.as_database().get(
-        "SELECT 1 FROM pg_advisory_xact_lock(?)",
-        &values![0x7473_6777_i64],
-        |_| Ok(()),
-    )?;
-    let sql = "SELECT count(*) FROM pg_class WHERE relnamespace =
-         (SELECT oid FROM pg_namespace WHERE nspname = ?) AND relkind = 'r'";
-    let tables: i64 = db.as_database().get(sql, &values![SCHEMA], |row| row.get(0))?;
-    if tables == 0 {
+    lock(&db)?;
+    if count_tables(&db)? == 0 {
         create(&db)?;
     } else {
         check_version(&db)?;
@@ -78,15 +80,53 @@ pub(super) fn initialize(connection: &Connection) -> Result<(), OpenFailure> {
     Ok(db.wait()?)
 }
 
-/// Checks that a database has a journal of this version. Makes its schema the search path of the transaction.
+/// Waits for the lock, until the end of the transaction: another replica may start at the same time, or an import may
+/// be running.
+pub(super) fn lock(db: &PostgresDatabase<'_>) -> Result<(), OpenFailure> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    let mut has_logged = false;
+    loop {
+        let sql = "SELECT pg_try_advisory_xact_lock(?)";
+        if db.as_database().get(sql, &values![LOCK], |row| row.get(0))? {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(OpenFailure::Busy);
+        }
+        if !has_logged {
+            has_logged = true;
+            tracing::info!("waiting for another process that creates or imports the journal");
+        }
+        db.block_on(async {
+            sleep(LOCK_INTERVAL).await;
+            Ok(())
+        })?;
+    }
+}
+
+/// Checks an existing journal.
+pub(super) fn check(connection: &Connection) -> Result<(), TransferError> {
+    let db = PostgresDatabase::begin(connection, "BEGIN READ ONLY");
+    if count_tables(&db)? == 0 {
+        return Err(TransferError::NoJournal);
+    }
+    check_version(&db)?;
+    db.send_command("COMMIT");
+    Ok(db.wait()?)
+}
+
+/// Checks an existing journal, and makes its schema the search path of the transaction.
 pub(super) fn check_existing(db: &PostgresDatabase<'_>) -> Result<(), OpenFailure> {
-    let sql = "SELECT count(*) FROM pg_class WHERE relnamespace =
-         (SELECT oid FROM pg_namespace WHERE nspname = ?) AND relkind = 'r'";
-    let tables: i64 = db.as_database().get(sql, &values![SCHEMA], |row| row.get(0))?;
-    if tables == 0 {
+    if count_tables(db)? == 0 {
         return Err(OpenFailure::NoJournal);
     }
     check_version(db)
+}
+
+fn count_tables(db: &PostgresDatabase<'_>) -> Result<i64> {
+    let sql = "SELECT count(*) FROM pg_class WHERE relnamespace =
+         (SELECT oid FROM pg_namespace WHERE nspname = ?) AND relkind = 'r'";
+    db.as_database().get(sql, &values![SCHEMA], |row| row.get(0))
 }
 
 fn check_server(db: &dyn Database) -> Result<(), OpenFailure> {
@@ -115,7 +155,7 @@ fn create(db: &PostgresDatabase<'_>) -> Result<()> {
         "SET LOCAL search_path = {SCHEMA}; {}",
         translate_definitions(&format!("{TABLES}{OWN_TABLES}"))
     ))?;
-    meta::store(db, SCHEMA_VERSION, &VERSION.to_be_bytes())?;
+    meta::store(db, meta::SCHEMA_VERSION, &VERSION.to_be_bytes())?;
     let sql = "INSERT INTO head (id, last_position, counts, epoch) VALUES (1, 0, ?, 0)";
     db.execute(sql, &values![Vec::new()])?;
     start_epoch(db, 0)?;
@@ -130,7 +170,7 @@ fn check_version(db: &PostgresDatabase<'_>) -> Result<(), OpenFailure> {
         return Err(OpenFailure::ForeignTables(SCHEMA));
     }
     db.run_script(&format!("SET LOCAL search_path = {SCHEMA}"))?;
-    match meta::load(db, SCHEMA_VERSION)?.map(i64::from_be_bytes) {
+    match meta::load(db, meta::SCHEMA_VERSION)?.map(i64::from_be_bytes) {
         Some(VERSION) => Ok(()),
         Some(found) => Err(OpenFailure::SchemaVersion { found, supported: VERSION }),
         None => Err(OpenFailure::ForeignTables(SCHEMA)),

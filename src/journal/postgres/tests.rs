@@ -43,7 +43,7 @@ impl Database {
     }
 }
 
-async fn create_database() -> PostgresOptions {
+pub(super) async fn create_database() -> PostgresOptions {
     create_database_behind(async |address| address).await
 }
 
@@ -99,6 +99,23 @@ async fn a_lease_is_held_by_one_replica_until_it_is_released_or_expires() {
     assert!(b.acquire_lease("job", minute).await.unwrap());
     b.release_lease("job").await.unwrap();
     assert!(a.acquire_lease("job", minute).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_keeps_its_leases_when_it_gets_another_number() {
+    let [a, b] = two_replicas().await;
+    let [a_leases, b_leases] = [&a, &b].map(|journal| journal.coordination().unwrap());
+    let minute = Duration::from_secs(60);
+    // A replica without commits has no number yet.
+    assert!(a_leases.acquire_lease("job", minute).await.unwrap());
+    assert!(!b_leases.acquire_lease("job", minute).await.unwrap());
+    for journal in [&a, &b] {
+        journal.put_kv("name".into(), b"value".to_vec()).await.unwrap();
+    }
+    assert!(!b_leases.acquire_lease("job", minute).await.unwrap());
+    assert!(a_leases.acquire_lease("job", minute).await.unwrap());
+    a_leases.release_lease("job").await.unwrap();
+    assert!(b_leases.acquire_lease("job", minute).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,9 +224,13 @@ async fn a_commit_whose_response_is_lost_is_settled_by_reading_back() {
     let proxy = proxy.unwrap();
     assert_eq!(journal.store_callback(callback("one")).await.unwrap(), new_at(1));
     proxy.cut_before_reply_to("COMMIT");
-    let stored = journal.store_callback(callback("two")).await;
-    assert!(matches!(stored, Ok(Stored::New(_))), "{stored:?}");
-    assert_eq!(journal.store_callback(callback("two")).await.unwrap(), Stored::Duplicate);
+    let again = match journal.store_callback(callback("two")).await {
+        Ok(Stored::New(_)) => Stored::Duplicate,
+        // The COMMIT was that of another transaction, so the connection was lost before this one was sent.
+        Err(JournalError::Unavailable(_)) => new_at(2),
+        stored => panic!("{stored:?}"),
+    };
+    assert_eq!(store_when_possible(&*journal, "two").await, again);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,8 +135,7 @@ impl CommitEngine for PostgresWriter {
 impl PostgresWriter {
     fn release_lease(&self, connection: &Connection) -> Result<()> {
         let db = PostgresDatabase::begin(connection, BEGIN);
-        let sql = "UPDATE replica SET lease_until = clock_timestamp() WHERE number = ?";
-        db.write_one(sql, &values![self.continuity.replica.number()])?;
+        self.continuity.replica.release(&db)?;
         db.send_command("COMMIT");
         db.wait()
     }
@@ -206,7 +205,8 @@ impl PostgresWriter {
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(error) => {
                     tracing::debug!(%error, "cannot read the result of a commit yet");
-                    self.connector.runtime().block_on(sleep(SETTLE_INTERVAL));
+                    // A timer must be created in the runtime.
+                    self.connector.runtime().block_on(async { sleep(SETTLE_INTERVAL).await });
                 }
             }
         }
@@ -301,7 +301,7 @@ impl From<SqlError> for CommitError {
 }
 
 /// Encodes counts as big-endian numbers.
-fn encode_counts(counts: &Counts) -> Vec<u8> {
+pub(super) fn encode_counts(counts: &Counts) -> Vec<u8> {
     let Counts { states, forward_queue, quarantine_bytes } = counts;
     let others = [forward_queue.waiting, forward_queue.displaced, *quarantine_bytes];
     let others = others.map(|count| i64::try_from(count).unwrap_or(i64::MAX));

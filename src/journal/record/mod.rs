@@ -15,9 +15,8 @@ pub(super) use devices::{
 };
 pub(super) use id_hash::IdHash;
 pub use result::ResultRecord;
-pub(super) use result::{
-    DIGEST_LENGTH, Digest, decode_result, digest_of, encode_link, encode_result, receive_time,
-};
+pub(super) use result::{DIGEST_LENGTH, Digest, digest_of, encode_link, receive_time};
+pub(crate) use result::{decode_result, encode_result};
 
 /// A stored value that cannot be decoded: the journal was modified or damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -76,7 +76,7 @@ mod field {
 }
 
 /// Encodes a result as it arrived.
-pub(in crate::journal) fn encode_result(
+pub(crate) fn encode_result(
     result: &DeviceResult,
     service: Option<&CallbackService>,
     receive_time: Timestamp,
@@ -218,7 +218,7 @@ impl ResultRecord {
 }
 
 /// Decodes a result as it arrived, from its first part.
-pub(in crate::journal) fn decode_result(body: &[u8]) -> Result<DeviceResult, InvalidRecord> {
+pub(crate) fn decode_result(body: &[u8]) -> Result<DeviceResult, InvalidRecord> {
     let message = proto::DeviceResult::decode(body).map_err(|_| InvalidRecord("result"))?;
     report_from_proto(message).ok_or(InvalidRecord("result"))
 }

@@ -56,7 +56,7 @@ impl DerefMut for LockedConnection {
 }
 
 /// Opens a connection that syncs each commit before it is acknowledged.
-pub(super) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
+pub(crate) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "page_size", 4096)?;
@@ -109,7 +109,8 @@ impl FileLocks {
     }
 }
 
-fn try_lock(file: File) -> Result<File, OpenFailure> {
+/// Locks a file for this process, until it is closed.
+pub(crate) fn try_lock(file: File) -> Result<File, OpenFailure> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenFailure::Locked),

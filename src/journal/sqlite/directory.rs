@@ -1,4 +1,4 @@
-//! File names, modes and syncing of the journal's directory.
+//! File names, modes and syncing of the journal's directory. The spool uses the functions for its own.
 //!
 //! A journal contains identifiers of customers' devices, so only its owner may read its files.
 
@@ -40,16 +40,16 @@ const NETWORK_FILESYSTEMS: [(i64, &str); 7] = [
 
 /// Creates the directory with mode 0700, and syncs its ancestors up to the mount point: a file survives
 /// a power loss only if the entry of each directory on its path is synced (see fsync(2)). Keeps the
-/// mode of an existing directory, which may be a volume with another owner.
-pub(super) fn create(dir: &Path) -> io::Result<()> {
+/// mode of an existing directory, which may be a volume with another owner. `setting` names the directory.
+pub(crate) fn create(dir: &Path, setting: &str) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(dir)?;
     let metadata = dir.metadata()?;
     let mode = metadata.permissions().mode();
     if mode & WORLD_WRITABLE != 0 && mode & STICKY == 0 {
         tracing::warn!(
             dir = %dir.display(),
-            "journal.dir is world-writable: every user of this machine can remove and replace its \
-             files; run chmod o-w on it"
+            "{setting} is world-writable: every user of this machine can remove and replace its files; \
+             run chmod o-w on it"
         );
     }
     for ancestor in fs::canonicalize(dir)?.ancestors().skip(1) {
@@ -62,7 +62,7 @@ pub(super) fn create(dir: &Path) -> io::Result<()> {
 }
 
 /// Returns true if the directory is on a network file system, and an error if that is not allowed.
-pub(super) fn is_on_network_filesystem(dir: &Path, is_allowed: bool) -> Result<bool, OpenFailure> {
+pub(crate) fn is_on_network_filesystem(dir: &Path, is_allowed: bool) -> Result<bool, OpenFailure> {
     let found = rustix::fs::statfs(dir).map_err(io::Error::from)?;
     // The integer type of `f_type` differs by platform.
     match NETWORK_FILESYSTEMS
@@ -96,7 +96,7 @@ pub(super) fn sync_and_restrict_files(dir: &Path) -> io::Result<()> {
 
 /// Syncs the entries of a directory. Ignores a directory that this user cannot read, and file systems
 /// that do not support the call.
-pub(super) fn sync(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync(dir: &Path) -> io::Result<()> {
     let synced = File::open(dir).and_then(|directory| directory.sync_all());
     match synced.as_ref().map_err(io::Error::kind) {
         Err(ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
@@ -107,7 +107,7 @@ pub(super) fn sync(dir: &Path) -> io::Result<()> {
 }
 
 /// Opens or creates a file with mode 0600, whatever the umask.
-pub(super) fn open_private(path: &Path, truncate: bool) -> io::Result<File> {
+pub(crate) fn open_private(path: &Path, truncate: bool) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -88,7 +88,7 @@ pub fn open(options: &SqliteOptions) -> Result<Arc<dyn Journal>, JournalOpenErro
 impl SqliteEngine {
     fn open(options: &SqliteOptions) -> Result<Self, OpenFailure> {
         let dir = options.dir.as_path();
-        directory::create(dir)?;
+        directory::create(dir, "journal.dir")?;
         let locks = Arc::new(integrity::check(dir, options.allow_network_filesystem)?);
         let path = dir.join(DATABASE);
         let mut connection = LockedConnection::open(&path, WRITER_CACHE_KIB, &locks)?;

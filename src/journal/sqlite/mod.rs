@@ -5,9 +5,9 @@
 //! marker, so that no callback waits for either.
 
 mod checkpoint;
-mod connection;
+pub(crate) mod connection;
 mod database;
-mod directory;
+pub(crate) mod directory;
 mod error;
 mod integrity;
 pub(in crate::journal) mod journal;
@@ -19,6 +19,7 @@ mod readers;
 pub(in crate::journal) mod schema;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 
 pub use error::{Damage, JournalOpenError, OpenFailure};
 pub use integrity::{AcceptedLoss, accept_loss};

@@ -17,11 +17,12 @@ use crate::{
     },
     thingspace::{
         classify,
-        client::ThingSpace,
+        client::{MAX_SHARED_REPLAYS, ThingSpace},
         error_body::{ErrorBody, ErrorMeaning},
         http::UpstreamResponse,
         json::member,
         lookups::responses::DevicePage,
+        rate_limit::NoPermit,
         redactor::Redactor,
     },
 };
@@ -74,6 +75,11 @@ pub enum LookupError {
         /// The kind of refusal that the code means.
         kind: RefusalKind,
     },
+    /// The permits that the replicas share cannot be used, so the lookup was not sent. Holds the reason.
+    #[error(
+        "lookup failed: cannot take a permit of thingspace.lookups_per_minute in the journal: {0}"
+    )]
+    NoPermit(String),
     /// There is no token or session.
     #[error("lookup failed: {}", .0.detail)]
     LoginFailed(Refusal),
@@ -232,10 +238,13 @@ impl ThingSpace {
     ) -> Result<Vec<u8>, LookupError> {
         let method = if body.is_some() { Method::POST } else { Method::GET };
         let deadline = Instant::now() + max_wait;
-        let mut replays = 0;
+        let (mut replays, mut shared_replays) = (0, 0);
         loop {
             let permit = self.lookup_rate_limit.acquire(deadline).await;
-            permit.map_err(LookupError::Throttled)?;
+            permit.map_err(|error| match error {
+                NoPermit::Delayed(delay) => LookupError::Throttled(delay),
+                NoPermit::Unavailable(error) => LookupError::NoPermit(error),
+            })?;
             let auth = self.session_manager.valid_headers(None).await;
             let auth = auth.map_err(LookupError::LoginFailed)?;
             let mut request = self.lookup_http.request(method.clone(), template, values);
@@ -251,18 +260,21 @@ impl ThingSpace {
             let error = ErrorBody::parse(&response.body);
             if classify::is_throttled(&response, error.as_ref()) {
                 let delay = response.retry_after.unwrap_or(DEFAULT_THROTTLE_PAUSE);
-                self.lookup_rate_limit.pause(delay);
+                self.lookup_rate_limit.pause(delay).await;
                 if Instant::now() + delay >= deadline {
                     return Err(LookupError::Throttled(delay));
                 }
                 sleep(delay.max(MIN_RETRY_DELAY)).await;
             } else if let Some(stale) = classify::stale_auth(&response, error.as_ref()) {
-                if replays == MAX_REPLAYS {
+                if auth.is_shared(stale) && shared_replays < MAX_SHARED_REPLAYS {
+                    shared_replays += 1;
+                } else if replays == MAX_REPLAYS {
                     let detail = "ThingSpace refused a freshly issued token or session";
                     let refusal = Refusal::new(RefusalKind::Credentials, detail);
                     return Err(LookupError::LoginFailed(refusal));
+                } else {
+                    replays += 1;
                 }
-                replays += 1;
                 self.session_manager.discard(&auth, stale);
             } else {
                 let redactor = Redactor::new(hidden.iter().copied().chain(auth.secrets()), &[]);

@@ -1,5 +1,7 @@
 //! Logs in when necessary and returns the authentication headers of requests.
 
+mod sealed;
+mod shared_session;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,12 @@ use crate::{
         classify::StaleAuth,
         credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
         login::{HeaderSecret, LoginApi, LoginError, LoginFailure},
-        session::state::{LoginRetry, SessionState},
+        session::{
+            sealed::SharedLogin,
+            shared_session::{SharedSession, StoreClock},
+            state::{LoginRetry, SessionState},
+        },
+        shared::SharedSessionStore,
     },
 };
 
@@ -46,10 +53,16 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// A failed log-in schedules a retry. Until then callers get the old token while it is valid, and then the
 /// error.
+///
+/// Replicas with a [`SharedSessionStore`] share one log-in, too. Before a replica logs in, it acquires a lease
+/// and loads the token, the session, the failed log-ins and the retries of the others. It logs in only if it
+/// cannot use theirs, and stores the result before it releases the lease.
 pub(crate) struct SessionManager {
     api: Arc<dyn LoginApi>,
     source: Arc<dyn CredentialSource>,
     store: Arc<dyn FailedLoginStore>,
+    /// `None` if there are no other replicas.
+    shared: Option<SharedSession>,
     state: Mutex<SessionState>,
     /// Held during a log-in.
     login_lock: tokio::sync::Mutex<()>,
@@ -60,11 +73,13 @@ impl SessionManager {
         api: Arc<dyn LoginApi>,
         source: Arc<dyn CredentialSource>,
         store: Arc<dyn FailedLoginStore>,
+        shared: Option<Arc<dyn SharedSessionStore>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             api,
             source,
             store,
+            shared: shared.map(SharedSession::new),
             state: Mutex::default(),
             login_lock: tokio::sync::Mutex::default(),
         })
@@ -111,7 +126,24 @@ impl SessionManager {
     /// Deletes the failed log-ins of the current credentials, so that the next call logs in.
     pub(crate) async fn reset_lockout(&self) -> Result<(), String> {
         let credentials = self.source.load()?;
-        self.store.store(&credentials, FailedLogins::default()).await?;
+        let Some(shared) = &self.shared else {
+            self.store.store(&credentials, FailedLogins::default()).await?;
+            self.state.lock().reset_failures();
+            return Ok(());
+        };
+        let _guard = self.login_lock.lock().await;
+        let detail = |refusal: Refusal| refusal.detail;
+        shared.acquire_lease().await.map_err(detail)?;
+        let reset = async {
+            self.store.store(&credentials, FailedLogins::default()).await?;
+            let (login, _) = shared.load(&credentials).await.map_err(detail)?;
+            let SharedLogin { token, session, .. } = login;
+            let login = SharedLogin { token, session, ..SharedLogin::default() };
+            shared.store(&login, &credentials).await.map_err(detail)
+        };
+        let reset = reset.await;
+        shared.release_lease().await;
+        reset?;
         self.state.lock().reset_failures();
         Ok(())
     }
@@ -156,18 +188,87 @@ impl SessionManager {
     }
 
     async fn log_in(&self, trace: Option<&TraceParent>) -> Result<(), Refusal> {
-        if self.state.lock().headers(|token| token.renew_at).is_some() {
+        if self.has_fresh_headers() {
             return Ok(());
         }
+        let Some(shared) = &self.shared else {
+            let credentials = self.load_credentials().await?;
+            return self.log_in_with(&credentials, trace).await;
+        };
+        self.state.lock().check_recent_failure()?;
+        let result = match shared.acquire_lease().await {
+            Ok(()) => {
+                let result = self.log_in_for_all(shared, trace).await;
+                shared.release_lease().await;
+                result
+            }
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = &result {
+            self.state.lock().set_recent_failure(refusal);
+        }
+        result
+    }
+
+    fn has_fresh_headers(&self) -> bool {
+        self.state.lock().headers(|token| token.renew_at).is_some()
+    }
+
+    /// Uses the token and the session of another replica, or logs in and stores the result for the others.
+    async fn log_in_for_all(
+        &self,
+        shared: &SharedSession,
+        trace: Option<&TraceParent>,
+    ) -> Result<(), Refusal> {
         let credentials = self.load_credentials().await?;
+        let (before, clock) = shared.load(&credentials).await?;
+        self.adopt(&before, clock);
+        if self.has_fresh_headers() {
+            return Ok(());
+        }
+        let result = self.log_in_with(&credentials, trace).await;
+        let after = self.state.lock().to_shared(clock);
+        if after != before
+            && shared.holds_lease()
+            && let Err(refusal) = shared.store(&after, &credentials).await
+        {
+            // This replica can use its own log-in all the same.
+            tracing::warn!(error = refusal.detail, "the other replicas cannot use this log-in");
+        }
+        result
+    }
+
+    fn adopt(&self, shared: &SharedLogin, clock: StoreClock) {
+        let mut state = self.state.lock();
+        state.adopt(shared, clock);
+        if state.refusal_retry.is_none() {
+            state.refusal_retry = LoginRetry::after_restart(&state.failed, REFUSAL_INTERVAL);
+        }
+    }
+
+    async fn log_in_with(
+        &self,
+        credentials: &Arc<ThingSpaceCredentials>,
+        trace: Option<&TraceParent>,
+    ) -> Result<(), Refusal> {
+        if self.state.lock().failed.is_locked_out() {
+            let detail = "the gateway's credentials are locked out after refused or unfinished log-ins, because \
+                 ThingSpace locks the account after five refusals. Correct them, or run \
+                 `thingspace-gateway thingspace reset-lockout` to use them again";
+            return Err(Refusal::new(RefusalKind::Credentials, detail));
+        }
         let is_fresh = self.state.lock().token(|token| token.renew_at).is_some();
         let renewed =
-            if is_fresh { Ok(()) } else { self.request_token(&credentials, trace).await.map(drop) };
+            if is_fresh { Ok(()) } else { self.request_token(credentials, trace).await.map(drop) };
         // After a failed renewal, a session log-in can still use the old token.
         let token_without_session = self.state.lock().token_without_session();
         match token_without_session {
-            Some(token) => self.start_session(token, &credentials, trace).await?,
+            Some(token) => self.start_session(token, credentials, trace).await?,
             None => renewed.clone()?,
+        }
+        // Another replica that has logged in since also stored its failed log-ins.
+        if self.is_overtaken() {
+            return renewed;
         }
         let had_failures = {
             let mut state = self.state.lock();
@@ -175,12 +276,34 @@ impl SessionManager {
             std::mem::take(&mut state.failed) != FailedLogins::default()
         };
         if had_failures {
-            self.store_failed(&credentials).await?;
+            self.store_failed(credentials).await?;
         }
         renewed
     }
 
-    /// Loads the credentials, and their failed log-ins if they changed. Fails if they are locked out.
+    /// True if the lease has expired, so that another replica may have logged in meanwhile.
+    fn is_overtaken(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| !shared.holds_lease())
+    }
+
+    /// Fails if another replica may have logged in meanwhile.
+    fn check_lease(&self) -> Result<(), Refusal> {
+        if self.is_overtaken() {
+            let detail = "the log-in took too long, so that another replica may log in";
+            return Err(Refusal::not_sent(detail));
+        }
+        Ok(())
+    }
+
+    /// Sends a request of a log-in, and keeps the lease meanwhile.
+    async fn send<T>(&self, request: impl Future<Output = T>) -> T {
+        match &self.shared {
+            Some(shared) => shared.keep_lease(request).await,
+            None => request.await,
+        }
+    }
+
+    /// Loads the credentials, and their failed log-ins if they or the other replicas may have changed them.
     async fn load_credentials(&self) -> Result<Arc<ThingSpaceCredentials>, Refusal> {
         let loaded = self.source.load().map_err(|error| {
             let detail = format!("cannot read the gateway's credentials: {error}");
@@ -190,26 +313,18 @@ impl SessionManager {
         let is_same = |current: &Arc<ThingSpaceCredentials>| {
             current.secret_values().eq(loaded.secret_values())
         };
-        let credentials = match current.filter(is_same) {
-            Some(current) => current,
-            None => {
-                let failed = self.store.load(&loaded).await.map_err(store_error)?;
-                let credentials = Arc::new(loaded);
-                let mut state = self.state.lock();
-                state.reset_failures();
-                state.failed = failed;
-                state.refusal_retry = LoginRetry::after_restart(&failed, REFUSAL_INTERVAL);
-                state.credentials = Some(Arc::clone(&credentials));
-                credentials
-            }
-        };
-        if self.state.lock().failed.is_locked_out() {
-            let detail = "the gateway's credentials are locked out after refused or unfinished log-ins, because \
-                 ThingSpace locks the account after five refusals. Correct them, or run \
-                 `thingspace-gateway thingspace reset-lockout` to use them again";
-            return Err(Refusal::new(RefusalKind::Credentials, detail));
+        let current = current.filter(is_same);
+        if let Some(current) = current.clone().filter(|_| self.shared.is_none()) {
+            return Ok(current);
         }
-        Ok(credentials)
+        let failed = self.store.load(&loaded).await.map_err(store_error)?;
+        let mut state = self.state.lock();
+        if current.is_none() {
+            state.reset_failures();
+            state.refusal_retry = LoginRetry::after_restart(&failed, REFUSAL_INTERVAL);
+        }
+        state.failed = failed;
+        Ok(Arc::clone(state.credentials.insert(current.unwrap_or_else(|| Arc::new(loaded)))))
     }
 
     async fn request_token(
@@ -221,7 +336,7 @@ impl SessionManager {
             let state = self.state.lock();
             state.check_retry_delay(&state.token_retry)?;
         }
-        match self.api.token(credentials, trace).await {
+        match self.send(self.api.token(credentials, trace)).await {
             Ok((secret, lifetime)) => {
                 let token = Arc::new(secret);
                 self.state.lock().set_token(Arc::clone(&token), lifetime);
@@ -251,16 +366,22 @@ impl SessionManager {
         // Stored before the log-in, because ThingSpace may have refused one that a crash interrupted.
         let unfinished =
             FailedLogins { unfinished: previous.unfinished.saturating_add(1), ..previous };
+        self.check_lease()?;
         self.store(credentials, unfinished).await?;
-        let mut result = self.api.session(&token, credentials, trace).await;
+        self.check_lease()?;
+        let mut result = self.send(self.api.session(&token, credentials, trace)).await;
         if let Err(error) = &result
             && error.failure == LoginFailure::TokenRefused
         {
             // ThingSpace did not check the user, so this is no failed log-in.
             match self.request_token(credentials, trace).await {
-                Ok(token) => result = self.api.session(&token, credentials, trace).await,
+                Ok(token) => {
+                    result = self.send(self.api.session(&token, credentials, trace)).await;
+                }
                 Err(error) => {
-                    self.store_failed(credentials).await?;
+                    if !self.is_overtaken() {
+                        self.store_failed(credentials).await?;
+                    }
                     return Err(error);
                 }
             }
@@ -282,6 +403,9 @@ impl SessionManager {
             Err(LoginError { refusal, .. }) => (RETRY_BACKOFF, refusal),
         };
         let refusal = LoginRetry::schedule(&mut self.state.lock().session_retry, backoff, refusal);
+        if self.is_overtaken() {
+            return Err(refusal);
+        }
         Err(self.store_failed(credentials).await.err().unwrap_or(refusal))
     }
 
@@ -292,6 +416,17 @@ impl SessionManager {
     ) -> Refusal {
         let retry = LoginRetry::after_delay(REFUSAL_INTERVAL, refusal);
         let error = retry.error();
+        if let Some(shared) = self.shared.as_ref().filter(|shared| !shared.holds_lease()) {
+            // Another replica may have counted a refusal since.
+            let loaded = async {
+                shared.wait_for_lease().await?;
+                self.store.load(credentials).await.map_err(store_error)
+            };
+            match loaded.await {
+                Ok(failed) => self.state.lock().failed = failed,
+                Err(refusal) => return refusal,
+            }
+        }
         {
             let mut state = self.state.lock();
             state.failed.refused = state.failed.refused.saturating_add(1);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{RequestBuilder, header};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use crate::{
@@ -16,6 +16,10 @@ use crate::{
         credentials::{FailedLogins, ThingSpaceCredentials},
         http::JSON,
         login::HeaderSecret,
+        session::{
+            sealed::{SharedLogin, SharedRetry, SharedToken},
+            shared_session::StoreClock,
+        },
     },
 };
 
@@ -27,10 +31,19 @@ pub(super) const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 /// once.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 
+/// Maximum time for which a failure is repeated to callers without a look at the state that the replicas
+/// share.
+const MAX_FAILURE_AGE: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 pub(super) struct SessionState {
     token: Option<AccessToken>,
-    session: Option<Arc<HeaderSecret>>,
+    session: Option<Session>,
+    /// The token and the session that ThingSpace refused last. They are not taken from the shared state again.
+    refused_token: Option<SecretString>,
+    refused_session: Option<SecretString>,
+    /// The failure of the latest log-in with shared state.
+    recent_failure: Option<RecentFailure>,
     /// The credentials of the latest log-in.
     pub(super) credentials: Option<Arc<ThingSpaceCredentials>>,
     /// The failed log-ins of `credentials`, as stored.
@@ -45,15 +58,32 @@ pub(super) struct SessionState {
 
 pub(super) struct AccessToken {
     secret: Arc<HeaderSecret>,
+    /// True if another replica requested it.
+    is_shared: bool,
+    lifetime: Duration,
     pub(super) renew_at: Instant,
     pub(super) expires_at: Instant,
+}
+
+struct Session {
+    secret: Arc<HeaderSecret>,
+    /// True if another replica started it.
+    is_shared: bool,
+}
+
+struct RecentFailure {
+    at: Instant,
+    until: Instant,
+    refusal: Refusal,
 }
 
 /// The token and the session of a request.
 #[derive(Clone)]
 pub(crate) struct AuthHeaders {
     token: Arc<HeaderSecret>,
-    session: Arc<HeaderSecret>,
+    is_token_shared: bool,
+    pub(super) session: Arc<HeaderSecret>,
+    is_session_shared: bool,
     credentials: Arc<ThingSpaceCredentials>,
 }
 
@@ -75,45 +105,116 @@ impl SessionState {
 
     /// Returns the token until one of its times.
     pub(super) fn token(&self, end: fn(&AccessToken) -> Instant) -> Option<&Arc<HeaderSecret>> {
-        let token = self.token.as_ref()?;
-        (Instant::now() < end(token)).then_some(&token.secret)
+        self.access_token(end).map(|token| &token.secret)
+    }
+
+    fn access_token(&self, end: fn(&AccessToken) -> Instant) -> Option<&AccessToken> {
+        self.token.as_ref().filter(|token| Instant::now() < end(token))
     }
 
     /// Returns the headers if there are a session and a token, until one of the token's times.
     pub(super) fn headers(&self, end: fn(&AccessToken) -> Instant) -> Option<AuthHeaders> {
+        let (token, session) = (self.access_token(end)?, self.session.as_ref()?);
         Some(AuthHeaders {
-            token: Arc::clone(self.token(end)?),
-            session: self.session.clone()?,
+            token: Arc::clone(&token.secret),
+            is_token_shared: token.is_shared,
+            session: Arc::clone(&session.secret),
+            is_session_shared: session.is_shared,
             credentials: self.credentials.clone()?,
         })
     }
 
     pub(super) fn set_token(&mut self, secret: Arc<HeaderSecret>, lifetime: Duration) {
-        let now = Instant::now();
-        // ThingSpace may return the same token with only seconds left. Half of them are used, so that not every
-        // call requests a token.
-        let margin = RENEWAL_MARGIN + RENEWAL_MARGIN.mul_f64(fastrand::f64() / 2.0);
         self.token_retry = None;
-        self.token = Some(AccessToken {
-            secret,
-            renew_at: now + (lifetime - margin.min(lifetime / 2)),
-            expires_at: now + lifetime,
-        });
+        self.refused_token = None;
+        self.token = Some(AccessToken::new(secret, lifetime, Instant::now() + lifetime));
     }
 
     pub(super) fn set_session(&mut self, secret: HeaderSecret) {
         self.session_retry = None;
-        self.session = Some(Arc::new(secret));
+        self.refused_session = None;
+        self.session = Some(Session { secret: Arc::new(secret), is_shared: false });
     }
 
     /// Discards what ThingSpace refused, unless it has been replaced since.
     pub(super) fn discard(&mut self, headers: &AuthHeaders, stale: StaleAuth) {
         if stale != StaleAuth::Session {
             self.token.take_if(|token| Arc::ptr_eq(&token.secret, &headers.token));
+            self.refused_token = Some(headers.token.text.clone());
         }
         if stale != StaleAuth::Token {
-            self.session.take_if(|session| Arc::ptr_eq(session, &headers.session));
+            self.session.take_if(|session| Arc::ptr_eq(&session.secret, &headers.session));
+            self.refused_session = Some(headers.session.text.clone());
         }
+    }
+
+    /// Takes what other replicas stored: a token that lasts longer, a session if there is none, and the retries.
+    pub(super) fn adopt(&mut self, shared: &SharedLogin, clock: StoreClock) {
+        if let Some(token) = &shared.token
+            && !is_same(&token.text, &self.refused_token)
+            && let Some(secret) = HeaderSecret::token(&token.text)
+        {
+            let expires_at = clock.to_instant(token.expires_at, token.lifetime);
+            let token = AccessToken {
+                is_shared: true,
+                ..AccessToken::new(Arc::new(secret), token.lifetime, expires_at)
+            };
+            let present = self.token.as_ref();
+            if present.is_none_or(|present| present.renew_at < token.renew_at) {
+                self.token = Some(token);
+            }
+        }
+        if let Some(session) = &shared.session
+            && self.session.is_none()
+            && !is_same(session, &self.refused_session)
+            && let Some(secret) = HeaderSecret::session(session)
+        {
+            self.session = Some(Session { secret: Arc::new(secret), is_shared: true });
+        }
+        let retry = |retry: &Option<SharedRetry>| {
+            retry.as_ref().map(|retry| LoginRetry::from_shared(retry, clock))
+        };
+        self.refusal_retry = retry(&shared.refusal_retry);
+        self.token_retry = retry(&shared.token_retry);
+        self.session_retry = retry(&shared.session_retry);
+    }
+
+    /// Returns what other replicas can use.
+    pub(super) fn to_shared(&self, clock: StoreClock) -> SharedLogin {
+        let token = self.access_token(|token| token.expires_at);
+        let retry = |retry: &Option<LoginRetry>| retry.as_ref().map(|retry| retry.to_shared(clock));
+        SharedLogin {
+            token: token.map(|token| SharedToken {
+                text: token.secret.text.expose_secret().to_owned(),
+                expires_at: clock.to_store(token.expires_at),
+                lifetime: token.lifetime,
+            }),
+            session: self
+                .session
+                .as_ref()
+                .map(|session| session.secret.text.expose_secret().to_owned()),
+            refusal_retry: retry(&self.refusal_retry),
+            token_retry: retry(&self.token_retry),
+            session_retry: retry(&self.session_retry),
+        }
+    }
+
+    /// Records the failure of a log-in with shared state. Until the retry, but at most for a second, callers
+    /// get it again: each look at the shared state costs several requests to the database.
+    pub(super) fn set_recent_failure(&mut self, refusal: &Refusal) {
+        let at = Instant::now();
+        let until = at + refusal.retry_after.map_or(MAX_FAILURE_AGE, |d| d.min(MAX_FAILURE_AGE));
+        self.recent_failure = Some(RecentFailure { at, until, refusal: refusal.clone() });
+    }
+
+    /// Fails if the latest log-in with shared state failed just now.
+    pub(super) fn check_recent_failure(&mut self) -> Result<(), Refusal> {
+        self.recent_failure.take_if(|failure| failure.until <= Instant::now());
+        let Some(RecentFailure { at, refusal, .. }) = &self.recent_failure else {
+            return Ok(());
+        };
+        let retry_after = refusal.retry_after.map(|delay| delay.saturating_sub(at.elapsed()));
+        Err(Refusal { retry_after, ..refusal.clone() })
     }
 
     /// Returns the time of the next token renewal; `None` without a token.
@@ -144,13 +245,40 @@ impl SessionState {
 
     pub(super) fn reset_failures(&mut self) {
         self.failed = FailedLogins::default();
+        self.recent_failure = None;
         self.refusal_retry = None;
         self.token_retry = None;
         self.session_retry = None;
     }
 }
 
+/// Compares a secret of the shared state with one that ThingSpace refused.
+fn is_same(text: &str, refused: &Option<SecretString>) -> bool {
+    refused.as_ref().is_some_and(|refused| refused.expose_secret() == text)
+}
+
+impl AccessToken {
+    fn new(secret: Arc<HeaderSecret>, lifetime: Duration, expires_at: Instant) -> Self {
+        // ThingSpace may return the same token with only seconds left. Half of them are used, so that not every
+        // call requests a token.
+        let margin = RENEWAL_MARGIN + RENEWAL_MARGIN.mul_f64(fastrand::f64() / 2.0);
+        let renew_at = expires_at.checked_sub(margin.min(lifetime / 2));
+        let renew_at = renew_at.unwrap_or(expires_at);
+        Self { secret, is_shared: false, lifetime, renew_at, expires_at }
+    }
+}
+
 impl AuthHeaders {
+    /// True if another replica stored what ThingSpace refused. It may have expired long ago, so its refusal
+    /// says nothing about a new one.
+    pub(crate) fn is_shared(&self, stale: StaleAuth) -> bool {
+        match stale {
+            StaleAuth::Token => self.is_token_shared,
+            StaleAuth::Session => self.is_session_shared,
+            StaleAuth::Both => self.is_token_shared || self.is_session_shared,
+        }
+    }
+
     /// Adds the headers of an authenticated JSON request.
     pub(crate) fn add_to(&self, request: RequestBuilder) -> RequestBuilder {
         request
@@ -200,6 +328,26 @@ impl LoginRetry {
         let retry = Self::after_delay(remaining, Refusal::new(RefusalKind::Credentials, detail));
         let failed_at = retry.failed_at.checked_sub(since);
         Some(Self { failed_at: failed_at.unwrap_or(retry.failed_at), ..retry })
+    }
+
+    /// Restores a retry that another replica stored.
+    fn from_shared(retry: &SharedRetry, clock: StoreClock) -> Self {
+        let delay = retry.due.since(retry.failed_at);
+        Self {
+            failures: retry.failures,
+            failed_at: clock.to_instant(retry.failed_at, Duration::ZERO),
+            due: clock.to_instant(retry.due, delay),
+            refusal: retry.refusal.clone(),
+        }
+    }
+
+    fn to_shared(&self, clock: StoreClock) -> SharedRetry {
+        SharedRetry {
+            failures: self.failures,
+            failed_at: clock.to_store(self.failed_at),
+            due: clock.to_store(self.due),
+            refusal: self.refusal.clone(),
+        }
     }
 
     /// Returns the error with the remaining delay.

@@ -1,5 +1,7 @@
 //! Times and numbers of log-ins and stores, on a paused clock.
 
+mod shared;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -20,6 +22,7 @@ use crate::{
         classify::StaleAuth,
         credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
         login::{HeaderSecret, LoginApi, LoginError, LoginFailure},
+        shared::SharedSessionStore,
     },
 };
 
@@ -28,6 +31,8 @@ use crate::{
 struct FakeLogin {
     tokens: Mutex<VecDeque<Result<Duration, LoginFailure>>>,
     sessions: Mutex<VecDeque<Result<(), LoginFailure>>>,
+    /// Duration of a session log-in.
+    session_delay: Mutex<Duration>,
     /// The times of the requests.
     token_requests: Mutex<Vec<Instant>>,
     session_requests: Mutex<Vec<Instant>>,
@@ -74,10 +79,16 @@ impl LoginApi for FakeLogin {
         _: &ThingSpaceCredentials,
         _: Option<&TraceParent>,
     ) -> Result<HeaderSecret, LoginError> {
-        self.session_requests.lock().push(Instant::now());
+        let number = {
+            let mut requests = self.session_requests.lock();
+            requests.push(Instant::now());
+            requests.len()
+        };
         let next = self.sessions.lock().pop_front();
+        let delay = *self.session_delay.lock();
+        tokio::time::sleep(delay).await;
         let opened = next.unwrap_or(Ok(()));
-        opened.map(|()| secret("session")).map_err(failed)
+        opened.map(|()| secret(&format!("session {number}"))).map_err(failed)
     }
 }
 
@@ -108,10 +119,18 @@ impl FailedLoginStore for FakeLogin {
 
 impl FakeLogin {
     fn manager(self: &Arc<Self>) -> Arc<SessionManager> {
+        self.replica(None)
+    }
+
+    fn replica(
+        self: &Arc<Self>,
+        shared: Option<Arc<dyn SharedSessionStore>>,
+    ) -> Arc<SessionManager> {
         SessionManager::new(
             Arc::<Self>::clone(self),
             Arc::<Self>::clone(self),
             Arc::<Self>::clone(self),
+            shared,
         )
     }
 

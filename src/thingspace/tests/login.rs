@@ -1,7 +1,10 @@
 //! Tokens and sessions.
 
 use super::*;
-use crate::config::FiveGBiHttpMethod;
+use crate::{
+    config::FiveGBiHttpMethod,
+    thingspace::shared::testing::{NoLimits, SharedStore},
+};
 
 #[tokio::test]
 async fn the_login_is_sent_as_documented() {
@@ -132,4 +135,24 @@ async fn a_failed_login_is_classified_and_no_change_is_sent() {
         assert!(after > Duration::ZERO && after <= Duration::from_secs(wait));
         assert_eq!(fake.counts(), (1, 0, 0));
     }
+}
+
+#[tokio::test]
+async fn a_change_is_sent_although_the_sessions_of_all_replicas_have_expired() {
+    let fake = ScriptedThingSpace::start().await;
+    let (source, store) = (credential_store("the-password"), Arc::new(SharedStore::default()));
+    let [a, b] = [(); 2].map(|()| {
+        let shared = SharedState { sessions: store.join(), rate_limits: Arc::new(NoLimits) };
+        replica(&fake.base_url, &source, FiveGBiHttpMethod::Post, Some(shared))
+    });
+    a.prepare(None, soon()).await.unwrap();
+    fake.end_session();
+    let change = esim();
+    assert!(matches!(b.send_change(&change, None).await, ChangeResponse::Accepted(_)));
+    // The second replica took the first session, which was refused, and started another one.
+    assert_eq!(fake.counts(), (1, 2, 2));
+    fake.end_session();
+    // The first one is refused with its own session, then with that of the second one.
+    assert!(matches!(a.send_change(&change, None).await, ChangeResponse::Accepted(_)));
+    assert_eq!(fake.counts(), (1, 3, 5));
 }

@@ -87,13 +87,22 @@ fn client_with(
     source: &Arc<FakeCredentialStore>,
     method: FiveGBiHttpMethod,
 ) -> ThingSpace {
+    replica(base_url, source, method, None)
+}
+
+fn replica(
+    base_url: &str,
+    source: &Arc<FakeCredentialStore>,
+    method: FiveGBiHttpMethod,
+    shared: Option<SharedState>,
+) -> ThingSpace {
     let mut config = Config::load(&Sources::default()).unwrap().config.thingspace;
     config.base_url = base_url.parse().unwrap();
     config.five_g_bi_http_method = method;
     config.changes_per_minute = u32::MAX;
     config.lookups_per_minute = u32::MAX;
     let (credentials, failed_logins) = (Arc::clone(source), Arc::clone(source));
-    ThingSpace::new(&config, credentials, failed_logins, Instruments::noop()).unwrap()
+    ThingSpace::new(&config, credentials, failed_logins, shared, Instruments::noop()).unwrap()
 }
 
 fn client(base_url: &str) -> ThingSpace {

@@ -8,3 +8,4 @@ mod overload;
 mod partial_requests;
 mod slow_disk;
 mod slow_watcher;
+mod spool;

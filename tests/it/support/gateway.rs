@@ -90,6 +90,13 @@ impl Setup {
         setup
     }
 
+    /// Keeps the journal in this PostgreSQL database, whose server does not sync commits.
+    pub fn postgres(self, url: &str) -> Self {
+        self.set("journal.engine", "postgres")
+            .set("journal.durability", "relaxed")
+            .env("TSGW_JOURNAL__URL", url)
+    }
+
     /// `serve --sandbox`, on free loopback ports.
     pub fn sandbox() -> Self {
         Self::empty(true)

@@ -22,6 +22,11 @@ pub(super) const TRIMMED_POSITION: &str = "trimmed_position";
 /// New events have higher positions, 8 bytes.
 const SKIPPED_POSITION: &str = "skipped_position";
 const KV_PREFIX: &str = "kv.";
+/// The schema version of the tables in PostgreSQL, 8 bytes.
+pub(in crate::journal) const SCHEMA_VERSION: &str = "schema_version";
+/// The condition of the values that an export has. The others belong to one database.
+pub(in crate::journal) const IS_MOVED: &str =
+    "name NOT IN ('owner', 'schema_version', 'skipped_position')";
 
 pub(in crate::journal) fn load<T: for<'a> FromColumn<'a>>(
     db: &dyn Database,
@@ -73,13 +78,18 @@ pub(in crate::journal) fn record_origin(
     configured: &Origin,
 ) -> Result<Option<String>> {
     let configured = configured.as_str();
-    let Some(recorded) = load::<Vec<u8>>(db, ORIGIN)? else {
+    let Some(recorded) = load_origin(db)? else {
         store(db, ORIGIN, configured.as_bytes())?;
         return Ok(None);
     };
-    let recorded = String::from_utf8_lossy(&recorded).into_owned();
     let is_other = recorded != configured && !failpoints::is_active("any-origin");
     Ok(is_other.then_some(recorded))
+}
+
+/// Loads the recorded origin.
+pub(in crate::journal) fn load_origin(db: &dyn Database) -> Result<Option<String>> {
+    let recorded: Option<Vec<u8>> = load(db, ORIGIN)?;
+    Ok(recorded.map(|recorded| String::from_utf8_lossy(&recorded).into_owned()))
 }
 
 /// Loads the value of a key-value pair; empty if there is none.

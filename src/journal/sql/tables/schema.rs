@@ -25,7 +25,8 @@ CREATE TABLE removal (
 
 -- The events, in the order of all commits. The stream of a state is its change, that of a result is its
 -- request. The body of a state is its status; the link of a result is NULL if it has none.
--- An index ends with the position, so each is in the order of the events.
+-- Each index is in the order of the events: those of SQLite end with the primary key. For other engines, a comment
+-- names it.
 CREATE TABLE event (
     position       INTEGER PRIMARY KEY,
     stream         INTEGER NOT NULL,
@@ -35,8 +36,8 @@ CREATE TABLE event (
     body           BLOB NOT NULL,
     link           BLOB
 );
-CREATE INDEX event_by_stream ON event (stream);
-CREATE INDEX event_by_account ON event (account) WHERE account IS NOT NULL;
+CREATE INDEX event_by_stream ON event (stream /*, position */);
+CREATE INDEX event_by_account ON event (account /*, position */) WHERE account IS NOT NULL;
 
 -- The JSON bodies of callbacks, by the position of the result. Most reads do not need them, and in a table of
 -- its own a page of events has ten results instead of two.
@@ -68,7 +69,7 @@ CREATE TABLE change (
     attempt        BLOB
 );
 CREATE UNIQUE INDEX change_by_key ON change (account, key) WHERE key IS NOT NULL;
-CREATE INDEX change_by_account ON change (account);
+CREATE INDEX change_by_account ON change (account /*, id */);
 CREATE INDEX change_open ON change (state, accept_time) WHERE state IN (1, 2, 3, 5, 9);
 CREATE INDEX change_final ON change (state, update_time) WHERE state IN (4, 6, 7, 8) AND trimmed = 0;
 CREATE INDEX change_trimmed ON change (id) WHERE trimmed = 1;

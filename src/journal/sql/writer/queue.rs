@@ -70,14 +70,20 @@ impl Queue {
         if let Some(large) = self.large.take() {
             return Some(large.command);
         }
+        let queued = async {
+            tokio::select! {
+                biased;
+                Some(command) = self.callbacks.recv() => Some(command),
+                Some(command) = self.reserved.recv() => Some(command),
+                Some(command) = self.other.recv() => Some(command),
+                else => None,
+            }
+        };
         tokio::select! {
             biased;
-            // Callers send nothing to a journal that cannot write, so probe it.
+            // Callers send nothing to a journal that cannot write, so probe it until it is closed.
             () = tokio::time::sleep(PROBE_INTERVAL), if is_failing => Some(Command::probe()),
-            Some(command) = self.callbacks.recv() => Some(command),
-            Some(command) = self.reserved.recv() => Some(command),
-            Some(command) = self.other.recv() => Some(command),
-            else => None,
+            command = queued => command,
         }
     }
 

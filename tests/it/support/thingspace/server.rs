@@ -175,6 +175,18 @@ impl FakeThingSpace {
         self.requests_to(ESIM_PLAN_PATH).len() + self.requests_to(FIVE_G_BI_PLAN_PATH).len()
     }
 
+    /// Returns a function that counts the change requests with a text in their body.
+    pub fn observe_posts(&self) -> impl Fn(&str) -> usize + Send + Sync + 'static {
+        let state = Arc::clone(&self.state);
+        move |text| {
+            let state = state.lock().expect("not poisoned");
+            let is_change = |path: &str| [ESIM_PLAN_PATH, FIVE_G_BI_PLAN_PATH].contains(&path);
+            let has = |body: &Bytes| body.windows(text.len()).any(|part| part == text.as_bytes());
+            let posts = state.requests.iter();
+            posts.filter(|request| is_change(&request.path) && has(&request.body)).count()
+        }
+    }
+
     /// Number of change requests with a valid token and session.
     pub fn executed(&self) -> usize {
         self.state().executed

@@ -1,0 +1,254 @@
+//! Export and import of the journal of a database.
+
+use std::{
+    future::Future,
+    io::{Read, Write},
+    pin::pin,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{SinkExt as _, TryStreamExt as _};
+use thingspace_settings::Secret;
+use tokio::runtime::Handle;
+
+use crate::journal::{
+    Origin,
+    postgres::{
+        connection::{Connection, Connector},
+        database::PostgresDatabase,
+        durability::DurabilityCheck,
+        error::{JournalOpenError, OpenFailure},
+        schema,
+        url::ConnectionSettings,
+        value::{Parameter, PostgresRow},
+        writer::{LOCK_HEAD, encode_counts},
+    },
+    sql::{Column, Database, Row, SqlError, value::values},
+    transfer::{
+        self, ExportReport, ImportReport, Imported, Rows, Source, Table, Target, TransferError,
+    },
+};
+
+/// Begins an export: all statements see the same moment.
+const BEGIN_EXPORT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL search_path = thingspace_gateway;
+    SET LOCAL statement_timeout = 0;
+    SET LOCAL idle_in_transaction_session_timeout = 0";
+
+/// Begins an import.
+const BEGIN_IMPORT: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = thingspace_gateway;
+    SET LOCAL statement_timeout = 0;
+    SET LOCAL idle_in_transaction_session_timeout = 0;
+    SET LOCAL lock_timeout = '15s'";
+
+/// The beginning and the end of the data of a COPY in the binary format.
+const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const COPY_TRAILER: i16 = -1;
+/// The size from which on rows are sent.
+const CHUNK: usize = 256 * 1024;
+
+/// The database to export or import.
+#[derive(Debug, Clone)]
+pub struct TransferDatabase {
+    /// The URL of the database.
+    pub url: Secret,
+    /// The password, unless the URL has it.
+    pub password: Option<Secret>,
+    /// Allows a server on which a commit does not survive a power loss.
+    pub allow_relaxed_durability: bool,
+}
+
+/// A connection in a transaction.
+struct PostgresTransfer<'c> {
+    connection: &'c Connection,
+    db: PostgresDatabase<'c>,
+    runtime: Handle,
+}
+
+/// Exports the journal of a database as it is at one moment. Gateways may use it, but the file lacks the events that
+/// they store later.
+///
+/// Blocks the thread, which must be in the context of a runtime and not be one of its threads.
+///
+/// # Errors
+///
+/// Fails if there is no journal, if the database cannot be reached, or if the output cannot be written.
+pub fn export(
+    database: &TransferDatabase,
+    output: &mut dyn Write,
+) -> Result<ExportReport, TransferError> {
+    let (connection, runtime) = connect(database)?;
+    schema::check(&connection)?;
+    let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
+    let running = running_gateways(&db)?;
+    transfer::export(&PostgresTransfer { connection: &connection, db, runtime }, running, output)
+}
+
+/// Imports a journal into a database without one, or with an empty one. Gateways that start meanwhile wait.
+///
+/// Blocks the thread, which must be in the context of a runtime and not be one of its threads.
+///
+/// # Errors
+///
+/// Fails if the database has a journal with data, if gateways use it, or if the input is damaged or belongs to another
+/// ThingSpace. The journal stays empty then.
+pub fn import(
+    database: &TransferDatabase,
+    origin: &Origin,
+    input: &mut dyn Read,
+) -> Result<ImportReport, TransferError> {
+    let (connection, runtime) = connect(database)?;
+    schema::initialize(&connection)?;
+    let db = PostgresDatabase::begin(&connection, BEGIN_IMPORT);
+    // A gateway that starts waits for this lock; one that runs waits for the head row.
+    schema::lock(&db)?;
+    let durability = DurabilityCheck::new(database.allow_relaxed_durability);
+    durability.check(&db)?.map_err(OpenFailure::NotDurable)?;
+    let last_position: u64 = db.as_database().get(LOCK_HEAD, &[], |row| row.get(0))?;
+    let running = running_gateways(&db)?;
+    if !running.is_empty() {
+        return Err(TransferError::InUse(running.join(", ")));
+    }
+    if last_position > 0 {
+        return Err(TransferError::NotEmpty(format!("it has reached position {last_position}")));
+    }
+    let transfer = PostgresTransfer { connection: &connection, db, runtime };
+    let imported = transfer::import(&transfer, origin, input)?;
+    transfer.db.wait()?;
+    transfer.execute("COMMIT")?;
+    Ok(imported.report)
+}
+
+fn connect(database: &TransferDatabase) -> Result<(Connection, Handle), OpenFailure> {
+    let settings = ConnectionSettings::parse(&database.url, database.password.clone())?;
+    let connector = Connector::new(settings);
+    let runtime = connector.runtime().clone();
+    Ok((runtime.block_on(connector.connect(None))?, runtime))
+}
+
+/// Returns the names of the replicas that hold a lease.
+pub(super) fn running_gateways(db: &PostgresDatabase<'_>) -> Result<Vec<String>, SqlError> {
+    let sql = "SELECT name FROM replica WHERE lease_until > clock_timestamp() ORDER BY number";
+    db.as_database().list(sql, &[], |row| row.get(0))
+}
+
+impl From<OpenFailure> for TransferError {
+    fn from(failure: OpenFailure) -> Self {
+        let is_final = failure.is_final();
+        Self::Open { source: Box::new(JournalOpenError::from(failure)), is_final }
+    }
+}
+
+impl PostgresTransfer<'_> {
+    /// Waits for a response for as long as the connection is open: a step may take minutes.
+    fn block_on<T, E>(
+        &self,
+        response: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, TransferError>
+    where
+        SqlError: From<E>,
+    {
+        Ok(self.runtime.block_on(response).map_err(SqlError::from)?)
+    }
+
+    fn execute(&self, sql: &str) -> Result<(), TransferError> {
+        self.block_on(self.connection.client().batch_execute(sql))
+    }
+}
+
+impl Source for PostgresTransfer<'_> {
+    fn database(&self) -> &dyn Database {
+        &self.db
+    }
+
+    fn last_position(&self) -> Result<u64, TransferError> {
+        let sql = "SELECT last_position FROM head WHERE id = 1";
+        Ok(self.db.as_database().get(sql, &[], |row| row.get(0))?)
+    }
+
+    fn last_quarantine_id(&self) -> Result<i64, TransferError> {
+        let sql = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM quarantine_id_seq";
+        Ok(self.db.as_database().get(sql, &[], |row| row.get(0))?)
+    }
+
+    fn stream(
+        &self,
+        table: &Table,
+        each: &mut dyn FnMut(&dyn Row) -> Result<(), TransferError>,
+    ) -> Result<(), TransferError> {
+        let client = self.connection.client();
+        let rows = self.block_on(async {
+            let statement = client.prepare(&table.select(" COLLATE \"C\"")).await?;
+            client.query_raw(&statement, std::iter::empty::<Parameter>()).await
+        })?;
+        let mut rows = pin!(rows);
+        while let Some(row) = self.block_on(rows.try_next())? {
+            each(&PostgresRow { row: &row, skipped: 0 })?;
+        }
+        Ok(())
+    }
+}
+
+impl Target for PostgresTransfer<'_> {
+    fn database(&self) -> &dyn Database {
+        &self.db
+    }
+
+    fn insert(&self, table: &Table, rows: &mut dyn Rows) -> Result<(), TransferError> {
+        let sql = format!("COPY {} ({}) FROM STDIN BINARY", table.name, table.column_names());
+        let mut sink = pin!(self.block_on(self.connection.client().copy_in::<_, Bytes>(&sql))?);
+        let mut data = BytesMut::from(COPY_HEADER);
+        while let Some(row) = rows.next_row()? {
+            encode(&row, &mut data)?;
+            if data.len() >= CHUNK {
+                self.block_on(sink.send(data.split().freeze()))?;
+            }
+        }
+        data.put_i16(COPY_TRAILER);
+        self.block_on(sink.send(data.freeze()))?;
+        self.block_on(sink.finish())?;
+        Ok(())
+    }
+
+    fn finish(&self, imported: &Imported) -> Result<(), TransferError> {
+        let db = self.db.as_database();
+        let Imported { epoch, last_position, last_quarantine_id, counts, .. } = imported;
+        let sql = "UPDATE head SET last_position = ?, counts = ?, epoch = ? WHERE id = 1";
+        let epoch = epoch.0.cast_signed();
+        db.execute(sql, &values![*last_position, encode_counts(counts), epoch])?;
+        if *last_quarantine_id > 0 {
+            let sql = "SELECT setval('quarantine_id_seq', ?)";
+            db.get(sql, &values![*last_quarantine_id], |_| Ok(()))?;
+        }
+        // Until the server analyzes the new tables by itself, it assumes that they are empty.
+        self.execute("ANALYZE")
+    }
+}
+
+/// Encodes a row in the binary format of COPY.
+fn encode(row: &[Column<'_>], out: &mut BytesMut) -> Result<(), TransferError> {
+    out.put_i16(i16::try_from(row.len()).unwrap_or_default());
+    for column in row {
+        match column {
+            Column::Null => out.put_i32(-1),
+            Column::Int(value) => {
+                out.put_i32(8);
+                out.put_i64(*value);
+            }
+            Column::Text(text) => put_bytes(text.as_bytes(), out)?,
+            Column::Bytes(bytes) => put_bytes(bytes, out)?,
+        }
+    }
+    Ok(())
+}
+
+fn put_bytes(bytes: &[u8], out: &mut BytesMut) -> Result<(), TransferError> {
+    let length = i32::try_from(bytes.len());
+    out.put_i32(length.map_err(|_| TransferError::Database("a value is too large".into()))?);
+    out.put_slice(bytes);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

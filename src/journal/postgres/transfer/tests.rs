@@ -1,0 +1,215 @@
+use std::{
+    env, fs, io,
+    sync::{Arc, mpsc},
+};
+
+use tokio::{task::spawn_blocking, time::Instant};
+
+use super::*;
+use crate::journal::{
+    Journal,
+    conformance::every_row::{read_all, success_of},
+    postgres::{PostgresOptions, open, tests::create_database},
+    transfer::tests::{Directory, check_imported, filled_file, store_results},
+};
+
+fn database(options: &PostgresOptions) -> TransferDatabase {
+    TransferDatabase {
+        url: options.url.clone(),
+        password: None,
+        allow_relaxed_durability: options.allow_relaxed_durability,
+    }
+}
+
+async fn import_bytes(
+    options: &PostgresOptions,
+    file: Vec<u8>,
+) -> Result<ImportReport, TransferError> {
+    let (database, origin) = (database(options), options.origin.clone());
+    spawn_blocking(move || import(&database, &origin, &mut &*file)).await.unwrap()
+}
+
+async fn export_bytes(options: &PostgresOptions) -> Result<(Vec<u8>, ExportReport), TransferError> {
+    let database = database(options);
+    let export = spawn_blocking(move || {
+        let mut file = Vec::new();
+        export(&database, &mut file).map(|report| (file, report))
+    });
+    export.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_moves_to_postgres_and_back_unchanged() {
+    let (file, content) = filled_file().await;
+    let options = create_database().await;
+    let missing = export_bytes(&options).await;
+    assert!(matches!(missing, Err(TransferError::NoJournal)), "{missing:?}");
+    import_bytes(&options, file.clone()).await.unwrap();
+    let (again, report) = export_bytes(&options).await.unwrap();
+    assert!(again == file, "another export has the same bytes");
+    assert_eq!(report.running_gateways, Vec::<String>::new());
+
+    let journal = open(&options).await.unwrap();
+    assert_eq!(read_all(&*journal).await, content);
+    // A running gateway does not change what an export reads, and is reported.
+    let (while_running, report) = export_bytes(&options).await.unwrap();
+    assert!(while_running == file);
+    assert_eq!(report.running_gateways, [options.replica_name.as_str()]);
+    journal.close().await;
+
+    let directory = Directory::new();
+    directory.import(&again).unwrap();
+    assert!(directory.export() == file);
+    check_imported(directory.open(), &content).await;
+    check_imported(open(&options).await.unwrap(), &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_takes_an_import_only_while_no_gateway_uses_an_empty_journal() {
+    let (file, content) = filled_file().await;
+    let options = create_database().await;
+    let journal = open(&options).await.unwrap();
+    let in_use = import_bytes(&options, file.clone()).await;
+    let Err(TransferError::InUse(names)) = &in_use else { panic!("{in_use:?}") };
+    assert_eq!(*names, options.replica_name);
+    journal.close().await;
+    // The epoch and the other values of the empty journal are replaced.
+    import_bytes(&options, file.clone()).await.unwrap();
+    let again = import_bytes(&options, file).await;
+    assert!(matches!(again, Err(TransferError::NotEmpty(_))), "{again:?}");
+    check_imported(open(&options).await.unwrap(), &content).await;
+}
+
+/// A gateway that lost its lease, for example because it was paused, writes nothing into an imported journal: it has the
+/// identity of the empty journal before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_of_the_journal_before_an_import_into_postgres_writes_nothing() {
+    let (file, content) = filled_file().await;
+    let options = create_database().await;
+    let paused = open(&options).await.unwrap();
+    loop {
+        let connection = Connector::new(ConnectionSettings::parse(&options.url, None).unwrap());
+        let connection = connection.connect(None).await.unwrap();
+        let sql = "UPDATE thingspace_gateway.replica SET lease_until = clock_timestamp()";
+        connection.client().batch_execute(sql).await.unwrap();
+        match import_bytes(&options, file.clone()).await {
+            // It has renewed its lease in between.
+            Err(TransferError::InUse(_)) => {}
+            imported => break drop(imported.unwrap()),
+        }
+    }
+    for _ in 0..3 {
+        let stored = paused.store_callback(success_of("r-foreign", 1)).await;
+        assert!(stored.is_err(), "{stored:?}");
+        assert!(!paused.is_writable());
+    }
+    paused.close().await;
+    check_imported(open(&options).await.unwrap(), &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_keeps_nothing_of_a_damaged_file() {
+    let (file, content) = filled_file().await;
+    let options = create_database().await;
+    for damage in [file.len() - 1, file.len() * 3 / 4, file.len() / 2, 50] {
+        let mut damaged = file.clone();
+        damaged[damage] ^= 1;
+        let rejected = import_bytes(&options, damaged).await;
+        assert!(matches!(rejected, Err(TransferError::Damaged(_))), "{rejected:?}");
+        let rejected = import_bytes(&options, file[..damage].to_vec()).await;
+        assert!(matches!(rejected, Err(TransferError::Truncated)), "{rejected:?}");
+    }
+    import_bytes(&options, file).await.unwrap();
+    check_imported(open(&options).await.unwrap(), &content).await;
+}
+
+/// A file that waits in the middle until the gate is dropped.
+struct HaltedFile {
+    file: Vec<u8>,
+    /// The number of bytes up to the middle.
+    first: usize,
+    reached_half: mpsc::Sender<()>,
+    gate: mpsc::Receiver<()>,
+}
+
+impl Read for HaltedFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.first == 0 {
+            let _ = self.reached_half.send(());
+            let _ = self.gate.recv();
+            self.first = self.file.len();
+        }
+        let length = buffer.len().min(self.first);
+        let rest = self.file.split_off(length);
+        let read = std::mem::replace(&mut self.file, rest);
+        buffer[..length].copy_from_slice(&read);
+        self.first -= length;
+        Ok(length)
+    }
+}
+
+/// A gateway that starts during an import waits for its commit, and then has the imported journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_postgres_waits_for_an_import() {
+    let (file, content) = filled_file().await;
+    let options = create_database().await;
+    let (reached_half, half) = mpsc::channel();
+    let (go_on, gate) = mpsc::channel::<()>();
+    let mut halted = HaltedFile { first: file.len() / 2, file, reached_half, gate };
+    let (database, origin) = (database(&options), options.origin.clone());
+    let import = spawn_blocking(move || import(&database, &origin, &mut halted));
+    spawn_blocking(move || half.recv()).await.unwrap().unwrap();
+    let starting = {
+        let options = options.clone();
+        tokio::spawn(async move { open(&options).await })
+    };
+    let waiting = async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory%'
+                   AND datname = current_database()";
+        let connection = Connector::new(ConnectionSettings::parse(&options.url, None).unwrap());
+        let connection = connection.connect(None).await.unwrap();
+        let row = connection.client().query_one(sql, &[]).await.unwrap();
+        row.get::<_, i64>(0) > 1
+    };
+    while !waiting().await {
+        assert!(!starting.is_finished());
+    }
+    drop(go_on);
+    import.await.unwrap().unwrap();
+    let journal: Arc<dyn Journal> = starting.await.unwrap().unwrap();
+    check_imported(journal, &content).await;
+}
+
+/// The number of results in `TSGW_TEST_IMPORT_RESULTS`, by default few.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_journal_moves_to_postgres_and_back() {
+    let count = env::var("TSGW_TEST_IMPORT_RESULTS").ok();
+    let count = count.map_or(2_000, |count| count.parse().unwrap());
+    let directory = Directory::new();
+    let journal = directory.open();
+    store_results(&journal, count).await;
+    let kept = journal.kept_range().await.unwrap();
+    journal.close().await;
+    drop(journal);
+    let start = Instant::now();
+    let file = directory.export();
+    println!("export from SQLite: {:?}, {} bytes", start.elapsed(), file.len());
+    let options = create_database().await;
+    let start = Instant::now();
+    import_bytes(&options, file.clone()).await.unwrap();
+    println!("import to PostgreSQL: {:?}", start.elapsed());
+    let start = Instant::now();
+    let (again, _) = export_bytes(&options).await.unwrap();
+    println!("export from PostgreSQL: {:?}", start.elapsed());
+    assert!(again == file);
+    let back = Directory::new();
+    let start = Instant::now();
+    back.import(&again).unwrap();
+    println!("import to SQLite: {:?}", start.elapsed());
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
+    for journal in [open(&options).await.unwrap(), back.open()] {
+        assert_eq!(journal.kept_range().await.unwrap(), kept);
+        journal.close().await;
+    }
+}

@@ -1,0 +1,88 @@
+//! Errors of exports and imports.
+
+use std::{error::Error, io};
+
+use crate::journal::sql::SqlError;
+
+/// An error of an export or an import. The journal is unchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The file is something else.
+    #[error("it is not an export of a journal")]
+    NotAnExport,
+    /// Another version of the gateway wrote the file.
+    #[error("it has format version {0}, and this version of the gateway supports {supported}", supported = super::file::FORMAT_VERSION)]
+    FormatVersion(u32),
+    /// The file ends too early.
+    #[error("it is incomplete: it ends before the end of the export")]
+    Truncated,
+    /// The file was modified.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// The tables in the file have another version.
+    #[error(
+        "it has schema version {found}, and this version of the gateway supports {supported}. Use the version \
+         of the gateway that wrote it"
+    )]
+    SchemaVersion {
+        /// The version of the file.
+        found: i64,
+        /// The version of this program.
+        supported: i64,
+    },
+    /// The file belongs to another ThingSpace.
+    #[error(
+        "its changes were sent to {recorded}, and the settings name {configured}. A journal works with one \
+         ThingSpace only: correct thingspace.base_url"
+    )]
+    OtherOrigin {
+        /// The origin of the journal that was exported.
+        recorded: String,
+        /// The origin in the settings.
+        configured: String,
+    },
+    /// The journal to export does not exist.
+    #[error("there is no journal to export")]
+    NoJournal,
+    /// The journal to import into has data.
+    #[error("the journal is not empty ({0}). Import into an empty one")]
+    NotEmpty(String),
+    /// Gateways use the journal to import into.
+    #[error(
+        "gateways use this journal: {0}. Stop them. The lease of a gateway that was killed expires after \
+         10 seconds"
+    )]
+    InUse(String),
+    /// The journal cannot be opened.
+    #[error("{source}")]
+    Open {
+        /// The error of the engine.
+        source: Box<dyn Error + Send + Sync>,
+        /// True if a retry cannot help.
+        is_final: bool,
+    },
+    /// The database rejected a statement, or its connection was lost.
+    #[error("{0}")]
+    Database(String),
+}
+
+impl TransferError {
+    /// Returns true if the settings must be changed, or the journal be repaired.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::OtherOrigin { .. } | Self::Open { is_final: true, .. })
+    }
+
+    /// The error of data with a valid checksum that no gateway writes.
+    pub(super) fn invalid(problem: impl Into<String>) -> Self {
+        Self::Damaged(problem.into())
+    }
+}
+
+impl From<SqlError> for TransferError {
+    fn from(error: SqlError) -> Self {
+        Self::Database(error.to_string())
+    }
+}

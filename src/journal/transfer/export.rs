@@ -1,0 +1,127 @@
+//! Writes all tables of a journal to a file.
+
+use std::{collections::BTreeMap, io::Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{
+    sql::{
+        Database, Row,
+        tables::{
+            meta,
+            schema::{self},
+        },
+    },
+    transfer::{
+        error::TransferError,
+        file::{BlockKind, FileWriter},
+        tables::{TABLES, Table},
+    },
+};
+
+/// A journal to export, in a transaction that sees one moment.
+pub(in crate::journal) trait Source {
+    fn database(&self) -> &dyn Database;
+
+    /// Returns the newest position, also if its event was trimmed.
+    fn last_position(&self) -> Result<u64, TransferError>;
+
+    /// Returns the highest id that an entry of the quarantine had; 0 if there was none.
+    fn last_quarantine_id(&self) -> Result<i64, TransferError>;
+
+    /// Runs a query without parameters, and calls `each` for its rows as they arrive.
+    fn stream(
+        &self,
+        table: &Table,
+        each: &mut dyn FnMut(&dyn Row) -> Result<(), TransferError>,
+    ) -> Result<(), TransferError>;
+}
+
+/// The first block of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileHeader {
+    /// The version of the gateway that wrote the file.
+    pub gateway_version: String,
+    /// The version of the tables.
+    pub schema_version: i64,
+    /// The ThingSpace that the changes were sent to.
+    pub origin: String,
+    /// The epoch, as a hexadecimal number.
+    pub epoch: String,
+    /// The newest position.
+    pub last_position: u64,
+    /// The highest id that an entry of the quarantine had.
+    pub last_quarantine_id: i64,
+}
+
+/// The block of a table.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableHeader {
+    pub(super) name: String,
+    pub(super) columns: Vec<String>,
+}
+
+/// The last block of a file.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileEnd {
+    /// The number of rows of each table.
+    pub(super) rows: BTreeMap<String, u64>,
+}
+
+/// An export that has succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportReport {
+    /// The header of the file.
+    pub header: FileHeader,
+    /// The number of rows of each table.
+    pub rows: BTreeMap<String, u64>,
+    /// The gateways that used the journal during the export. The file lacks the events that they store later.
+    pub running_gateways: Vec<String>,
+}
+
+impl From<&Table> for TableHeader {
+    fn from(table: &Table) -> Self {
+        let columns = table.columns.iter().map(|(name, _)| (*name).to_owned());
+        Self { name: table.name.to_owned(), columns: columns.collect() }
+    }
+}
+
+/// Writes a file. The caller syncs it.
+pub(in crate::journal) fn export(
+    source: &dyn Source,
+    running_gateways: Vec<String>,
+    output: &mut dyn Write,
+) -> Result<ExportReport, TransferError> {
+    let header = load_header(source)?;
+    let mut file = FileWriter::new(output)?;
+    file.write_json(BlockKind::Header, &header)?;
+    let mut end = FileEnd::default();
+    for table in TABLES {
+        file.write_json(BlockKind::Table, &TableHeader::from(table))?;
+        let mut rows = 0;
+        source.stream(table, &mut |row| {
+            rows += 1;
+            let columns = 0..table.columns.len();
+            file.write_row(columns.map(|index| row.column(index).map_err(TransferError::from)))
+        })?;
+        end.rows.insert(table.name.to_owned(), rows);
+    }
+    file.finish(&end)?;
+    Ok(ExportReport { header, rows: end.rows, running_gateways })
+}
+
+fn load_header(source: &dyn Source) -> Result<FileHeader, TransferError> {
+    let db = source.database();
+    let epoch = meta::load(db, meta::EPOCH)?.map(u64::from_be_bytes);
+    let (Some(epoch), Some(origin)) = (epoch, meta::load_origin(db)?) else {
+        return Err(TransferError::NoJournal);
+    };
+    Ok(FileHeader {
+        gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
+        schema_version: schema::VERSION,
+        origin,
+        epoch: format!("{epoch:016x}"),
+        last_position: source.last_position()?,
+        last_quarantine_id: source.last_quarantine_id()?,
+    })
+}

@@ -1,0 +1,321 @@
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::{
+    export::{FileEnd, TableHeader},
+    file::{BlockKind, FileReader, FileWriter},
+    tables::TABLES,
+    *,
+};
+use crate::{
+    journal::{
+        Journal, Origin,
+        conformance::every_row::{accept_change, check_continuation, fill, read_all, success_of},
+        sql::{Column, Type, tables::schema},
+        sqlite::{SqliteOptions, open, transfer as sqlite},
+    },
+    telemetry::Instruments,
+};
+
+/// A directory for an embedded journal.
+pub(in crate::journal) struct Directory(TempDir);
+
+impl Directory {
+    pub(in crate::journal) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("journal")
+    }
+
+    pub(in crate::journal) fn open(&self) -> Arc<dyn Journal> {
+        let options = SqliteOptions {
+            dir: self.path(),
+            origin: Origin::sandbox(),
+            allow_network_filesystem: false,
+            instruments: Instruments::noop(),
+        };
+        open(&options).unwrap()
+    }
+
+    pub(in crate::journal) fn export(&self) -> Vec<u8> {
+        let mut file = Vec::new();
+        sqlite::export(&self.path(), false, &mut file).unwrap();
+        file
+    }
+
+    pub(in crate::journal) fn import(
+        &self,
+        mut file: &[u8],
+    ) -> Result<ImportReport, TransferError> {
+        sqlite::import(&self.path(), false, &Origin::sandbox(), &mut file)
+    }
+}
+
+/// Returns a file with rows of every kind, and all that clients can read of its journal.
+pub(in crate::journal) async fn filled_file() -> (Vec<u8>, String) {
+    let directory = Directory::new();
+    let journal = directory.open();
+    fill(&*journal).await;
+    let content = read_all(&*journal).await;
+    journal.close().await;
+    drop(journal);
+    (directory.export(), content)
+}
+
+/// Checks that a journal opened after an import has the content of the exported one, and goes on.
+pub(in crate::journal) async fn check_imported(journal: Arc<dyn Journal>, content: &str) {
+    assert_eq!(read_all(&*journal).await, content);
+    check_continuation(&*journal).await;
+    journal.close().await;
+}
+
+/// The columns of each table in a file that have a value other than NULL in some row.
+fn columns_with_values(file: &[u8]) -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut reader = FileReader::new(file).unwrap();
+    let mut found = BTreeMap::new();
+    reader.next_block().unwrap();
+    for table in TABLES {
+        let header: TableHeader = reader.json(BlockKind::Table).unwrap();
+        assert_eq!(header, TableHeader::from(table));
+        let mut columns = Vec::new();
+        while reader.next_row().unwrap() {
+            let row = reader.row(table.columns.iter().map(|(_, column)| *column)).unwrap();
+            for ((name, _), value) in table.columns.iter().zip(row) {
+                if value != Column::Null && !columns.contains(name) {
+                    columns.push(name);
+                }
+            }
+        }
+        found.insert(table.name, columns);
+    }
+    reader.json::<FileEnd>(BlockKind::End).unwrap();
+    found
+}
+
+#[test]
+fn the_tables_are_those_of_the_schema() {
+    let db = Connection::open_in_memory().unwrap();
+    db.execute_batch(schema::TABLES).unwrap();
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
+    let mut names = db.prepare(sql).unwrap();
+    let names = names.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    let names: Vec<String> = names.map(Result::unwrap).collect();
+    assert_eq!(names, TABLES.iter().map(|table| table.name).collect::<Vec<_>>());
+    for table in TABLES {
+        let sql = format!("SELECT name, type, pk FROM pragma_table_info('{}')", table.name);
+        let mut columns = db.prepare(&sql).unwrap();
+        let columns = columns.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?))
+        });
+        let columns: Vec<_> = columns.unwrap().map(Result::unwrap).collect();
+        let expected = table.columns.iter().zip(1_u32..).map(|((name, column), number)| {
+            let column = match column {
+                Type::Int => "INTEGER",
+                Type::Text => "TEXT",
+                Type::Bytes => "BLOB",
+            };
+            let key = if number as usize <= table.key { number } else { 0 };
+            ((*name).to_owned(), column.to_owned(), key)
+        });
+        assert_eq!(columns, expected.collect::<Vec<_>>(), "{}", table.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_imported_journal_has_the_same_content_and_goes_on() {
+    let (file, content) = filled_file().await;
+    for (table, columns) in columns_with_values(&file) {
+        let table = TABLES.iter().find(|one| one.name == table).unwrap();
+        assert_eq!(columns.len(), table.columns.len(), "{}: {columns:?}", table.name);
+    }
+    let directory = Directory::new();
+    let report = directory.import(&file).unwrap();
+    assert_eq!(report.header.last_quarantine_id, 3);
+    assert!(directory.export() == file, "another export has the same bytes");
+    check_imported(directory.open(), &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_whose_event_was_trimmed_is_not_used_again() {
+    let directory = Directory::new();
+    let journal = directory.open();
+    fill(&*journal).await;
+    journal.close().await;
+    drop(journal);
+    let path = directory.path().join("journal.db");
+    let db = Connection::open(path).unwrap();
+    db.execute("INSERT INTO meta VALUES ('skipped_position', ?)", [10_000_i64.to_be_bytes()])
+        .unwrap();
+    drop(db);
+    let file = directory.export();
+    let imported = Directory::new();
+    assert_eq!(imported.import(&file).unwrap().header.last_position, 10_000);
+    assert!(imported.export() == file);
+    check_continuation(&*imported.open()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_empty_journal_is_imported_into() {
+    let (file, content) = filled_file().await;
+    let other = Directory::new();
+    let journal = other.open();
+    let in_use = other.import(&file);
+    assert!(matches!(in_use, Err(TransferError::Open { is_final: false, .. })), "{in_use:?}");
+    journal.close().await;
+    drop(journal);
+    // A journal that was only opened is replaced.
+    other.import(&file).unwrap();
+    let again = other.import(&file);
+    assert!(matches!(again, Err(TransferError::NotEmpty(_))), "{again:?}");
+    check_imported(other.open(), &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_another_origin_or_schema_is_rejected() {
+    let (file, _) = filled_file().await;
+    let directory = Directory::new();
+    let url = Origin::from_url(&"https://thingspace.example".parse().unwrap());
+    let other = sqlite::import(&directory.path(), false, &url, &mut &*file).unwrap_err();
+    assert!(matches!(other, TransferError::OtherOrigin { .. }) && other.is_final());
+
+    let mut header: FileHeader = FileReader::new(&*file).unwrap().json(BlockKind::Header).unwrap();
+    header.schema_version += 1;
+    let mut newer = FileWriter::new(Vec::new()).unwrap();
+    newer.write_json(BlockKind::Header, &header).unwrap();
+    let newer = newer.finish(&FileEnd::default()).unwrap();
+    let rejected = directory.import(&newer);
+    assert!(matches!(rejected, Err(TransferError::SchemaVersion { .. })), "{rejected:?}");
+    assert!(matches!(directory.import(b"SQLite format 3\0"), Err(TransferError::NotAnExport)));
+    directory.import(&file).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_truncated_file_imports_nothing() {
+    let (file, content) = filled_file().await;
+    let directory = Directory::new();
+    let blocks = block_ends(&file);
+    assert!(blocks.len() > 2 * TABLES.len());
+    let mut damaged: Vec<Vec<u8>> = Vec::new();
+    let mut start = 0;
+    for &end in &blocks {
+        // A bit of the kind, the length, the content and the checksum of each block.
+        for offset in [start, start + 4, usize::midpoint(start, end), end - 1] {
+            let mut flipped = file.clone();
+            flipped[offset] ^= 1;
+            damaged.push(flipped);
+        }
+        if end < file.len() {
+            damaged.push(file[..end].to_vec());
+        }
+        damaged.push(file[..end - 1].to_vec());
+        // Without the block, and with it twice.
+        damaged.push([&file[..start], &file[end..]].concat());
+        damaged.push([&file[..end], &file[start..]].concat());
+        start = end;
+    }
+    damaged.push([&*file, b"x"].concat());
+    for (number, damaged) in damaged.iter().enumerate() {
+        let rejected = directory.import(damaged);
+        assert!(rejected.is_err(), "{number}");
+        assert!(!matches!(rejected, Err(TransferError::NotEmpty(_))), "{number}: {rejected:?}");
+    }
+    directory.import(&file).unwrap();
+    check_imported(directory.open(), &content).await;
+}
+
+/// Returns the ends of the title and of each block.
+fn block_ends(file: &[u8]) -> Vec<usize> {
+    let title = b"thingspace-gateway journal export\n".len() + 4;
+    let mut ends = vec![title];
+    while let Some(length) =
+        file.get(ends[ends.len() - 1] + 1..).and_then(|rest| rest.first_chunk())
+    {
+        let length = u32::from_be_bytes(*length) as usize;
+        ends.push(ends[ends.len() - 1] + 5 + length + 4);
+    }
+    assert_eq!(ends.last(), Some(&file.len()));
+    ends
+}
+
+#[test]
+fn an_export_without_a_journal_creates_nothing() {
+    let directory = Directory::new();
+    let missing = sqlite::export(&directory.path(), false, &mut Vec::new());
+    assert!(matches!(missing, Err(TransferError::NoJournal)), "{missing:?}");
+    assert!(!directory.path().exists());
+}
+
+/// Reads a file to its end.
+fn read_to_end(file: &[u8]) -> Result<(), TransferError> {
+    let mut reader = FileReader::new(file)?;
+    let _ = reader.json::<FileHeader>(BlockKind::Header);
+    loop {
+        reader.next_block()?;
+        for table in TABLES {
+            let _ = reader.row(table.columns.iter().map(|(_, column)| *column));
+        }
+        if reader.json::<FileEnd>(BlockKind::End).is_ok() {
+            return reader.check_end();
+        }
+    }
+}
+
+proptest! {
+    /// Also content with a valid checksum, and a length of gigabytes, neither panics nor allocates much.
+    #[test]
+    fn random_bytes_are_rejected(
+        content in prop::collection::vec(any::<u8>(), 0..200),
+        rest in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut file = FileWriter::new(Vec::new()).unwrap();
+        file.write_json(BlockKind::Rows, &String::from_utf8_lossy(&content)).unwrap();
+        let file = file.finish(&FileEnd::default()).unwrap();
+        prop_assert!(read_to_end(&file).is_ok());
+        let cut = file.len() - FileEnd::default_length();
+        prop_assert!(read_to_end(&[&file[..cut], &rest].concat()).is_err());
+        prop_assert!(read_to_end(&rest).is_err());
+        let mut blocks = file[..38].to_vec();
+        let mut checksum = crc32fast::Hasher::new();
+        checksum.update(&blocks);
+        for kind in [1, 3, 3] {
+            let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+            let block = [&[kind], &length[..], &content].concat();
+            checksum.update(&block);
+            blocks.extend(block);
+            blocks.extend(checksum.clone().finalize().to_be_bytes());
+        }
+        prop_assert!(matches!(read_to_end(&blocks), Err(TransferError::Truncated)));
+        prop_assert!(read_to_end(&[&blocks[..], &[3, 255, 255, 255, 255]].concat()).is_err());
+        prop_assert!(read_to_end(&[&blocks[..], &[3, 3, 255, 255, 255]].concat()).is_err());
+    }
+}
+
+impl FileEnd {
+    /// The size of the block of an empty file.
+    fn default_length() -> usize {
+        5 + serde_json::to_vec(&Self::default()).unwrap().len() + 4
+    }
+}
+
+/// Stores results of changes with up to 10,000 devices.
+pub(in crate::journal) async fn store_results(journal: &Arc<dyn Journal>, count: usize) {
+    for (number, first) in (0..count).step_by(10_000).enumerate() {
+        let devices = first..count.min(first + 10_000);
+        let request = format!("r-{number}");
+        accept_change(&**journal, &format!("key {number}"), &request, devices.clone()).await;
+        let devices: Vec<usize> = devices.collect();
+        for devices in devices.chunks(500) {
+            let stored =
+                devices.iter().map(|device| journal.store_callback(success_of(&request, *device)));
+            for stored in join_all(stored).await {
+                stored.unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Idle watches.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use thingspace_gateway::proto::WatchAccountRequest;
+
+use super::{cluster::Cluster, number};
+use crate::support::requests::{
+    ACCOUNT, Watch, deliver, esim, esim_callback, watch_account, watch_change,
+};
+
+/// Connections of each replica.
+const MAX_CONNECTIONS: usize = 5;
+const REPLICAS: usize = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_watches_need_no_more_connections_to_postgres() {
+    let watches = number("TSGW_POSTGRES_WATCHES", 1_000);
+    let cluster = Cluster::start_with(REPLICAS, |setup| {
+        setup
+            .set("journal.max_connections", &MAX_CONNECTIONS.to_string())
+            .set("limits.watches", &watches.max(5_000).to_string())
+    })
+    .await;
+    let change = cluster.replicas[0].change(esim("key", [1])).await;
+    let open = |number: usize| {
+        let mut client = cluster.replicas[number % REPLICAS].client.clone();
+        let change = change.clone();
+        async move {
+            // Most watches are of accounts without events.
+            let account = format!("idle-{:05}", number / 2);
+            let request = WatchAccountRequest { account_name: account, ..watch_account(ACCOUNT) };
+            match number % 10 {
+                0 => Watch::open(&mut client, watch_change(&change)).await,
+                _ => Watch::open(&mut client, request).await,
+            }
+        }
+    };
+    let mut open: Vec<Watch> =
+        stream::iter((0..watches).map(open)).buffer_unordered(50).collect().await;
+    for replica in &cluster.replicas {
+        let counters = replica.proxy.counters();
+        assert!(counters.open <= MAX_CONNECTIONS, "{counters:?}");
+    }
+    let connections = "SELECT count(*) FROM pg_stat_activity
+         WHERE application_name = 'thingspace-gateway'";
+    let connections: usize = cluster.sql(connections).await.parse().expect("a number");
+    assert!(connections <= REPLICAS * MAX_CONNECTIONS, "{connections} connections");
+    if watches > 1_000 {
+        report_load(&cluster, watches, connections).await;
+    }
+
+    for watch in &mut open {
+        watch.next().await;
+    }
+    deliver(&cluster.replicas[1].esim_url(), &esim_callback(&change.request_ids[0], 1)).await;
+    let mut woken = 0;
+    for replica in &cluster.replicas {
+        let mut client = replica.client.clone();
+        let mut watch = Watch::open(&mut client, watch_change(&change)).await;
+        watch.read_until("finished FINISHED").await;
+        woken += 1;
+    }
+    assert_eq!(woken, REPLICAS);
+    for replica in &cluster.replicas {
+        let counters = replica.proxy.counters();
+        assert!(counters.open <= MAX_CONNECTIONS, "{counters:?}");
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the output of a measurement")]
+/// Prints the load on the database while nothing happens. A measurement, which no assertion depends on.
+async fn report_load(cluster: &Cluster, watches: usize, connections: usize) {
+    const DURATION: Duration = Duration::from_secs(20);
+    let transactions = async || {
+        let sql = "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database
+             WHERE datname = 'postgres'";
+        cluster.sql(sql).await.parse::<f64>().expect("a number")
+    };
+    let before = transactions().await;
+    tokio::time::sleep(DURATION).await;
+    let count = transactions().await - before;
+    println!(
+        "{watches} idle watches on {REPLICAS} replicas: {connections} connections, {:.1} transactions/s",
+        count / DURATION.as_secs_f64()
+    );
+}
