@@ -15,8 +15,9 @@ use crate::{
         output::{print_error, print_line},
         settings_args::SettingsArgs,
     },
-    config::{self, Config, Mode},
+    config::{self, Config, JournalEngine, Mode},
     journal::{
+        postgres,
         sqlite::accept_loss,
         transfer::{FileHeader, TransferError},
     },
@@ -31,8 +32,8 @@ pub struct JournalCommand {
 
 #[derive(Debug, Subcommand)]
 enum JournalSubcommand {
-    /// Accept the loss of data in a damaged journal. Open resume tokens become invalid. A retry of a
-    /// lost change sends it to ThingSpace again
+    /// Accept the loss of data in a damaged journal, or in a PostgreSQL database that was restored from
+    /// a backup. Open resume tokens become invalid. A retry of a lost change sends it to ThingSpace again
     AcceptLoss {
         #[command(flatten)]
         settings: SettingsArgs,
@@ -77,7 +78,7 @@ impl JournalCommand {
     ///
     /// # Errors
     ///
-    /// Exit code 1: the journal is complete, cannot be opened or is not empty, or the file cannot be used. Exit
+    /// Exit code 1: the journal is complete, in use or not empty, or cannot be opened, or the file cannot be used. Exit
     /// code 78: invalid settings, or a journal that is damaged or belongs to another ThingSpace.
     pub fn run(self) -> Result<(), ExitError> {
         match self.command {
@@ -89,7 +90,14 @@ impl JournalCommand {
 }
 
 fn run_accept_loss(settings: &SettingsArgs) -> Result<(), ExitError> {
-    let config = settings.load()?.config;
+    let config = load(settings)?;
+    if let (JournalEngine::Postgres, Some(url)) = (config.journal.engine, &config.journal.url) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(ExitError::failure)?;
+        let accepted = runtime.block_on(postgres::accept_loss(url, config.journal.password));
+        let accepted = accepted.map_err(ExitError::failure)?;
+        return Ok(print_line(&json!({ "last_position": accepted.last_position }).to_string())?);
+    }
     let dir = config.journal.dir;
     let accepted = accept_loss(&dir, config.journal.allow_network_filesystem);
     let Some(loss) = accepted.map_err(ExitError::failure)? else {

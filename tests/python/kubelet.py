@@ -46,18 +46,21 @@ class Cluster:
     def in_network(self, *command):
         return ["nsenter", f"--net=/proc/{self.network.pid}/ns/net", "--", *command]
 
-    def run(self, spec, name, pod="pod-0", namespace="default"):
-        """Starts one container of a pod's spec."""
+    def run(self, spec, name, pod="pod-0", namespace="default", address="127.0.0.1", environment=None):
+        """Starts one container of a pod's spec. Pods that serve the same ports at the same time need different
+        addresses, and environment variables that make them listen there."""
         containers = spec["containers"] + spec.get("initContainers", [])
         (container,) = [c for c in containers if c["name"] == name]
-        started = Container(self, spec, container, {"metadata.name": pod, "metadata.namespace": namespace})
+        fields = {"metadata.name": pod, "metadata.namespace": namespace}
+        started = Container(self, spec, container, fields, address, environment or {})
         self.running.append(started)
         return started
 
 
 class Container:
-    def __init__(self, cluster, spec, container, fields):
+    def __init__(self, cluster, spec, container, fields, address, environment):
         self.cluster, self.container = cluster, container
+        self.pod, self.address = fields["metadata.name"], address
         self.user = spec["securityContext"]["runAsUser"]
         self.group = spec["securityContext"]["fsGroup"]
         assert spec["securityContext"]["runAsNonRoot"] and self.user != 0
@@ -84,7 +87,7 @@ class Container:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 cluster.in_network("unshare", "--mount", "--propagation", "private", "sh", "-c", script),
-                env=self._environment(fields) | {"PATH": os.environ["PATH"]},
+                env=self._environment(fields) | environment | {"PATH": os.environ["PATH"]},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -120,7 +123,7 @@ class Container:
         return data | secret.get("stringData", {})
 
     def _volume(self, name, volume):
-        directory = self.cluster.directory / "volumes" / name
+        directory = self.cluster.directory / "volumes" / self.pod / name
         if volume is None or "emptyDir" in volume or "persistentVolumeClaim" in volume:
             # A disk that outlives the container and belongs to the pod's group.
             directory.mkdir(parents=True, exist_ok=True)
@@ -163,16 +166,16 @@ class Container:
         ports = {port["name"]: port["containerPort"] for port in self.container.get("ports", [])}
         if "httpGet" in probe:
             port = ports[probe["httpGet"]["port"]]
-            url = f"http://127.0.0.1:{port}{probe['httpGet']['path']}"
+            url = f"http://{self.address}:{port}{probe['httpGet']['path']}"
             check = ["curl", "--silent", "--fail", "--output", "/dev/null", url]
         elif "exec" in probe:
             check = ["chroot", f"--userspec={self.user}:{self.group}", self.root, *probe["exec"]["command"]]
         elif "tcpSocket" in probe:
             port = ports[probe["tcpSocket"]["port"]]
-            check = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
+            check = ["bash", "-c", f"exec 3<>/dev/tcp/{self.address}/{port}"]
         else:
             # A gRPC probe: Health/Check on a port number.
-            address = f"127.0.0.1:{probe['grpc']['port']}"
+            address = f"{self.address}:{probe['grpc']['port']}"
             check = [self.cluster.image / "thingspace-gateway", "healthcheck", "--address", address]
         done = subprocess.run(self.cluster.in_network(*check), capture_output=True, timeout=TIMEOUT)
         return done.returncode == 0

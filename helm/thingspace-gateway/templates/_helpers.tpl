@@ -98,6 +98,39 @@ limits:
 {{- end }}
 {{- end }}
 
+{{/* The Secret with the URL or the password of the database. */}}
+{{- define "gateway.journalSecretName" -}}
+{{ default (include "gateway.secretName" .) .Values.journal.existingSecret }}
+{{- end }}
+
+{{/* The secret settings of the database, and their keys in the Secret, as YAML. */}}
+{{- define "gateway.journalKeys" -}}
+{{- if eq .Values.journal.engine "postgres" }}
+{{- if not .Values.journal.url }}
+journal.url: {{ .Values.journal.urlKey | quote }}
+{{- end }}
+{{- with .Values.journal.passwordKey }}
+journal.password: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Spreads several replicas over nodes and zones, unless the values say otherwise. */}}
+{{- define "gateway.spread" -}}
+{{- $selector := dict "matchLabels" (merge (include "gateway.selector" . | fromYaml) (dict "app.kubernetes.io/component" "gateway")) -}}
+{{- $constraints := .Values.topologySpreadConstraints -}}
+{{- if and (not $constraints) (gt (int .Values.replicaCount) 1) -}}
+{{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" -}}
+{{- $constraints = append $constraints (dict "maxSkew" 1 "topologyKey" $key "whenUnsatisfiable" "ScheduleAnyway") -}}
+{{- end -}}
+{{- end -}}
+{{- $all := list -}}
+{{- range $constraints -}}
+{{- $all = append $all (merge (deepCopy .) (dict "labelSelector" $selector)) -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end }}
+
 {{- define "gateway.listen" -}}
 {{- if contains ":" .address }}[{{ .address }}]{{ else }}{{ .address }}{{ end }}:{{ .port }}
 {{- end }}
@@ -111,7 +144,16 @@ limits:
   "admin" (dict "listen" (include "gateway.listen" (dict "address" .Values.listenAddress "port" 9090)))
   "journal" (dict "dir" "/var/lib/thingspace-gateway/journal")
   "thingspace" dict -}}
-{{- range $setting, $key := (include "gateway.secretKeys" . | fromYaml) -}}
+{{- if eq .Values.journal.engine "postgres" -}}
+{{- $_ := set $ours.journal "engine" "postgres" -}}
+{{- with .Values.journal.url -}}
+{{- $_ := set $ours.journal "url" . -}}
+{{- end -}}
+{{- if .Values.journal.spool.enabled -}}
+{{- $_ := set $ours.journal "spool_dir" "/var/lib/thingspace-gateway-spool/spool" -}}
+{{- end -}}
+{{- end -}}
+{{- range $setting, $key := (merge (include "gateway.secretKeys" . | fromYaml) (include "gateway.journalKeys" . | fromYaml)) -}}
 {{- $parts := splitList "." $setting -}}
 {{- $_ := set (index $ours (first $parts)) (printf "%s_file" (last $parts)) (printf "/etc/thingspace-gateway/secrets/%s" $setting) -}}
 {{- end -}}
@@ -140,8 +182,27 @@ limits:
 
 {{/* What no schema can say in a sentence. */}}
 {{- define "gateway.check" -}}
+{{- $journal := .Values.journal -}}
+{{- if eq $journal.engine "postgres" -}}
+{{- if regexMatch "^[a-z]+://[^/@?]*:[^/@?]*@" $journal.url -}}
+{{- fail "journal.url: contains a password, which would be in the ConfigMap; put the password in a Secret and set journal.passwordKey, or put the whole URL in a Secret and set journal.urlKey" -}}
+{{- end -}}
+{{- if not (or $journal.url $journal.urlKey) -}}
+{{- fail "journal.url: not set, and neither is journal.urlKey; journal.engine postgres needs one of them" -}}
+{{- end -}}
+{{- if and (or .Values.secrets.create .Values.sandbox.enabled) (not $journal.existingSecret) (include "gateway.journalKeys" . | fromYaml) -}}
+{{- fail "journal.existingSecret: not set; name the Secret with the URL or the password of the database, because the Secret that the chart creates has neither" -}}
+{{- end -}}
+{{- if .Values.persistence.existingClaim -}}
+{{- fail "persistence.existingClaim: only with journal.engine sqlite; the journal is in PostgreSQL" -}}
+{{- end -}}
+{{- else -}}
 {{- if ne (int .Values.replicaCount) 1 -}}
-{{- fail "replicaCount: only 1 is possible, because the embedded journal is one database on one volume that one process writes" -}}
+{{- fail "replicaCount: only 1 is possible with journal.engine sqlite, because the embedded journal is one database on one volume that one process writes; more replicas need journal.engine postgres" -}}
+{{- end -}}
+{{- if or $journal.url $journal.existingSecret $journal.passwordKey $journal.caSecret $journal.spool.enabled -}}
+{{- fail "journal: url, existingSecret, passwordKey, caSecret and spool.enabled need journal.engine postgres" -}}
+{{- end -}}
 {{- end -}}
 {{- $names := include "gateway.secretKeys" . | fromYaml -}}
 {{- $required := list "thingspace.app_key" "thingspace.app_secret" "thingspace.uws_username" "thingspace.uws_password" -}}

@@ -103,6 +103,15 @@ pub enum OpenFailure {
     /// The schema has tables of another program.
     #[error("the schema {0} of this database has tables of another program; use another database")]
     ForeignTables(&'static str),
+    /// The database has no tables of a journal.
+    #[error("the database has no journal")]
+    NoJournal,
+    /// Replicas use the journal.
+    #[error(
+        "gateways use the journal ({0}). Stop all of them, and try again 10 seconds later. A gateway \
+         that runs while commits are lost detects the loss without this command"
+    )]
+    InUse(String),
     /// The tables have another version.
     #[error(
         "the journal has schema version {found}, and this version of the gateway supports \
@@ -136,9 +145,9 @@ pub enum OpenFailure {
 }
 
 impl OpenFailure {
-    /// True if a retry cannot help. The database may only be unreachable or busy for now.
+    /// True if a retry cannot help. The database may only be unreachable, busy or in use for now.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Database(_) | Self::Busy | Self::AwaitsImport)
+        !matches!(self, Self::Database(_) | Self::Busy | Self::AwaitsImport | Self::InUse(_))
     }
 }
 

@@ -4,6 +4,7 @@
 //! the other replicas. A commit locks the head row first, so commits of all replicas have one order, which is that of
 //! their positions. A replica holds a lease on the clock of the database while it works.
 
+mod accept_loss;
 mod connection;
 mod continuity;
 mod coordination;
@@ -23,6 +24,7 @@ mod url;
 mod value;
 mod writer;
 
+pub use accept_loss::{AcceptedLoss, accept_loss};
 pub use error::{JournalOpenError, OpenFailure};
 pub use journal::{PostgresOptions, open};
 pub use url::UrlError;

@@ -115,6 +115,14 @@ pub(super) fn check(connection: &Connection) -> Result<(), TransferError> {
     Ok(db.wait()?)
 }
 
+/// Checks an existing journal, and makes its schema the search path of the transaction.
+pub(super) fn check_existing(db: &PostgresDatabase<'_>) -> Result<(), OpenFailure> {
+    if count_tables(db)? == 0 {
+        return Err(OpenFailure::NoJournal);
+    }
+    check_version(db)
+}
+
 fn count_tables(db: &PostgresDatabase<'_>) -> Result<i64> {
     let sql = "SELECT count(*) FROM pg_class WHERE relnamespace =
          (SELECT oid FROM pg_namespace WHERE nspname = ?) AND relkind = 'r'";
@@ -137,8 +145,14 @@ fn check_server(db: &dyn Database) -> Result<(), OpenFailure> {
 }
 
 fn create(db: &PostgresDatabase<'_>) -> Result<()> {
+    // PostgreSQL checks the right to create a schema before it checks if the schema exists.
+    let sql = "SELECT count(*) FROM pg_namespace WHERE nspname = ?";
+    let schemas: i64 = db.as_database().get(sql, &values![SCHEMA], |row| row.get(0))?;
+    if schemas == 0 {
+        db.run_script(&format!("CREATE SCHEMA {SCHEMA}"))?;
+    }
     db.run_script(&format!(
-        "CREATE SCHEMA IF NOT EXISTS {SCHEMA}; SET LOCAL search_path = {SCHEMA}; {}",
+        "SET LOCAL search_path = {SCHEMA}; {}",
         translate_definitions(&format!("{TABLES}{OWN_TABLES}"))
     ))?;
     meta::store(db, meta::SCHEMA_VERSION, &VERSION.to_be_bytes())?;

@@ -232,3 +232,41 @@ async fn a_commit_whose_response_is_lost_is_settled_by_reading_back() {
     };
     assert_eq!(store_when_possible(&*journal, "two").await, again);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_loss_starts_a_new_epoch_unless_a_replica_is_running() {
+    let options = create_database().await;
+    let empty = accept_loss(&options.url, None).await.unwrap_err();
+    assert!(matches!(empty.0, OpenFailure::NoJournal), "{empty}");
+    let journal = open(&options).await.unwrap();
+    assert_eq!(journal.store_callback(callback("kept")).await.unwrap(), new_at(1));
+    let epoch = journal.epoch();
+    let running = accept_loss(&options.url, None).await.unwrap_err();
+    assert!(matches!(&running.0, OpenFailure::InUse(names) if names == "a"), "{running}");
+    journal.close().await;
+    let accepted = accept_loss(&options.url, None).await.unwrap();
+    assert_eq!(accepted, AcceptedLoss { last_position: 1 });
+    let journal = open(&options).await.unwrap();
+    assert_ne!(journal.epoch(), epoch);
+    assert_eq!(journal.store_callback(callback("later")).await.unwrap(), new_at(2));
+    assert_eq!(journal.store_callback(callback("kept")).await.unwrap(), Stored::Duplicate);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_owns_the_schema_needs_no_other_right() {
+    let server = Server::start_new(Options::new(Version::Debian).without_fsync()).await.unwrap();
+    server.psql("CREATE ROLE gateway LOGIN").await.unwrap();
+    server.create_database("journal").await.unwrap();
+    server.psql("REVOKE ALL ON DATABASE journal FROM PUBLIC").await.unwrap();
+    server.psql("GRANT CONNECT ON DATABASE journal TO gateway").await.unwrap();
+    let options = PostgresOptions {
+        url: Secret::new(format!("postgresql://gateway@{}/journal", server.addr())),
+        ..create_database().await
+    };
+    let Err(error) = open(&options).await else { panic!("the role can create a schema") };
+    assert!(error.to_string().contains("permission denied for database journal"), "{error}");
+    let schema = "CREATE SCHEMA thingspace_gateway AUTHORIZATION gateway";
+    server.psql_in("journal", schema).await.unwrap();
+    let journal = open(&options).await.unwrap();
+    assert_eq!(journal.store_callback(callback("one")).await.unwrap(), new_at(1));
+}

@@ -158,7 +158,7 @@ fn connect(database: &TransferDatabase) -> Result<(Connection, Handle), OpenFail
 }
 
 /// Returns the names of the replicas that hold a lease.
-fn running_gateways(db: &PostgresDatabase<'_>) -> Result<Vec<String>, SqlError> {
+pub(super) fn running_gateways(db: &PostgresDatabase<'_>) -> Result<Vec<String>, SqlError> {
     let sql = "SELECT name FROM replica WHERE lease_until > clock_timestamp() ORDER BY number";
     db.as_database().list(sql, &[], |row| row.get(0))
 }

@@ -1,0 +1,61 @@
+//! Gives a new epoch to the journal of a database that was restored while no replica was running.
+//!
+//! A replica that is running detects lost commits itself (see [`continuity`](super::continuity)). One that starts
+//! afterwards cannot: the restored database is consistent.
+
+use thingspace_settings::Secret;
+
+use crate::journal::postgres::{
+    connection::{Connection, Connector},
+    continuity::start_epoch,
+    database::PostgresDatabase,
+    error::{JournalOpenError, OpenFailure},
+    schema,
+    transfer::running_gateways,
+    url::ConnectionSettings,
+    writer::{BEGIN, LOCK_HEAD},
+};
+
+/// A loss that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// The newest position of the journal. Earlier resume tokens are not valid any more.
+    pub last_position: u64,
+}
+
+/// Starts a new epoch of a journal that no replica uses. Must be called in a Tokio runtime.
+///
+/// # Errors
+///
+/// Fails if the database cannot be reached or written, if it has no journal of this version, or if replicas use it.
+pub async fn accept_loss(
+    url: &Secret,
+    password: Option<Secret>,
+) -> Result<AcceptedLoss, JournalOpenError> {
+    Ok(try_accept_loss(url, password).await?)
+}
+
+async fn try_accept_loss(
+    url: &Secret,
+    password: Option<Secret>,
+) -> Result<AcceptedLoss, OpenFailure> {
+    let connector = Connector::new(ConnectionSettings::parse(url, password)?);
+    let connection = connector.connect(None).await?;
+    let accepted = tokio::task::spawn_blocking(move || renew_epoch(&connection)).await;
+    accepted.map_err(|error| OpenFailure::Database(error.to_string()))?
+}
+
+fn renew_epoch(connection: &Connection) -> Result<AcceptedLoss, OpenFailure> {
+    let db = PostgresDatabase::begin(connection, BEGIN);
+    schema::check_existing(&db)?;
+    // A replica that starts now waits for this row before it reads the epoch.
+    let last_position: u64 = db.as_database().get(LOCK_HEAD, &[], |row| row.get(0))?;
+    let running = running_gateways(&db)?;
+    if !running.is_empty() {
+        return Err(OpenFailure::InUse(running.join(", ")));
+    }
+    start_epoch(&db, last_position)?;
+    db.send_command("COMMIT");
+    db.wait()?;
+    Ok(AcceptedLoss { last_position })
+}
