@@ -202,14 +202,14 @@ async fn commits_that_a_failover_has_lost_start_a_new_epoch_on_every_replica() {
     primary.kill().await.unwrap();
     standby.promote().await.unwrap();
 
-    // Either replica detects the loss, and never uses a position twice.
-    assert_eq!(store_when_possible(&**b, "later").await, new_at(3));
+    // A knows of its lost commit, whichever of the two connects first.
+    assert!(matches!(store_when_possible(&**b, "later").await, Stored::New(_)));
     for (journal, listener) in journals.iter().zip(&listeners) {
         listener.0.notified().await;
         assert_ne!(journal.epoch(), epoch);
     }
     assert_eq!(a.epoch(), b.epoch());
-    assert_eq!(store_when_possible(&**a, "lost").await, new_at(4));
+    assert!(matches!(store_when_possible(&**a, "lost").await, Stored::New(_)));
     assert_eq!(store_when_possible(&**a, "kept").await, Stored::Duplicate);
 }
 
