@@ -119,6 +119,17 @@ async fn a_replica_keeps_its_leases_when_it_gets_another_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_ends_releases_its_leases() {
+    let [a, b] = two_replicas().await;
+    let [a_leases, b_leases] = [&a, &b].map(|journal| journal.coordination().unwrap());
+    let minute = Duration::from_secs(60);
+    assert!(a_leases.acquire_lease("job", minute).await.unwrap());
+    assert!(b_leases.acquire_lease("other", minute).await.unwrap());
+    a.close().await;
+    assert!(b_leases.acquire_lease("job", minute).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replicas_share_the_permits_of_a_rate_limit() {
     let [a, b] = two_replicas().await.map(|journal| journal.coordination().unwrap());
     let rate = Rate { per_minute: 3 };
