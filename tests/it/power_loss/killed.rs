@@ -26,9 +26,9 @@ async fn data_left_unsynced_by_a_kill_is_synced_before_a_duplicate_is_acknowledg
     let code = gateway.terminate().await.code;
     assert_eq!(code, Some(0));
 
-    // Killed between the write of a callback and its sync. The start makes two syncs: of the log's header
-    // and of the stored clock time.
-    let setup = recorder.watch(&setup, 1).env("TEST_KILL_AT_SYNC", "-wal 3");
+    // Killed between the write of a callback and its sync. The start makes three syncs: of the log's header, of the
+    // number of the process, and of the stored clock time.
+    let setup = recorder.watch(&setup, 1).env("TEST_KILL_AT_SYNC", "-wal 4");
     let mut gateway = setup.start().await;
     let url = gateway.callback_url("DeviceProfileService");
     let client = http_client();
