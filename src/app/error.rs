@@ -23,6 +23,9 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
+    /// A port cannot be used before the journal is open.
+    #[error("cannot share a port: {0}")]
+    Share(io::Error),
     /// The embedded journal cannot be opened.
     #[error(transparent)]
     OpenSqlite(#[from] sqlite::JournalOpenError),
@@ -58,6 +61,11 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// True if the database of the journal may only be away or busy for now.
+    pub(super) fn is_temporary(&self) -> bool {
+        matches!(self, Self::OpenPostgres(error) if !error.0.is_final())
+    }
+
     /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, because
     /// the journal or the spool belongs to another ThingSpace, or because the database cannot be used; otherwise 1.
     pub fn exit_code(&self) -> u8 {

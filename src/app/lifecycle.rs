@@ -52,7 +52,8 @@ pub enum ShutdownOutcome {
 }
 
 impl App {
-    /// Binds the ports, opens the journal and recovers changes that the last stop interrupted.
+    /// Binds the ports, opens the journal and recovers changes that the last stop interrupted. `shutdown` ends the
+    /// wait for a database that is away.
     ///
     /// # Errors
     ///
@@ -61,6 +62,7 @@ impl App {
         mut config: Config,
         mode: Mode,
         telemetry: Telemetry,
+        shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let ports = Ports::bind(&config).await?;
         let addresses = ports.addresses;
@@ -72,7 +74,8 @@ impl App {
             }
             Mode::Serve | Mode::Sandbox => (None, Origin::from_url(&config.thingspace.base_url)),
         };
-        let mut components = Components::build(&config, origin, ports, &telemetry).await?;
+        let mut components =
+            Components::build(&config, origin, ports, &telemetry, shutdown).await?;
         let directory = sandbox.and_then(|EmbeddedSandbox { sandbox, directory }| {
             let stop = components.stop.clone();
             components.background.push(Box::pin(embedded_sandbox::run(sandbox, stop)));

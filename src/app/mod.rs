@@ -11,9 +11,10 @@ mod lifecycle;
 mod ports;
 mod shared_state;
 mod transfer;
+mod waiting;
 mod wiring;
 
 pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
-pub use transfer::{export_journal, import_journal};
+pub use transfer::{export_journal, import_journal, prepare_import};

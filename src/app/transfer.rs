@@ -69,6 +69,21 @@ pub fn import_journal(
     import(config, &origin, &mut BufReader::with_capacity(BUFFER, File::open(path)?))
 }
 
+/// Prepares the database of the settings for an import: no gateway opens it before. Returns false for an embedded
+/// journal.
+///
+/// # Errors
+///
+/// Fails if the journal has data, or if a gateway uses it.
+pub fn prepare_import(config: &Config) -> Result<bool, TransferError> {
+    let Some(database) = database(config) else {
+        return Ok(false);
+    };
+    let runtime = runtime()?;
+    let _context = runtime.enter();
+    postgres::prepare(&database).map(|()| true)
+}
+
 fn export(config: &Config, output: &mut dyn io::Write) -> Result<ExportReport, TransferError> {
     let journal = &config.journal;
     match database(config) {

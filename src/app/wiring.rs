@@ -17,9 +17,9 @@ use crate::{
         admin_socket::AdminSocket,
         error::StartError,
         failed_logins::JournalFailedLoginStore,
-        journal::open_journal,
         ports::Ports,
         shared_state::shared_state,
+        waiting::Waiting,
     },
     background::{
         self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
@@ -93,8 +93,13 @@ impl Components {
         origin: Origin,
         ports: Ports,
         telemetry: &Telemetry,
+        shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
-        let shared = Shared::build(config, origin, telemetry).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let waiting =
+            Waiting { config, origin: origin.clone(), clock: clock.clone(), telemetry, shutdown };
+        let journal = Box::pin(waiting.open_journal(&ports)).await?;
+        let shared = Shared::build(config, origin, journal, clock, telemetry).await?;
         let Shared { journal, spool, clock, steady_clock, thingspace, draining, stop, .. } =
             &shared;
         let server = shared.server().await?;
@@ -157,10 +162,10 @@ impl<'a> Shared<'a> {
     async fn build(
         config: &'a Config,
         origin: Origin,
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
         telemetry: &'a Telemetry,
     ) -> Result<Self, StartError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal = open_journal(config, origin.clone(), telemetry.instruments()).await?;
         // The metrics outlive the journal and must not keep its directory locked.
         let observed = Arc::downgrade(&journal);
         telemetry.observe_changes(move || {

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
-    app::{export_journal, import_journal},
+    app::{export_journal, import_journal, prepare_import},
     cli::{
         exit::ExitError,
         output::{print_error, print_line},
@@ -58,8 +58,12 @@ struct Export {
 #[derive(Debug, Args)]
 struct Import {
     /// The file of an export, or - for standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "prepare", conflicts_with = "prepare")]
+    file: Option<PathBuf>,
+    /// Only reserve a PostgreSQL database for an import. Gateways that start with it wait for the
+    /// import, and those with a spool receive callbacks meanwhile
+    #[arg(long)]
+    prepare: bool,
     /// The journal is one of `serve --sandbox`
     #[arg(long)]
     sandbox: bool,
@@ -133,8 +137,15 @@ impl Export {
 
 impl Import {
     fn run(self) -> Result<(), ExitError> {
-        let Self { file, sandbox, settings } = self;
+        let Self { file, sandbox, settings, .. } = self;
         let config = load(&settings)?;
+        let Some(file) = file else {
+            return match prepare_import(&config) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(ExitError::failure("--prepare needs journal.engine = postgres")),
+                Err(error) => Err(exit_error("the preparation of an import", &error)),
+            };
+        };
         let mode = if sandbox { Mode::ServeSandbox } else { Mode::Serve };
         let report = import_journal(&config, mode, &file);
         let report = report.map_err(|error| failure("import of", &file, &error))?;
@@ -149,7 +160,11 @@ fn load(settings: &SettingsArgs) -> Result<Config, ExitError> {
 }
 
 fn failure(action: &str, file: &Path, error: &TransferError) -> ExitError {
-    let message = format!("{action} {}: {error}", file.display());
+    exit_error(&format!("{action} {}", file.display()), error)
+}
+
+fn exit_error(action: &str, error: &TransferError) -> ExitError {
+    let message = format!("{action}: {error}");
     if error.is_final() {
         ExitError::with_code(config::EXIT_CODE, message)
     } else {

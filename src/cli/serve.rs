@@ -31,7 +31,8 @@ impl ServeCommand {
         let mode = if self.sandbox { Mode::ServeSandbox } else { Mode::Serve };
         let loaded = self.settings.load_for(mode)?;
         run_until_shutdown(loaded, |config, shutdown, telemetry| async move {
-            let app = App::build(config, mode, telemetry).await.map_err(|error| {
+            let app = App::build(config, mode, telemetry, shutdown.clone());
+            let app = app.await.map_err(|error| {
                 ExitError::with_code(error.exit_code(), format!("cannot start: {error}"))
             })?;
             app.run(shutdown).await;

@@ -15,6 +15,7 @@ mod pagination;
 mod selector;
 mod server;
 mod service;
+mod unavailable;
 mod watch_body;
 
 pub use convert::ProtoEncoder;
@@ -22,3 +23,4 @@ pub use generated::health_v1;
 pub use health::HealthService;
 pub use server::Server;
 pub use service::Gateway;
+pub use unavailable::serve_unavailable;

@@ -27,6 +27,7 @@ pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod stub_journal;
 pub mod transfer;
+mod unopened;
 
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
@@ -47,3 +48,4 @@ pub use quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback};
 pub use record::{InvalidRecord, ResultRecord};
 pub(crate) use record::{decode_result, encode_result};
 pub use results::{Attribution, NewResult, ReceivedCallback, ResultStore, Stored, UnmatchedResult};
+pub use unopened::UnopenedJournal;

@@ -26,6 +26,7 @@ mod forwarding;
 mod guarantees;
 mod idempotency;
 mod journal_dir;
+mod journal_move;
 mod licences;
 mod load;
 mod outbound_requests;

@@ -39,8 +39,9 @@ impl DemoGateway {
         let sources = SETTINGS.into_iter().fold(Sources::default(), with_flag);
         let config = load_and_check(&sources, Mode::ServeSandbox)?.config;
         let telemetry = Telemetry::init(&config.telemetry)?;
-        let app = App::build(config, Mode::ServeSandbox, telemetry.clone()).await?;
         let shutdown = CancellationToken::new();
+        let app = App::build(config, Mode::ServeSandbox, telemetry.clone(), shutdown.clone());
+        let app = app.await?;
         Ok(Self {
             target: app.addresses().grpc.to_string(),
             telemetry,

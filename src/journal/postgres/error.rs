@@ -88,6 +88,12 @@ pub enum OpenFailure {
         "another process creates or imports the journal in this database; try again when it has ended"
     )]
     Busy,
+    /// The database is prepared for an import.
+    #[error(
+        "the database waits for an import: run `thingspace-gateway journal import`. To start with a new \
+         journal instead, drop the schema thingspace_gateway"
+    )]
+    AwaitsImport,
     /// The server is too old.
     #[error("the server has version {0}, and the gateway needs PostgreSQL 14 or newer")]
     OldServer(String),
@@ -141,7 +147,7 @@ pub enum OpenFailure {
 impl OpenFailure {
     /// True if a retry cannot help. The database may only be unreachable, busy or in use for now.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Database(_) | Self::Busy | Self::InUse(_))
+        !matches!(self, Self::Database(_) | Self::Busy | Self::AwaitsImport | Self::InUse(_))
     }
 }
 

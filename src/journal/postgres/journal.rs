@@ -171,6 +171,9 @@ fn open_tables(
     let (last_position, counts) = db
         .as_database()
         .get(writer::LOCK_HEAD, &[], |row| Ok((row.get(0)?, decode_counts(row.get(1)?))))?;
+    if meta::load::<Vec<u8>>(&db, meta::AWAITS_IMPORT)?.is_some() {
+        return Err(OpenFailure::AwaitsImport);
+    }
     if let Some(recorded) = meta::record_origin(&db, origin)? {
         let configured = origin.as_str().to_owned();
         return Err(OpenFailure::OtherOrigin { recorded, configured });

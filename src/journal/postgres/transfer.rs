@@ -23,7 +23,7 @@ use crate::journal::{
         value::{Parameter, PostgresRow},
         writer::{LOCK_HEAD, encode_counts},
     },
-    sql::{Column, Database, Row, SqlError, value::values},
+    sql::{Column, Database, Row, SqlError, tables::meta, value::values},
     transfer::{
         self, ExportReport, ImportReport, Imported, Rows, Source, Table, Target, TransferError,
     },
@@ -85,7 +85,20 @@ pub fn export(
     transfer::export(&PostgresTransfer { connection: &connection, db, runtime }, running, output)
 }
 
-/// Imports a journal into a database without one, or with an empty one. Gateways that start meanwhile wait.
+/// Prepares a database without a journal, or with an empty one, for an import: no gateway opens it before.
+///
+/// Blocks the thread, which must be in the context of a runtime and not be one of its threads.
+///
+/// # Errors
+///
+/// Fails if the database has a journal with data, or if gateways use it.
+pub fn prepare(database: &TransferDatabase) -> Result<(), TransferError> {
+    let (connection, _) = connect(database)?;
+    prepare_on(&connection)
+}
+
+/// Imports a journal into a database without one, or with an empty one. Gateways that start meanwhile wait. They also wait
+/// after an import that has failed.
 ///
 /// Blocks the thread, which must be in the context of a runtime and not be one of its threads.
 ///
@@ -99,12 +112,33 @@ pub fn import(
     input: &mut dyn Read,
 ) -> Result<ImportReport, TransferError> {
     let (connection, runtime) = connect(database)?;
-    schema::initialize(&connection)?;
-    let db = PostgresDatabase::begin(&connection, BEGIN_IMPORT);
-    // A gateway that starts waits for this lock; one that runs waits for the head row.
-    schema::lock(&db)?;
+    // Otherwise, a gateway that waits would open the empty journal after an import that has failed.
+    prepare_on(&connection)?;
+    let db = begin_import(&connection)?;
     let durability = DurabilityCheck::new(database.allow_relaxed_durability);
     durability.check(&db)?.map_err(OpenFailure::NotDurable)?;
+    let transfer = PostgresTransfer { connection: &connection, db, runtime };
+    let imported = transfer::import(&transfer, origin, input)?;
+    meta::delete(&transfer.db, meta::AWAITS_IMPORT)?;
+    transfer.db.wait()?;
+    transfer.execute("COMMIT")?;
+    Ok(imported.report)
+}
+
+fn prepare_on(connection: &Connection) -> Result<(), TransferError> {
+    schema::initialize(connection)?;
+    let db = begin_import(connection)?;
+    transfer::clear(&db)?;
+    meta::store(&db, meta::AWAITS_IMPORT, &[])?;
+    db.send_command("COMMIT");
+    Ok(db.wait()?)
+}
+
+/// Begins a transaction that keeps gateways out of an empty journal.
+fn begin_import(connection: &Connection) -> Result<PostgresDatabase<'_>, TransferError> {
+    let db = PostgresDatabase::begin(connection, BEGIN_IMPORT);
+    // A gateway that starts waits for this lock; one that runs waits for the head row.
+    schema::lock(&db)?;
     let last_position: u64 = db.as_database().get(LOCK_HEAD, &[], |row| row.get(0))?;
     let running = running_gateways(&db)?;
     if !running.is_empty() {
@@ -113,11 +147,7 @@ pub fn import(
     if last_position > 0 {
         return Err(TransferError::NotEmpty(format!("it has reached position {last_position}")));
     }
-    let transfer = PostgresTransfer { connection: &connection, db, runtime };
-    let imported = transfer::import(&transfer, origin, input)?;
-    transfer.db.wait()?;
-    transfer.execute("COMMIT")?;
-    Ok(imported.report)
+    Ok(db)
 }
 
 fn connect(database: &TransferDatabase) -> Result<(Connection, Handle), OpenFailure> {

@@ -73,8 +73,7 @@ pub(in crate::journal) fn import(
     let header: FileHeader = file.json(BlockKind::Header)?;
     check_header(&header, origin)?;
     let db = target.database();
-    check_empty(db)?;
-    db.execute(&format!("DELETE FROM meta WHERE {}", meta::IS_MOVED), &[])?;
+    clear(db)?;
     file.next_block()?;
     let mut inserted = FileEnd::default();
     for table in TABLES {
@@ -106,8 +105,14 @@ fn check_header(header: &FileHeader, origin: &Origin) -> Result<(), TransferErro
     Ok(())
 }
 
-/// Rejects a journal that a gateway has stored anything in. A journal that was only opened has values of its own, which
-/// the import replaces.
+/// Deletes the values of a journal that was only opened. Rejects one with data.
+pub(in crate::journal) fn clear(db: &dyn Database) -> Result<(), TransferError> {
+    check_empty(db)?;
+    db.execute(&format!("DELETE FROM meta WHERE {}", meta::IS_MOVED), &[])?;
+    Ok(())
+}
+
+/// Rejects a journal that a gateway has stored anything in.
 fn check_empty(db: &dyn Database) -> Result<(), TransferError> {
     for table in TABLES.iter().filter(|table| !table.is_meta()) {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name);

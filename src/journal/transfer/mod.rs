@@ -19,5 +19,5 @@ pub use export::{ExportReport, FileHeader};
 pub use import::ImportReport;
 
 pub(in crate::journal) use export::{Source, export};
-pub(in crate::journal) use import::{Imported, Target, import};
+pub(in crate::journal) use import::{Imported, Target, clear, import};
 pub(in crate::journal) use tables::{Rows, Table};

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::cluster::Cluster;
 use crate::support::{
-    requests::{deliver, esim, esim_callback, parse_error},
+    requests::{deliver, esim, esim_callback, five_g_bi, parse_error},
     thingspace::{CallKind, FakeResponse},
     wait::{eventually, in_time},
 };
@@ -254,17 +254,17 @@ async fn a_replica_that_is_stopped_before_dispatched_never_sends_a_change_that_a
     let cluster = Cluster::start(2).await;
     let [a, b] = &cluster.replicas[..] else { panic!("two replicas") };
     b.change(esim("before", [1])).await;
-    // The change of A is QUEUED while A logs in.
-    let mut log_in = cluster.thingspace.hold(CallKind::Login);
-    let call = a.start_change(esim("key", [2]));
-    log_in.arrived().await;
+    // The change of A is QUEUED while A looks up the present plans of its devices.
+    let mut lookup = cluster.thingspace.hold(CallKind::Devices);
+    let call = a.start_change(five_g_bi("key", [2]));
+    lookup.arrived().await;
     assert_eq!(b.get("key").await.state(), ChangeState::Queued);
     a.gateway.signal(Signal::SIGSTOP);
     b.wait_for("key", ChangeState::NotSent).await;
-    let change = b.change(esim("key", [2])).await;
+    let change = b.change(five_g_bi("key", [2])).await;
     assert_eq!(change.state(), ChangeState::Accepted);
 
-    log_in.release(FakeResponse::Healthy);
+    lookup.release(FakeResponse::Healthy);
     a.gateway.signal(Signal::SIGCONT);
     let found = in_time(call).await.expect("the call").expect("OK");
     assert_eq!(found, change);

@@ -119,6 +119,9 @@ async fn postgres_keeps_nothing_of_a_damaged_file() {
         let rejected = import_bytes(&options, file[..damage].to_vec()).await;
         assert!(matches!(rejected, Err(TransferError::Truncated)), "{rejected:?}");
     }
+    // A gateway must not open the empty journal: it would not know the changes of the file.
+    let refused = open(&options).await.map(|_| ());
+    assert!(matches!(refused, Err(JournalOpenError(OpenFailure::AwaitsImport))), "{refused:?}");
     import_bytes(&options, file).await.unwrap();
     check_imported(open(&options).await.unwrap(), &content).await;
 }

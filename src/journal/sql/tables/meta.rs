@@ -24,9 +24,11 @@ const SKIPPED_POSITION: &str = "skipped_position";
 const KV_PREFIX: &str = "kv.";
 /// The schema version of the tables in PostgreSQL, 8 bytes.
 pub(in crate::journal) const SCHEMA_VERSION: &str = "schema_version";
+/// Exists in a database that waits for an import.
+pub(in crate::journal) const AWAITS_IMPORT: &str = "awaits_import";
 /// The condition of the values that an export has. The others belong to one database.
 pub(in crate::journal) const IS_MOVED: &str =
-    "name NOT IN ('owner', 'schema_version', 'skipped_position')";
+    "name NOT IN ('awaits_import', 'owner', 'schema_version', 'skipped_position')";
 
 pub(in crate::journal) fn load<T: for<'a> FromColumn<'a>>(
     db: &dyn Database,

@@ -28,9 +28,13 @@ impl CommitTimes {
         if has_callbacks {
             let took = took + std::mem::take(&mut self.blocked);
             let before = self.per_commit;
-            self.per_commit = if before.is_zero() { took } else { before / 4 * 3 + took / 4 };
+            self.per_commit = if before.is_zero() { took } else { smooth(before, took) };
         } else if is_delaying_callbacks {
             self.blocked += took;
+        } else if took < self.per_commit {
+            // After a commit that hung, every callback may be rejected while other commits are in progress. Only
+            // these can show then that the journal has recovered.
+            self.per_commit = smooth(self.per_commit, took);
         }
     }
 
@@ -47,5 +51,32 @@ impl CommitTimes {
         };
         let commits = u32::try_from(queued / CALLBACKS_PER_COMMIT).unwrap_or(u32::MAX);
         rest.saturating_add(self.per_commit.saturating_mul(commits.saturating_add(1)))
+    }
+}
+
+fn smooth(before: Duration, took: Duration) -> Duration {
+    before / 4 * 3 + took / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn commits_without_callbacks_end_the_rejection_of_callbacks_after_a_commit_that_hung() {
+        let mut times = CommitTimes::default();
+        times.begin_commit();
+        advance(Duration::from_secs(20)).await;
+        times.end_commit(true, false);
+        times.begin_commit();
+        assert!(times.expected_wait(0) > Duration::from_secs(20));
+        for _ in 0..20 {
+            advance(Duration::from_millis(5)).await;
+            times.end_commit(false, false);
+            times.begin_commit();
+        }
+        assert!(times.expected_wait(0) < Duration::from_secs(1), "{:?}", times.expected_wait(0));
     }
 }

@@ -6,7 +6,7 @@ mod queue;
 mod unit_of_work;
 
 use std::{
-    io,
+    io, process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -242,8 +242,21 @@ async fn await_reply<T>(
     result
 }
 
+/// Ends the process if the writer panics: it would serve, and store nothing. All acknowledged data is on disk.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("journal writer thread panicked; the process ends");
+            process::abort();
+        }
+    }
+}
+
 impl<E: CommitEngine> Worker<E> {
     fn run(mut self) {
+        let _guard = AbortOnPanic;
         // Only waits on the lanes.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = match runtime {
