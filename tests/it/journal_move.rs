@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
-    time::Instant,
 };
 
 use serde_json::json;
@@ -61,7 +60,7 @@ async fn resume_tokens_stay_valid_when_a_journal_moves_to_postgres_and_back() {
     let base_url = format!("--thingspace.base_url={}", env.thingspace.base_url());
     let embedded = [dir(&env.directory)];
     let postgres = ["--journal.engine=postgres".into(), format!("--journal.url={url}")];
-    let with_origin = |settings: &[String]| [settings, &[base_url.clone()]].concat();
+    let with_origin = |settings: &[String]| [settings, std::slice::from_ref(&base_url)].concat();
 
     let change = env.change_as(REQUEST, esim("key", [1, 2, 3])).await;
     deliver(&env.gateway.callback_url("DeviceProfileService"), &esim_callback(REQUEST, 1)).await;
@@ -160,7 +159,7 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     assert_eq!(env.gateway.terminate().await.code, Some(0));
     let files = TestDir::new();
     let file = files.join("journal");
-    let start = Instant::now();
+    let start = tokio::time::Instant::now();
     let embedded = [format!("--journal.dir={}", env.directory.path().display())];
     assert_succeeded(&journal("export", &file, &embedded).await);
     println!("export of {count} results: {:?}", start.elapsed());
@@ -206,7 +205,7 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     assert_eq!(parse_error(&rejected).reason, "JOURNAL_UNAVAILABLE");
     drop(client);
 
-    let start = Instant::now();
+    let start = tokio::time::Instant::now();
     let import = tokio::spawn(async move { journal("import", &file, &postgres).await });
     while !import.is_finished() {
         send(None).await;
