@@ -6,12 +6,12 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
-    time::Instant,
 };
 
 use serde_json::json;
 use thingspace_gateway::proto::{ChangeState, gateway_service_client::GatewayServiceClient};
 use thingspace_postgres_server::{Options, Server, Version};
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::support::{
@@ -61,7 +61,7 @@ async fn resume_tokens_stay_valid_when_a_journal_moves_to_postgres_and_back() {
     let base_url = format!("--thingspace.base_url={}", env.thingspace.base_url());
     let embedded = [dir(&env.directory)];
     let postgres = ["--journal.engine=postgres".into(), format!("--journal.url={url}")];
-    let with_origin = |settings: &[String]| [settings, &[base_url.clone()]].concat();
+    let with_origin = |settings: &[String]| [settings, std::slice::from_ref(&base_url)].concat();
 
     let change = env.change_as(REQUEST, esim("key", [1, 2, 3])).await;
     deliver(&env.gateway.callback_url("DeviceProfileService"), &esim_callback(REQUEST, 1)).await;
