@@ -164,7 +164,7 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     assert_eq!(env.gateway.terminate().await.code, Some(0));
     let files = TestDir::new();
     let file = files.join("journal");
-    let start = Instant::now();
+    let start = tokio::time::Instant::now();
     let embedded = [format!("--journal.dir={}", env.directory.path().display())];
     assert_succeeded(&journal("export", &file, &embedded).await);
     println!("export of {count} results: {:?}", start.elapsed());
@@ -210,7 +210,7 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     assert_eq!(parse_error(&rejected).reason, "JOURNAL_UNAVAILABLE");
     drop(client);
 
-    let start = Instant::now();
+    let start = tokio::time::Instant::now();
     let import = tokio::spawn(async move { journal("import", &file, &postgres).await });
     while !import.is_finished() {
         send(None).await;

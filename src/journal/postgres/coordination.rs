@@ -42,7 +42,7 @@ impl PostgresCoordination {
     pub(super) async fn release_leases(&self) -> Result<()> {
         let holder = self.holder;
         self.run(move |db| {
-            db.execute("DELETE FROM lease WHERE replica = ?", &values![holder]).map(drop)
+            db.execute("DELETE FROM lease WHERE holder = ?", &values![holder]).map(drop)
         })
         .await
     }
