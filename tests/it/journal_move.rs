@@ -15,7 +15,6 @@ use nix::{
 use serde_json::json;
 use thingspace_gateway::proto::{ChangeState, gateway_service_client::GatewayServiceClient};
 use thingspace_postgres_server::{Options, Server, Version};
-use tokio::time::Instant;
 use tonic::Code;
 
 use crate::support::{
