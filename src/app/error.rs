@@ -26,6 +26,9 @@ pub enum StartError {
     /// A port cannot be used before the journal is open.
     #[error("cannot share a port: {0}")]
     Share(io::Error),
+    /// A signal ended the wait for the database of the journal.
+    #[error("stopped before the journal could be opened")]
+    Stopped,
     /// The embedded journal cannot be opened.
     #[error(transparent)]
     OpenSqlite(#[from] sqlite::JournalOpenError),

@@ -63,7 +63,8 @@ impl Waiting<'_> {
         let Some(options) = self.spool_options() else {
             return self.try_open().await;
         };
-        let mut opening = pin!(self.open_when_possible());
+        let opening = self.shutdown.run_until_cancelled(self.open_when_possible());
+        let mut opening = pin!(async { opening.await.unwrap_or(Err(StartError::Stopped)) });
         tokio::select! {
             biased;
             opened = &mut opening => return opened,
@@ -93,7 +94,7 @@ impl Waiting<'_> {
         })
     }
 
-    /// Tries to open the journal until that succeeds, until a retry cannot help, or until the shutdown.
+    /// Tries to open the journal until that succeeds, or a retry cannot help.
     async fn open_when_possible(&self) -> Result<Arc<dyn Journal>, StartError> {
         let throttle = LogThrottle::new(LOG_INTERVAL);
         let mut failures = 0;
@@ -106,10 +107,7 @@ impl Waiting<'_> {
             if let Some(times) = throttle.count(1) {
                 tracing::warn!(times, %error, "cannot open the journal yet");
             }
-            let delay = sleep(BACKOFF.jittered_delay(failures, fastrand::f64()));
-            if self.shutdown.run_until_cancelled(delay).await.is_none() {
-                return Err(error);
-            }
+            sleep(BACKOFF.jittered_delay(failures, fastrand::f64())).await;
         }
     }
 

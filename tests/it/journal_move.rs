@@ -8,6 +8,10 @@ use std::{
     sync::Arc,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::json;
 use thingspace_gateway::proto::{ChangeState, gateway_service_client::GatewayServiceClient};
 use thingspace_postgres_server::{Options, Server, Version};
@@ -19,8 +23,8 @@ use crate::support::{
     gateway::TestDir,
     http::{http_get, post},
     requests::{
-        deliver, esim, esim_callback, get_by_key, parse_error, resume, send_all, summarize,
-        watch_change,
+        deliver, esim, esim_callback, get_by_key, parse_error, resume, send_all, stored_iccids,
+        summarize, watch_change,
     },
     wait::{eventually, in_time},
 };
@@ -228,4 +232,41 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     let expected: Vec<String> = std::iter::once("opened ACCEPTED".into()).chain(expected).collect();
     assert_eq!(seen, expected);
     assert_eq!(env.thingspace.posts(), 1 + count.div_ceil(10_000));
+}
+
+/// A gateway with a spool receives callbacks although the database is away at its start, and keeps them when it is
+/// stopped before the database is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_are_spooled_while_postgres_is_away_at_a_start() {
+    let mut env = TestEnv::start().await;
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
+    let (_server, url) = start_server().await;
+    let spool = TestDir::new();
+    let callbacks = free_address();
+    let away = format!("postgresql://postgres@{}/journal", free_address());
+    let setup = env.setup.clone().set("journal.engine", "postgres");
+    let setup = setup
+        .set("journal.spool_dir", &spool.path().to_string_lossy())
+        .set("callbacks.listen", &callbacks.to_string());
+    let mut waiting = setup.clone().set("journal.url", &away).command();
+    let mut waiting = waiting.spawn().expect("the binary starts");
+    eventually("callbacks are received", async || {
+        tokio::net::TcpStream::connect(callbacks).await.is_ok()
+    })
+    .await;
+    let callbacks = format!("http://{callbacks}/callbacks/DeviceProfileService");
+    for number in 0..3 {
+        let stored = post(&callbacks, esim_callback(REQUEST, number).to_string()).await;
+        assert_eq!(stored, (200, json!({"stored": "spooled"})));
+    }
+    let pid = i32::try_from(waiting.id().expect("it runs")).expect("a pid");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
+    assert_eq!(in_time(waiting.wait()).await.expect("waited").code(), Some(1));
+
+    env.setup = setup.set("journal.url", &url);
+    env.start_again().await;
+    eventually("the journal has the callbacks", async || {
+        stored_iccids(&mut env.client, REQUEST).await.len() == 3
+    })
+    .await;
 }
