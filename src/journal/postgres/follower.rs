@@ -153,6 +153,15 @@ impl Follower {
                 return Ok(());
             }
             let new = self.readers.run(move |db| load_new_commits(db, after)).await?;
+            // A commit of this replica may have begun since, and be in what was read.
+            let (own, is_in_progress) = self.own_commits.skip(after);
+            self.seen = own;
+            if is_in_progress {
+                return Ok(());
+            }
+            if own > after {
+                continue;
+            }
             self.listeners.set_counts(new.counts);
             if self.continuity.adopt(new.epoch, new.last_position) {
                 self.seen = new.last_position;
