@@ -327,6 +327,13 @@ impl Waiters {
 }
 
 impl CommitListener for Waiters {
+    fn on_new_epoch(&self) {
+        // Commits of other replicas may have been missed.
+        self.0.lock().values().for_each(|sender| {
+            sender.send_replace(());
+        });
+    }
+
     fn on_commit(&self, commit: &Commit) {
         let waiting = self.0.lock();
         for target in &commit.targets {

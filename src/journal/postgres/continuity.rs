@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use crate::journal::{
@@ -20,11 +20,25 @@ pub(super) struct Continuity {
     pub(super) identity: Arc<Identity>,
     pub(super) replica: Arc<Replica>,
     newest_seen: AtomicU64,
+    /// True if the listeners do not know of the epoch yet.
+    has_new_epoch: AtomicBool,
+}
+
+/// The epoch of the database, and its newest position.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) epoch: Epoch,
+    pub(super) last_position: u64,
 }
 
 impl Continuity {
     pub(super) fn new(identity: Arc<Identity>, replica: Arc<Replica>, newest_seen: u64) -> Self {
-        Self { identity, replica, newest_seen: AtomicU64::new(newest_seen) }
+        Self {
+            identity,
+            replica,
+            newest_seen: AtomicU64::new(newest_seen),
+            has_new_epoch: AtomicBool::new(false),
+        }
     }
 
     /// Records a position that was read or committed.
@@ -32,15 +46,17 @@ impl Continuity {
         self.newest_seen.fetch_max(position, Ordering::AcqRel);
     }
 
-    /// Adopts the epoch of the database. Returns true if it is another one than before: then nothing that was read
-    /// before is certain.
-    pub(super) fn adopt(&self, epoch: Epoch, last_position: u64) -> bool {
-        let is_new = self.identity.set_epoch(epoch);
+    /// Adopts the epoch of a committed head. `before` is the epoch of this replica before the head was read, so that
+    /// a head that was read earlier does not replace a newer one. Returns true if the epoch has changed: then nothing
+    /// that was read before is certain.
+    pub(super) fn adopt(&self, before: Epoch, head: Head) -> bool {
+        let is_new = self.identity.replace_epoch(before, head.epoch);
         if is_new {
-            self.newest_seen.store(last_position, Ordering::Release);
+            self.newest_seen.store(head.last_position, Ordering::Release);
             self.replica.lose();
+            self.has_new_epoch.store(true, Ordering::Release);
             tracing::error!(
-                last_position,
+                last_position = head.last_position,
                 "the journal has a new epoch, because the database has lost commits; resume tokens of \
                  the epoch before are not valid any more"
             );
@@ -48,19 +64,26 @@ impl Continuity {
         is_new
     }
 
-    /// Compares the database with what this replica has seen. Starts a new epoch if commits are missing. Returns true
-    /// if the epoch has changed.
-    pub(super) fn check(&self, db: &PostgresDatabase<'_>) -> Result<bool> {
-        let (last_position, epoch): (u64, i64) =
-            db.as_database().get(LOCK_HEAD, &[], |row| Ok((row.get(0)?, row.get(2)?)))?;
-        let epoch = Epoch(epoch.cast_unsigned());
-        if epoch != self.identity.epoch() {
-            return Ok(self.adopt(epoch, last_position));
+    /// Returns true once after the epoch has changed: the caller notifies the listeners.
+    pub(super) fn take_new_epoch(&self) -> bool {
+        self.has_new_epoch.swap(false, Ordering::AcqRel)
+    }
+
+    /// Compares the database with what this replica has seen. Starts a new epoch if commits are missing. The caller
+    /// adopts the head once the transaction is committed.
+    pub(super) fn check(&self, db: &PostgresDatabase<'_>) -> Result<Head> {
+        let head = db.as_database().get(LOCK_HEAD, &[], |row| {
+            let epoch = Epoch(row.get::<i64>(2)?.cast_unsigned());
+            Ok(Head { epoch, last_position: row.get(0)? })
+        })?;
+        if head.epoch != self.identity.epoch() {
+            return Ok(head);
         }
+        let last_position = head.last_position;
         let seen = self.newest_seen.load(Ordering::Acquire);
         let missing_commits = self.replica.missing_commits(db)?;
         if last_position >= seen && missing_commits == 0 {
-            return Ok(false);
+            return Ok(head);
         }
         tracing::error!(
             last_position,
@@ -69,17 +92,16 @@ impl Continuity {
             "the database has lost commits that this replica has acknowledged or read; see \
              docs/postgres.md, section \"Lost commits\""
         );
-        let (epoch, position) = start_epoch(db.as_database(), last_position.max(seen))?;
-        Ok(self.adopt(epoch, position))
+        start_epoch(db.as_database(), last_position.max(seen))
     }
 }
 
-/// Gives the journal a new epoch. New events have positions after `position`, so that none is used twice.
-pub(super) fn start_epoch(db: &dyn Database, position: u64) -> Result<(Epoch, u64)> {
+/// Gives the journal a new epoch. New events have positions after `last_position`, so that none is used twice.
+pub(super) fn start_epoch(db: &dyn Database, last_position: u64) -> Result<Head> {
     meta::delete(db, meta::EPOCH)?;
     let epoch = Epoch(u64::from_be_bytes(meta::load_or_create_random(db, meta::EPOCH)?));
-    meta::skip_to(db, position)?;
+    meta::skip_to(db, last_position)?;
     let sql = "UPDATE head SET epoch = ?, last_position = ? WHERE id = 1";
-    db.execute(sql, &values![epoch.0.cast_signed(), position])?;
-    Ok((epoch, position))
+    db.execute(sql, &values![epoch.0.cast_signed(), last_position])?;
+    Ok(Head { epoch, last_position })
 }

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt};
 
+use tokio_postgres::error::Severity;
+
 use crate::journal::{postgres::url::UrlError, sql::SqlError};
 
 /// An error of the database or of the connection. Its message has no values of rows.
@@ -45,7 +47,9 @@ impl From<tokio_postgres::Error> for PostgresError {
         };
         // The detail of an error has values of rows.
         let message = format!("{} (SQLSTATE {})", server.message(), server.code().code());
-        Self { message, is_connection_lost: error.is_closed() }
+        // The server closes the connection after a fatal error, perhaps after it has committed.
+        let is_fatal = matches!(server.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+        Self { message, is_connection_lost: is_fatal || error.is_closed() }
     }
 }
 

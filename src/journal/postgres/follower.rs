@@ -23,7 +23,7 @@ use crate::{
         apply::Counts,
         postgres::{
             connection::{Connection, Connector},
-            continuity::Continuity,
+            continuity::{Continuity, Head},
             error::PostgresError,
             readers::Readers,
             writer::decode_counts,
@@ -70,15 +70,14 @@ pub(super) struct Follower {
     pub(super) own_commits: Arc<OwnCommits>,
     pub(super) continuity: Arc<Continuity>,
     pub(super) listeners: Arc<WriterState>,
-    /// The newest position whose commit the listeners were notified of.
+    /// The newest position whose commit the listeners were notified of, and its epoch.
     pub(super) seen: u64,
+    pub(super) epoch: Epoch,
 }
 
 /// The commits after a position.
 struct NewCommits {
-    /// The newest position of the journal.
-    last_position: u64,
-    epoch: Epoch,
+    head: Head,
     counts: Counts,
     /// The newest position that was read.
     seen: u64,
@@ -99,6 +98,11 @@ impl OwnCommits {
             commits.succeeded.insert(before, last);
         }
         self.changed.notify_one();
+    }
+
+    /// Forgets the commits of an epoch that has ended.
+    fn forget(&self) {
+        self.commits.lock().succeeded.clear();
     }
 
     /// Returns the newest position up to which all commits after `seen` are those of this replica, and if the next
@@ -128,6 +132,9 @@ impl Follower {
                 if let Err(error) = self.notify_of_new_commits().await {
                     tracing::debug!(%error, "cannot read the commits of other replicas");
                 }
+                if self.continuity.take_new_epoch() {
+                    self.listeners.notify_of_new_epoch();
+                }
                 // Times out if nothing was committed.
                 let _ = timeout(interval, notified.notified()).await;
                 if connection.as_ref().map_or(true, |connection| connection.is_closed()) {
@@ -152,6 +159,7 @@ impl Follower {
                 // Its end wakes the follower.
                 return Ok(());
             }
+            let epoch = self.continuity.identity.epoch();
             let new = self.readers.run(move |db| load_new_commits(db, after)).await?;
             // A commit of this replica may have begun since, and be in what was read.
             let (own, is_in_progress) = self.own_commits.skip(after);
@@ -163,15 +171,17 @@ impl Follower {
                 continue;
             }
             self.listeners.set_counts(new.counts);
-            if self.continuity.adopt(new.epoch, new.last_position) {
-                self.seen = new.last_position;
-                self.listeners.notify_of_new_epoch();
+            if new.head.epoch != self.epoch {
+                // The positions that were seen in the epoch before are used again.
+                self.continuity.adopt(epoch, new.head);
+                self.own_commits.forget();
+                (self.epoch, self.seen) = (new.head.epoch, new.head.last_position);
                 return Ok(());
             }
             self.continuity.see(new.seen);
             self.seen = new.seen;
             self.listeners.notify(&new.commit);
-            if new.seen >= new.last_position {
+            if new.seen >= new.head.last_position {
                 return Ok(());
             }
         }
@@ -182,14 +192,16 @@ fn load_new_commits(db: &dyn Database, after: u64) -> Result<NewCommits> {
     let sql = "SELECT last_position, counts, epoch FROM head WHERE id = 1";
     let mut new = db.get(sql, &[], |row| {
         Ok(NewCommits {
-            last_position: row.get(0)?,
+            head: Head {
+                last_position: row.get(0)?,
+                epoch: Epoch(row.get::<i64>(2)?.cast_unsigned()),
+            },
             counts: decode_counts(row.get(1)?),
-            epoch: Epoch(row.get::<i64>(2)?.cast_unsigned()),
             seen: after,
             commit: Commit::default(),
         })
     })?;
-    let NewCommits { last_position, counts, .. } = new;
+    let (last_position, counts) = (new.head.last_position, new.counts);
     if last_position <= after {
         return Ok(new);
     }

@@ -119,6 +119,7 @@ impl PostgresEngine {
         let writer = PostgresWriter {
             connector: connector.clone(),
             connection: Some(connection),
+            is_new_connection: true,
             continuity: Arc::clone(&continuity),
             durability: Arc::clone(&durability),
             own_commits: Arc::clone(&own_commits),
@@ -133,6 +134,7 @@ impl PostgresEngine {
             continuity,
             listeners: Arc::clone(&writer.state),
             seen: opened.last_position,
+            epoch: opened.epoch,
         };
         let follower = tokio::spawn(follower.run()).abort_handle();
         let heartbeats = tokio::spawn(send_heartbeats(Arc::clone(&writer))).abort_handle();

@@ -1,4 +1,5 @@
 use std::{
+    collections::HashSet,
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use thingspace_postgres_server::{Options, Proxy, Server, StandbyOptions, Version};
 use thingspace_settings::Secret;
 use tokio::sync::{Notify, OnceCell};
@@ -16,10 +18,10 @@ use tokio::sync::{Notify, OnceCell};
 use super::*;
 use crate::{
     callbacks::payload,
-    domain::clock::Timestamp,
+    domain::{clock::Timestamp, newtypes::RequestId},
     journal::{
-        Commit, CommitListener, Journal, JournalError, NewResult, Origin, Rate, ReceivedCallback,
-        Stored,
+        Commit, CommitListener, Durability, Journal, JournalError, NewResult, Origin, Rate,
+        ReceivedCallback, Stored, WatchTarget,
         conformance::{self, Engine},
     },
     telemetry::Instruments,
@@ -173,15 +175,32 @@ async fn store_when_possible(journal: &dyn Journal, request: &str) -> Stored {
     }
 }
 
-/// Waits for a new epoch.
+/// Waits for a new epoch, and for commits.
 #[derive(Default)]
-struct NewEpoch(Notify);
+struct Listener {
+    targets: Mutex<HashSet<WatchTarget>>,
+    committed: Notify,
+    new_epoch: Notify,
+}
 
-impl CommitListener for NewEpoch {
-    fn on_commit(&self, _: &Commit) {}
+impl CommitListener for Listener {
+    fn on_commit(&self, commit: &Commit) {
+        self.targets.lock().extend(commit.targets.iter().cloned());
+        self.committed.notify_one();
+    }
 
     fn on_new_epoch(&self) {
-        self.0.notify_one();
+        self.new_epoch.notify_one();
+    }
+}
+
+impl Listener {
+    /// Waits for an event of a request.
+    async fn wait_for(&self, request: &str) {
+        let target = WatchTarget::Request(RequestId::parse(request).unwrap());
+        while !self.targets.lock().contains(&target) {
+            self.committed.notified().await;
+        }
     }
 }
 
@@ -198,7 +217,7 @@ async fn commits_that_a_failover_has_lost_start_a_new_epoch_on_every_replica() {
         ..create_database().await
     };
     let journals = [open(&options).await.unwrap(), open(&options).await.unwrap()];
-    let listeners = [Arc::new(NewEpoch::default()), Arc::new(NewEpoch::default())];
+    let listeners = [Arc::new(Listener::default()), Arc::new(Listener::default())];
     for (journal, listener) in journals.iter().zip(&listeners) {
         journal.add_commit_listener(Arc::clone(listener) as Arc<dyn CommitListener>);
     }
@@ -216,12 +235,39 @@ async fn commits_that_a_failover_has_lost_start_a_new_epoch_on_every_replica() {
     // A knows of its lost commit, whichever of the two connects first.
     assert!(matches!(store_when_possible(&**b, "later").await, Stored::New(_)));
     for (journal, listener) in journals.iter().zip(&listeners) {
-        listener.0.notified().await;
+        listener.new_epoch.notified().await;
         assert_ne!(journal.epoch(), epoch);
     }
     assert_eq!(a.epoch(), b.epoch());
     assert!(matches!(store_when_possible(&**a, "lost").await, Stored::New(_)));
     assert_eq!(store_when_possible(&**a, "kept").await, Stored::Duplicate);
+    // Commits in the new epoch wake the other replica, whatever positions it had seen before.
+    listeners[1].wait_for("lost").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_backend_is_terminated_while_it_waits_for_the_standby_is_settled() {
+    let primary = Server::start_new(Options::new(Version::Debian)).await.unwrap();
+    primary.create_database("journal").await.unwrap();
+    let replication = Proxy::start(primary.addr()).await.unwrap();
+    let standby = StandbyOptions::synchronous().via(replication.addr());
+    let _standby = primary.standby(standby).await.unwrap();
+    let url = Secret::new(format!("postgresql://postgres@{}/journal", primary.addr()));
+    let journal = open(&PostgresOptions { url, ..create_database().await }).await.unwrap();
+    assert_eq!(journal.info().durability, Durability::Replicated);
+    assert_eq!(journal.store_callback(callback("one")).await.unwrap(), new_at(1));
+
+    replication.black_hole();
+    let other = Arc::clone(&journal);
+    let storing = tokio::spawn(async move { other.store_callback(callback("two")).await });
+    // The commit is on the disk of the primary, and waits for the standby.
+    let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE wait_event = 'SyncRep' AND query = 'COMMIT'";
+    while primary.psql_in("journal", terminate).await.unwrap().trim() == "0" {}
+    replication.pass();
+    let stored = storing.await.unwrap();
+    assert!(matches!(stored, Ok(Stored::New(_))), "{stored:?}");
+    assert_eq!(store_when_possible(&*journal, "two").await, Stored::Duplicate);
 }
 
 #[tokio::test(flavor = "multi_thread")]

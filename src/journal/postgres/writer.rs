@@ -57,6 +57,8 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) struct PostgresWriter {
     pub(super) connector: Connector,
     pub(super) connection: Option<Connection>,
+    /// True if no batch has used the connection.
+    pub(super) is_new_connection: bool,
     pub(super) continuity: Arc<Continuity>,
     pub(super) durability: Arc<DurabilityCheck>,
     pub(super) own_commits: Arc<OwnCommits>,
@@ -87,12 +89,13 @@ enum CommitError {
 
 impl CommitEngine for PostgresWriter {
     fn prepare(&mut self) -> Result<Prepared> {
-        if self.connection.as_ref().is_some_and(|connection| !connection.is_closed()) {
-            return Ok(Prepared::default());
+        if self.connection.as_ref().is_none_or(Connection::is_closed) {
+            self.connect()?;
         }
-        let (connection, is_new_epoch) = self.connect()?;
-        self.connection = Some(connection);
-        Ok(Prepared { is_new_connection: true, is_new_epoch })
+        Ok(Prepared {
+            is_new_connection: std::mem::take(&mut self.is_new_connection),
+            is_new_epoch: self.continuity.take_new_epoch(),
+        })
     }
 
     fn commit(&mut self, work: &mut dyn Work) -> Result<WorkingSet> {
@@ -140,18 +143,22 @@ impl PostgresWriter {
         db.wait()
     }
 
-    /// Connects, and compares the database with what this replica knows. Returns true if the journal has a new epoch.
-    fn connect(&self) -> Result<(Connection, bool)> {
+    /// Connects, and compares the database with what this replica knows.
+    fn connect(&mut self) -> Result<()> {
         let connection = self.connector.runtime().block_on(self.connector.connect(None))?;
         let db = PostgresDatabase::begin(&connection, BEGIN);
         if let Err(settings) = self.durability.check(&db)? {
             return Err(PostgresError::new(OpenFailure::NotDurable(settings).to_string()).into());
         }
-        let is_new_epoch = self.continuity.check(&db)?;
+        let before = self.continuity.identity.epoch();
+        let head = self.continuity.check(&db)?;
         db.send_command("COMMIT");
         db.wait()?;
         drop(db);
-        Ok((connection, is_new_epoch))
+        self.continuity.adopt(before, head);
+        self.connection = Some(connection);
+        self.is_new_connection = true;
+        Ok(())
     }
 
     fn renew_lease(&self, connection: &Connection) -> Result<Lease> {
@@ -178,15 +185,18 @@ impl PostgresWriter {
             db.write_one(MOVE_HEAD, &values![set.last_position, encode_counts(&set.counts)])?;
         }
         if has_events {
-            self.own_commits.begin(start.last_position);
             db.write_one(NOTIFY, &values![set.last_position.to_string()])?;
+            self.own_commits.begin(start.last_position);
         }
         db.send_command("COMMIT");
-        match db.wait().inspect_err(|_| self.own_commits.end(None)) {
+        let ended = db.wait();
+        if has_events {
+            self.own_commits.end(ended.is_ok().then_some(set.last_position));
+        }
+        match ended {
             Ok(()) => {
                 self.continuity.replica.on_commit(sent, commit);
                 self.continuity.see(set.last_position);
-                self.own_commits.end(Some(set.last_position));
                 Ok(set)
             }
             Err(error) if PostgresError::is_connection_lost(&error) => {
@@ -214,8 +224,10 @@ impl PostgresWriter {
 
     fn try_settle(&mut self, lease: Lease, commit: i64) -> Result<bool> {
         let sent = Instant::now();
-        // The next batch finds a new epoch too, because it connects anew.
-        let (connection, is_new_epoch) = self.connect()?;
+        self.connect()?;
+        let Some(connection) = self.connection.take() else {
+            return Err(PostgresError::new("the connection is closed").into());
+        };
         let db = PostgresDatabase::begin(&connection, BEGIN);
         // Waits for the end of the transaction in doubt.
         db.as_database().get(LOCK_HEAD, &[], |_| Ok(()))?;
@@ -225,7 +237,7 @@ impl PostgresWriter {
         db.send_command("COMMIT");
         db.wait()?;
         drop(db);
-        self.connection = Some(connection).filter(|_| !is_new_epoch);
+        self.connection = Some(connection);
         let has_succeeded = commits.is_some_and(|commits| commits >= commit);
         if has_succeeded {
             self.continuity.replica.on_commit(sent, commit);

@@ -112,9 +112,10 @@ impl Identity {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// Sets the epoch. Returns true if it was another one.
-    pub(in crate::journal) fn set_epoch(&self, epoch: Epoch) -> bool {
-        self.epoch.swap(epoch.0, Ordering::AcqRel) != epoch.0
+    /// Replaces the epoch. Returns false if it was another one meanwhile, or is the same.
+    pub(in crate::journal) fn replace_epoch(&self, before: Epoch, epoch: Epoch) -> bool {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        before != epoch && self.epoch.compare_exchange(before.0, epoch.0, success, failure).is_ok()
     }
 }
 
