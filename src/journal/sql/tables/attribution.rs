@@ -25,8 +25,7 @@ use crate::{
             tables::{
                 changes::find_row,
                 columns::IS_OPEN,
-                load::change_columns,
-                stored_change::{StoredChange, decode_change, find_change},
+                stored_change::{StoredChange, change_columns, decode_change, find_change},
             },
             value::{state_code, values},
         },

@@ -12,11 +12,20 @@ use crate::{
         record::{ChangeRecord, IdHash, StatusRecord, part_of},
         sql::{
             Database, Result, Row,
-            tables::{columns::part_id, devices::ChangeDeviceTable, load::change_columns},
+            tables::{columns::part_id, devices::ChangeDeviceTable},
             value::{Json, values},
         },
     },
 };
+
+/// The columns of a change, of [`StoredChange`].
+macro_rules! change_columns {
+    () => {
+        "c.id, c.record, c.status, c.fingerprint, c.device_states, c.key_count, c.request, c.account, \
+         c.devices, c.owner, c.attempt"
+    };
+}
+pub(super) use change_columns;
 
 /// A change without its devices, or with its only block of devices.
 pub(super) struct StoredChange {
