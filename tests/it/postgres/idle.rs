@@ -1,10 +1,7 @@
 //! Idle watches.
 
-use std::time::Duration;
-
 use futures_util::{StreamExt as _, stream};
 use thingspace_gateway::proto::WatchAccountRequest;
-use tokio::time::sleep;
 
 use super::{cluster::Cluster, number};
 use crate::support::requests::{
@@ -53,12 +50,6 @@ async fn idle_watches_need_no_more_connections_to_postgres() {
          WHERE application_name = 'thingspace-gateway'";
     let connections: usize = cluster.sql(connections).await.parse().expect("a number");
     assert!(connections <= REPLICAS * MAX_CONNECTIONS, "{connections} connections");
-    if watches > 1_000 {
-        let load = transactions_per_second(&cluster).await;
-        println!(
-            "{watches} idle watches on {REPLICAS} replicas: {connections} connections, {load:.1} transactions/s"
-        );
-    }
 
     for watch in &mut open {
         watch.next().await;
@@ -71,19 +62,4 @@ async fn idle_watches_need_no_more_connections_to_postgres() {
         let counters = replica.proxy.counters();
         assert!(counters.open <= MAX_CONNECTIONS, "{counters:?}");
     }
-}
-
-/// Returns the load on the database while nothing happens. A measurement, which no assertion depends on.
-async fn transactions_per_second(cluster: &Cluster) -> f64 {
-    const DURATION: Duration = Duration::from_secs(20);
-    let transactions = async || {
-        let sql = "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database
-             WHERE datname = 'postgres'";
-        cluster.sql(sql).await.parse::<f64>().expect("a number")
-    };
-    // The server counts the transactions of the set-up up to ten seconds late.
-    sleep(DURATION).await;
-    let before = transactions().await;
-    sleep(DURATION).await;
-    (transactions().await - before) / DURATION.as_secs_f64()
 }

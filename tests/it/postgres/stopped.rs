@@ -1,11 +1,12 @@
 //! Replicas that are stopped while they send a change, and continue after another replica has settled it.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use nix::sys::signal::Signal;
+use rustix::net::listen;
 use thingspace_gateway::proto::{Change, ChangeState};
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
 use tonic::Status;
@@ -23,6 +24,7 @@ const SYN_SENT: &str = "02";
 /// The port of ThingSpace, in front of the fake. It can ignore attempts to connect: a gateway that sends a change
 /// then waits after the last check before its POST.
 struct Gate {
+    listener: Arc<TcpListener>,
     address: SocketAddr,
     target: SocketAddr,
     state: GateState,
@@ -32,7 +34,6 @@ enum GateState {
     Open(JoinHandle<()>),
     /// The queue of the listener is full, so the kernel drops each SYN.
     Closed {
-        listener: TcpListener,
         _in_queue: TcpStream,
     },
 }
@@ -41,7 +42,9 @@ impl Gate {
     async fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        Self { address, target, state: GateState::Open(serve(listener, target)) }
+        let listener = Arc::new(listener);
+        let state = GateState::Open(serve(listener.clone(), target));
+        Self { listener, address, target, state }
     }
 
     /// Closes all connections, and ignores new ones.
@@ -50,28 +53,28 @@ impl Gate {
             serving.abort();
             let _aborted = serving.await;
         }
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("a socket");
-        socket.bind(self.address).expect("the port is free");
         // The queue has space for one connection more than this number.
-        let listener = socket.listen(0).expect("a listener");
+        self.set_queue(0);
         let in_queue = TcpStream::connect(self.address).await.expect("a connection");
         let is_queued = async || queued_connections(self.address) == 1;
         eventually("the connection is in the queue", is_queued).await;
-        self.state = GateState::Closed { listener, _in_queue: in_queue };
+        self.state = GateState::Closed { _in_queue: in_queue };
     }
 
     /// Accepts a connection that waits, and forwards it and later ones.
     async fn open(&mut self) {
-        let target = self.target;
-        let closed = std::mem::replace(&mut self.state, GateState::Open(tokio::spawn(async {})));
-        let GateState::Closed { listener, .. } = closed else { panic!("it is open") };
-        let (own, _) = listener.accept().await.expect("a connection");
+        let (own, _) = self.listener.accept().await.expect("a connection");
         drop(own);
         // The kernel of the client repeats the SYN after 1, 3, 7 and 15 seconds, also if its process is stopped.
-        let (waiting, _) = listener.accept().await.expect("a connection");
-        tokio::spawn(forward(waiting, target));
-        self.state = GateState::Open(serve(listener, target));
+        let (waiting, _) = self.listener.accept().await.expect("a connection");
+        tokio::spawn(forward(waiting, self.target));
+        self.set_queue(128);
+        self.state = GateState::Open(serve(self.listener.clone(), self.target));
+    }
+
+    /// Sets the length of the listener's queue. The port stays bound, so that no other process can take it.
+    fn set_queue(&self, connections: i32) {
+        listen(&*self.listener, connections).expect("a listener");
     }
 
     /// Number of processes that wait for a connection.
@@ -90,7 +93,7 @@ impl Drop for Gate {
     }
 }
 
-fn serve(listener: TcpListener, target: SocketAddr) -> JoinHandle<()> {
+fn serve(listener: Arc<TcpListener>, target: SocketAddr) -> JoinHandle<()> {
     tokio::spawn(async move {
         // Dropped with this task, which closes all connections.
         let mut connections = tokio::task::JoinSet::new();
