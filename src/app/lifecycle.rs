@@ -114,7 +114,7 @@ impl App {
         components.stop.cancel();
         drained &= join_until(&mut callbacks, deadline).await;
         if let Some(spool) = &components.spool {
-            // What remains is moved after the next start, if that has the same directory.
+            // A start with the same directory moves the other callbacks.
             let _ = timeout_at(deadline, spool.drained()).await;
         }
         background.shutdown().await;

@@ -74,7 +74,7 @@ pub trait ChangeStore: Send + Sync {
     /// was DISPATCHED is unknown. Returns the change, or `None` if there was nothing to settle.
     async fn settle(&self, change: ChangeId, now: Timestamp) -> Result<Option<Change>>;
 
-    /// False if other replicas may have settled the changes of this process by now. Then nothing must be sent.
+    /// False if another replica may have settled the changes of this process. Nothing must be sent then.
     fn can_send(&self) -> bool;
 
     /// Returns the number of changes in each state, as of the last commit.

@@ -38,7 +38,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(10);
 const LOWEST_PORT: u16 = 10_000;
 const PORT_ATTEMPTS: usize = 20;
 
-/// How to set up a server.
+/// Options of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
     version: Version,

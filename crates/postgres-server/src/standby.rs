@@ -8,7 +8,7 @@ use crate::{
     server::{Inner, append},
 };
 
-/// How to set up a standby.
+/// Options of a standby.
 #[derive(Clone, Debug, Default)]
 pub struct StandbyOptions {
     synchronous: bool,

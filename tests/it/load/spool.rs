@@ -26,7 +26,7 @@ async fn start_with_spool(max_bytes: &str) -> (TestEnv, FaultyDisk, TempDir) {
     (env, disk, spool)
 }
 
-/// Sends callbacks with increasing numbers, alternating between the requests, until so many were spooled.
+/// Sends callbacks with increasing numbers, alternating between the requests, until this number of them is spooled.
 async fn send_until_spooled(env: &TestEnv, first: usize, spooled: usize) -> usize {
     let url = env.gateway.callback_url("DeviceProfileService");
     let (mut number, mut left) = (first, spooled);
