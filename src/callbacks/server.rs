@@ -1,6 +1,6 @@
 //! The server: accepts connections, bounds their number and age, and drains them.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::serve::{Listener, ListenerExt as _};
 use hyper::{server::conn::http1, service::service_fn};
@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -45,6 +45,9 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER: usize = 16 * 1024;
 /// Maximum age of a connection. Bounds clients that never read their responses.
 const MAX_AGE: Duration = Duration::from_secs(600);
+/// Time from the start of a drain for the handshake and the first request of a new connection. Its sender does not know
+/// that the listener drains.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
 /// Time until a draining connection is closed: for a last response and its transmission.
 const CLOSE_TIMEOUT: Duration = RESPONSE_TIMEOUT.saturating_add(Duration::from_secs(5));
 
@@ -168,10 +171,9 @@ impl Connections {
             return self.serve(stream, peer).await;
         };
         let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
-        match self.draining.run_until_cancelled(handshake).await {
+        match self.before_close(handshake).await {
             Some(Ok(Ok(stream))) => {
-                let permit_for_connection = self.permits.acquire();
-                let acquired = self.draining.run_until_cancelled(permit_for_connection).await;
+                let acquired = self.before_close(self.permits.acquire()).await;
                 if let Some(Ok(_connection)) = acquired {
                     drop(permit);
                     self.serve(stream, peer).await;
@@ -185,12 +187,28 @@ impl Connections {
         }
     }
 
+    /// Awaits a future until a drain closes new connections.
+    async fn before_close<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            output = future => Some(output),
+            () = self.drained(pending()) => None,
+        }
+    }
+
+    /// Waits for a drain, and then for the first request of a new connection.
+    async fn drained(&self, first_request: impl Future<Output = ()>) {
+        self.draining.cancelled().await;
+        let _ = timeout(FIRST_REQUEST_GRACE, first_request).await;
+    }
+
     /// Serves a connection.
     async fn serve<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let first_request = Notify::new();
         let service = service_fn(|request| {
+            first_request.notify_one();
             let response = Arc::clone(&self.service).handle(request, peer);
             async { Ok::<_, Infallible>(response.await) }
         });
@@ -210,7 +228,8 @@ impl Connections {
                 }
                 return;
             }
-            () = self.draining.cancelled() => {}
+            // Before the first request, a graceful shutdown would close the connection at once.
+            () = self.drained(first_request.notified()) => {}
             () = sleep(MAX_AGE) => {}
         }
         connection.as_mut().graceful_shutdown();

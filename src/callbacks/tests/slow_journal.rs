@@ -270,11 +270,7 @@ async fn a_request_in_progress_is_answered_before_the_listener_ends() {
     let (address, stop, served) = serve(listener(&journal).0).await;
     let idle = TcpStream::connect(address).await.unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "POST {PROFILE} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{ESIM}",
-        ESIM.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(request().as_bytes()).await.unwrap();
     journal.store_called.notified().await;
     stop.cancel();
     journal.release.notify_one();
@@ -286,4 +282,29 @@ async fn a_request_in_progress_is_answered_before_the_listener_ends() {
     tokio::time::timeout(GRACE / 2, served).await.unwrap().unwrap();
     drop(idle);
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_on_a_connection_that_was_opened_just_before_the_listener_ends_is_answered() {
+    let journal = Arc::new(StubJournal::with_step(StoreStep::Store));
+    let (address, stop, served) = serve(listener(&journal).0).await;
+    let mut new = TcpStream::connect(address).await.unwrap();
+    let mut used = TcpStream::connect(address).await.unwrap();
+    used.write_all(request().as_bytes()).await.unwrap();
+    used.read_exact(&mut [0; 12]).await.unwrap();
+    stop.cancel();
+    let mut rest = String::new();
+    used.read_to_string(&mut rest).await.unwrap();
+
+    new.write_all(request().as_bytes()).await.unwrap();
+    let mut response = String::new();
+    new.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    served.await.unwrap();
+}
+
+/// A callback, as a whole request.
+fn request() -> String {
+    let length = ESIM.len();
+    format!("POST {PROFILE} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{ESIM}")
 }
