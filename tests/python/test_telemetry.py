@@ -175,11 +175,9 @@ def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
     manual = (EXAMPLE.parents[1] / "docs" / "telemetry.md").read_text()
     described = set(re.findall(r"^\| `([a-z_]+)` \|", manual.partition("## Metrics")[2], re.M))
     exposed = {re.search(r"[a-z_]+", line[7:])[0] for line in scrape(gateway).splitlines() if line.startswith("# TYPE")}
-    # Metrics that need a collector, an unlisted address, a registration or forwarding.
-    rare = {
-        name for name in described
-        if any(word in name for word in ("_telemetry_", "_after_timeout_", "_outside_allow_cidrs_", "_registration", "_forward_"))
-    }
+    # Metrics that need a collector, an unlisted address, a registration, forwarding or a spool.
+    needs = ("_telemetry_", "_after_timeout_", "_outside_allow_cidrs_", "_registration", "_forward_", "_spool_")
+    rare = {name for name in described if any(word in name for word in needs)}
     assert exposed - described == set() and described - exposed <= rare
 
     # The counts by state are read from the journal.
