@@ -2,14 +2,17 @@
 
 use std::{
     collections::HashMap,
-    future::{Future, poll_fn},
+    future::{Future, poll_fn, ready},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Statement as PreparedStatement};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::journal::{
     postgres::{
@@ -24,6 +27,9 @@ use crate::journal::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of prepared statements of a connection.
 const MAX_STATEMENTS: usize = 256;
+
+/// The response to a request that was sent.
+pub(super) type Response<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// Opens connections.
 #[derive(Clone)]
@@ -105,6 +111,27 @@ impl Connection {
 
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+
+    /// Sends the request of a future, and receives its response in the background: tokio-postgres reads nothing from
+    /// a connection while it has a part of a response that is not received. Dropping the response ends it.
+    pub(super) fn start<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Response<T> {
+        let mut request = Box::pin(request);
+        // The first poll sends the request, so that requests are sent in the order of these calls.
+        match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Box::pin(ready(result)),
+            Poll::Pending => {
+                let receiving = AbortOnDropHandle::new(self.runtime.spawn(request));
+                Box::pin(async move {
+                    let received = receiving.await;
+                    received
+                        .unwrap_or_else(|error| Err(PostgresError::new(error.to_string()).into()))
+                })
+            }
+        }
     }
 
     /// Waits for a response.

@@ -1,19 +1,13 @@
 //! Runs statements on a connection of PostgreSQL.
 
-use std::{
-    cell::RefCell,
-    future::Future,
-    ops::ControlFlow,
-    pin::{Pin, pin},
-    task::{Context, Waker},
-};
+use std::{cell::RefCell, future::Future, ops::ControlFlow, pin::pin};
 
 use futures_util::TryStreamExt as _;
 use tokio_postgres::Row as RawRow;
 
 use crate::journal::{
     postgres::{
-        connection::Connection,
+        connection::{Connection, Response},
         value::{Parameter, PostgresRow, encode_batch, encode_values},
     },
     sql::{Batch, Database, PendingRows, Result, Row, SqlError, Statement, Value},
@@ -27,7 +21,7 @@ pub(super) struct PostgresDatabase<'c> {
 }
 
 /// A statement that was sent. It returns its rows, and the number of changed rows.
-pub(super) type Pending = Pin<Box<dyn Future<Output = Result<(Vec<RawRow>, u64)>> + Send>>;
+pub(super) type Pending = Response<(Vec<RawRow>, u64)>;
 
 /// The rows of a statement that was sent.
 struct Lookups<'c> {
@@ -51,7 +45,7 @@ impl<'c> PostgresDatabase<'c> {
     /// Sends a command without parameters. [`wait`](Self::wait) returns its error.
     pub(super) fn send_command(&self, sql: &'static str) {
         let client = self.connection.client();
-        let pending = send(async move {
+        let pending = self.connection.start(async move {
             client.batch_execute(sql).await?;
             Ok((Vec::new(), 0))
         });
@@ -93,25 +87,11 @@ impl<'c> PostgresDatabase<'c> {
     }
 }
 
-/// Polls a future once: this sends its request, also if it is awaited later.
-pub(super) fn send<T>(
-    future: impl Future<Output = Result<T>> + Send + 'static,
-) -> Pin<Box<dyn Future<Output = Result<T>> + Send>>
-where
-    T: Send + 'static,
-{
-    let mut future = Box::pin(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        std::task::Poll::Ready(result) => Box::pin(std::future::ready(result)),
-        std::task::Poll::Pending => future,
-    }
-}
-
 impl Connection {
     /// Sends a prepared statement.
     fn send(&self, statement: tokio_postgres::Statement, params: Vec<Parameter>) -> Pending {
         let client = self.client();
-        send(async move {
+        self.start(async move {
             let mut rows = pin!(client.query_raw(&statement, params).await?);
             let mut received = Vec::new();
             while let Some(row) = rows.try_next().await? {

@@ -15,7 +15,7 @@ use thingspace_postgres_server::{Options, Proxy, Server, StandbyOptions, Version
 use thingspace_settings::Secret;
 use tokio::sync::{Notify, OnceCell};
 
-use super::*;
+use super::{connection::Connector, database::PostgresDatabase, url::ConnectionSettings, *};
 use crate::{
     callbacks::payload,
     domain::{clock::Timestamp, newtypes::RequestId},
@@ -85,6 +85,26 @@ async fn two_replicas() -> [Arc<dyn Journal>; 2] {
     let options = create_database().await;
     let other = PostgresOptions { replica_name: "b".into(), ..options.clone() };
     [open(&options).await.unwrap(), open(&other).await.unwrap()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_result_that_is_not_read_yet_blocks_no_other_statement_of_postgres() {
+    let options = create_database().await;
+    let settings = ConnectionSettings::parse(&options.url, None).unwrap();
+    let connection = Connector::new(settings).connect(None).await.unwrap();
+    let run = move || {
+        let db = PostgresDatabase::begin(&connection, "BEGIN");
+        let large = "SELECT repeat('x', 1000) FROM generate_series(1, 10000)";
+        let large = db.send(large, &[]).unwrap();
+        // Is prepared first.
+        let (small, _) = db.block_on(db.send("SELECT 1", &[]).unwrap()).unwrap();
+        assert_eq!(small.len(), 1);
+        let (large, _) = db.block_on(large).unwrap();
+        assert_eq!(large.len(), 10_000);
+        db.send_command("COMMIT");
+        db.wait().unwrap();
+    };
+    tokio::task::spawn_blocking(run).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
