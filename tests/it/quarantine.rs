@@ -138,7 +138,7 @@ async fn a_command_without_a_running_gateway_fails_with_one_line() {
 #[tokio::test]
 async fn a_listed_entry_survives_a_jump_of_the_system_clock() {
     let directory = TestDir::new();
-    let disk = FaultyDisk::new(&directory);
+    let disk = FaultyDisk::new(directory.path());
     let mut env = TestEnv::start_in(directory, |setup, directory| {
         disk.attach(with_credentials(setup, directory, "another"))
     })

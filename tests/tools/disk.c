@@ -1,4 +1,5 @@
-/* Simulates a full or slow disk below one directory, and a wrong system clock. Preloaded into the gateway.
+/* Simulates a full or slow disk below one directory, and a wrong system clock. Preloaded into the gateway or
+ * PostgreSQL.
  *
  * A full disk is of one of three kinds. On the first, no file can grow: existing bytes can be overwritten,
  * and a write that crosses the end of its file is cut there, as on ext4 and xfs. On the second, overwriting
@@ -24,6 +25,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,6 +42,7 @@ static size_t directory_length;
 
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
+static ssize_t (*real_pwritev)(int, const struct iovec *, int, off_t);
 static int (*real_ftruncate)(int, off_t);
 static int (*real_fallocate)(int, int, off_t, off_t);
 static int (*real_posix_fallocate)(int, off_t, off_t);
@@ -50,6 +53,7 @@ static int (*real_clock_gettime)(clockid_t, struct timespec *);
 __attribute__((constructor)) static void begin(void) {
   real_write = dlsym(RTLD_NEXT, "write");
   real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
+  real_pwritev = dlsym(RTLD_NEXT, "pwritev64");
   real_ftruncate = dlsym(RTLD_NEXT, "ftruncate64");
   real_fallocate = dlsym(RTLD_NEXT, "fallocate64");
   real_posix_fallocate = dlsym(RTLD_NEXT, "posix_fallocate64");
@@ -132,6 +136,19 @@ ssize_t pwrite64(int fd, const void *data, size_t count, off_t offset) {
 
 ssize_t pwrite(int fd, const void *data, size_t count, off_t offset) {
   return pwrite64(fd, data, count, offset);
+}
+
+/* On a full disk, writes all or nothing. */
+ssize_t pwritev64(int fd, const struct iovec *data, int buffers, off_t offset) {
+  size_t count = 0;
+  for (int i = 0; i < buffers; i++) count += data[i].iov_len;
+  if (writable(fd, count, offset) == count) return real_pwritev(fd, data, buffers, offset);
+  errno = ENOSPC;
+  return -1;
+}
+
+ssize_t pwritev(int fd, const struct iovec *data, int buffers, off_t offset) {
+  return pwritev64(fd, data, buffers, offset);
 }
 
 int ftruncate64(int fd, off_t length) {

@@ -45,7 +45,7 @@ pub struct Options {
     password: Option<String>,
     settings: Vec<String>,
     hba: Vec<String>,
-    environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Options {

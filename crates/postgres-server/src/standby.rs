@@ -14,6 +14,7 @@ pub struct StandbyOptions {
     synchronous: bool,
     via: Option<SocketAddr>,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl StandbyOptions {
@@ -41,10 +42,19 @@ impl StandbyOptions {
         self.settings.push(line.to_owned());
         self
     }
+
+    /// Sets an environment variable of the standby. It has none of those of the primary.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
 }
 
 pub(crate) fn create(primary: &Inner, options: StandbyOptions) -> Result<Inner> {
-    let standby = Inner::new(primary.options.clone())?;
+    let mut of_standby = primary.options.clone();
+    of_standby.environment = options.environment;
+    let standby = Inner::new(of_standby)?;
     let data = standby.directory.data();
     let mut backup = standby.installation.command("pg_basebackup", standby.directory.path());
     if let Some(password) = primary.password() {

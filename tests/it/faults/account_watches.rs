@@ -10,7 +10,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{client_record::ClientRecord, clients::connect, proxy::UpstreamAddress};
+use super::{client_record::ClientRecord, clients::connect, deployment::Addresses};
 use crate::{
     guarantees::{self, History, MessageKind, Recording, StreamEnd},
     support::{
@@ -52,7 +52,7 @@ pub struct AccountRecord {
 
 /// Watches the account with one client of each kind until `over` is true, and then to the last event.
 pub async fn follow_account(
-    gateway: &UpstreamAddress,
+    gateway: &Addresses,
     over: &watch::Receiver<bool>,
     seed: u64,
 ) -> Vec<Vec<Recording>> {
@@ -62,7 +62,7 @@ pub async fn follow_account(
 
 async fn follow_as(
     last: LastMessage,
-    mut gateway: UpstreamAddress,
+    mut gateway: Addresses,
     mut over: watch::Receiver<bool>,
     seed: u64,
 ) -> Vec<Recording> {

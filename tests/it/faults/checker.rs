@@ -8,7 +8,8 @@ use thingspace_gateway::proto::{Change, ChangeState, DeviceResult, Outcome, Sour
 use super::{
     account_watches::{AccountRecord, check_account},
     client_record::ClientRecord,
-    fault_injector::FaultInterval,
+    deployment::FaultInterval,
+    observations::Observations,
     planned_changes::PlannedChange,
     proxy::ConnectionCut,
 };
@@ -19,10 +20,8 @@ use crate::{
 
 /// The observations of a run.
 pub struct Evidence {
-    pub client_records: Vec<ClientRecord>,
+    pub observations: Observations,
     pub account: AccountRecord,
-    /// Results of each request ID, in the order of the stream.
-    pub results: HashMap<String, Vec<DeviceResult>>,
     pub ledger: Ledger,
     pub fault_intervals: Vec<FaultInterval>,
     /// Cut connections from the gateway to ThingSpace.
@@ -38,7 +37,7 @@ pub fn check_run(evidence: &Evidence) -> Vec<String> {
     check_never_lost(evidence, &mut violations);
     check_never_stored_twice(evidence, &mut violations);
     check_never_locked(&evidence.ledger, &mut violations);
-    for client in &evidence.client_records {
+    for client in &evidence.observations.client_records {
         check_states_are_true(client, evidence, &mut violations);
         check_never_stuck(client, &mut violations);
         let history = History { reference: &client.whole.messages, streams: &client.streams };
@@ -46,7 +45,7 @@ pub fn check_run(evidence: &Evidence) -> Vec<String> {
             violations.push(format!("{}: {error}", client.planned_change.key));
         }
     }
-    check_account(&evidence.account, &evidence.client_records, &mut violations);
+    check_account(&evidence.account, &evidence.observations.client_records, &mut violations);
     violations
 }
 
@@ -82,7 +81,7 @@ fn check_never_lost(evidence: &Evidence, violations: &mut Vec<String>) {
 
 /// A repeated callback is stored once.
 fn check_never_stored_twice(evidence: &Evidence, violations: &mut Vec<String>) {
-    for (request_id, results) in &evidence.results {
+    for (request_id, results) in &evidence.observations.results {
         let mut seen = HashSet::new();
         for result in results {
             let is_callback = result.source() == Source::Callback;
@@ -124,7 +123,7 @@ fn last_outcomes<'e>(
     request_id: &str,
     counts: impl Fn(&DeviceResult) -> bool,
 ) -> HashMap<&'e str, &'static str> {
-    let results = evidence.results.get(request_id).into_iter().flatten();
+    let results = evidence.observations.results.get(request_id).into_iter().flatten();
     let outcomes = results.filter(|result| counts(result)).filter_map(|result| {
         let outcome = match result.outcome() {
             Outcome::Succeeded => "succeeded",

@@ -8,6 +8,7 @@ use super::{
     account_watches::AccountRecord,
     checker::{Evidence, check_run},
     client_record::{ClientRecord, FirstCall},
+    observations::Observations,
     planned_changes::{Operation, PlannedChange},
 };
 use crate::{
@@ -111,16 +112,18 @@ fn valid_evidence() -> Evidence {
         ..Change::default()
     };
     Evidence {
-        client_records: vec![ClientRecord {
-            planned_change,
-            first_call,
-            until: now,
-            change: Some(change),
-            streams: vec![watched()],
-            whole: watched(),
-        }],
+        observations: Observations {
+            client_records: vec![ClientRecord {
+                planned_change,
+                first_call,
+                until: now,
+                change: Some(change),
+                streams: vec![watched()],
+                whole: watched(),
+            }],
+            results: [(REQUEST.to_owned(), vec![result(Outcome::Succeeded)])].into(),
+        },
         account: watched_account(),
-        results: [(REQUEST.to_owned(), vec![result(Outcome::Succeeded)])].into(),
         ledger: Ledger { changes: vec![executed(REQUEST)], ..Ledger::default() },
         fault_intervals: Vec::new(),
         cuts: Vec::new(),
@@ -135,7 +138,7 @@ fn violations_after(falsify: impl FnOnce(&mut Evidence)) -> String {
 }
 
 fn set_state(evidence: &mut Evidence, state: ChangeState) {
-    let change = evidence.client_records[0].change.as_mut().expect("a change");
+    let change = evidence.observations.client_records[0].change.as_mut().expect("a change");
     change.state = state.into();
     change.request_ids.clear();
 }
@@ -152,7 +155,7 @@ fn the_checker_detects_a_double_execution_and_ignores_foreign_requests() {
     let beside = violations_after(|evidence| {
         let mut foreign_change = executed("r-2");
         foreign_change.service_plan = FOREIGN_PLAN.into();
-        evidence.results.insert("r-2".into(), vec![result(Outcome::Succeeded)]);
+        evidence.observations.results.insert("r-2".into(), vec![result(Outcome::Succeeded)]);
         evidence.ledger.changes.push(foreign_change);
     });
     assert_eq!(beside, "");
@@ -163,7 +166,7 @@ fn the_checker_detects_a_callback_stored_twice_and_too_many_failed_logins() {
     let again = violations_after(|evidence| {
         let mut again = result(Outcome::Succeeded);
         again.raw_json = again.raw_json.replace('1', "2");
-        evidence.results.get_mut(REQUEST).expect("one").push(again);
+        evidence.observations.results.get_mut(REQUEST).expect("one").push(again);
     });
     assert!(again.contains("is stored again"), "{again}");
     let locking = violations_after(|evidence| evidence.ledger.log_ins_refused = 5);
@@ -172,14 +175,14 @@ fn the_checker_detects_a_callback_stored_twice_and_too_many_failed_logins() {
 
 #[test]
 fn the_checker_detects_a_lost_or_altered_acknowledged_result() {
-    let gone = violations_after(|evidence| evidence.results.clear());
+    let gone = violations_after(|evidence| evidence.observations.results.clear());
     assert!(gone.contains("never lost"), "{gone}");
     let other = violations_after(|evidence| {
-        evidence.results.insert(REQUEST.into(), vec![result(Outcome::Failed)]);
+        evidence.observations.results.insert(REQUEST.into(), vec![result(Outcome::Failed)]);
     });
     assert!(other.contains("never lost"), "{other}");
     let looked_up = violations_after(|evidence| {
-        let results = evidence.results.get_mut(REQUEST).expect("one");
+        let results = evidence.observations.results.get_mut(REQUEST).expect("one");
         results[0].source = Source::Reconciled.into();
     });
     assert!(looked_up.contains("never lost"), "{looked_up}");
@@ -188,9 +191,9 @@ fn the_checker_detects_a_lost_or_altered_acknowledged_result() {
 #[test]
 fn a_result_that_was_not_acknowledged_may_be_missing_while_its_change_waits() {
     let nothing = violations_after(|evidence| {
-        evidence.results.clear();
+        evidence.observations.results.clear();
         evidence.ledger.changes[0].device_results[0].attempts[0].response_status = None;
-        let change = evidence.client_records[0].change.as_mut().expect("a change");
+        let change = evidence.observations.client_records[0].change.as_mut().expect("a change");
         change.state = ChangeState::Closed.into();
         change.succeeded_count = 0;
     });
@@ -203,28 +206,34 @@ fn the_checker_detects_a_false_change_state() {
         let violations = violations_after(|evidence| set_state(evidence, state_name));
         assert!(violations.contains("true state"), "{state_name:?}: {violations}");
     }
-    let forgotten = violations_after(|evidence| evidence.client_records[0].change = None);
+    let forgotten =
+        violations_after(|evidence| evidence.observations.client_records[0].change = None);
     assert!(forgotten.contains("is not stored"), "{forgotten}");
     let invented = violations_after(|evidence| evidence.ledger.changes.clear());
     assert!(invented.contains("nothing was executed"), "{invented}");
     let foreign_request = violations_after(|evidence| {
-        let change = evidence.client_records[0].change.as_mut().expect("a change");
+        let change = evidence.observations.client_records[0].change.as_mut().expect("a change");
         change.request_ids = vec!["r-2".into()];
     });
     assert!(foreign_request.contains("the foreign request"), "{foreign_request}");
     let miscounted = violations_after(|evidence| {
-        evidence.client_records[0].change.as_mut().expect("a change").succeeded_count = 0;
+        evidence.observations.client_records[0]
+            .change
+            .as_mut()
+            .expect("a change")
+            .succeeded_count = 0;
     });
     assert!(miscounted.contains("counts 0 successes of 1"), "{miscounted}");
 }
 
 #[test]
 fn the_checker_detects_a_watch_that_never_ends_and_one_that_violates_a_guarantee() {
-    let stuck =
-        violations_after(|evidence| evidence.client_records[0].streams[0].end = StreamEnd::Cut);
+    let stuck = violations_after(|evidence| {
+        evidence.observations.client_records[0].streams[0].end = StreamEnd::Cut
+    });
     assert!(stuck.contains("never stuck"), "{stuck}");
     let twice = violations_after(|evidence| {
-        let messages = &mut evidence.client_records[0].streams[0].messages;
+        let messages = &mut evidence.observations.client_records[0].streams[0].messages;
         messages.insert(2, messages[1].clone());
     });
     assert!(twice.contains("Ordered: out of order"), "{twice}");

@@ -1,7 +1,5 @@
 //! The clients of a run: calls, deadlines, cancellations, retries and watches.
 
-use std::net::SocketAddr;
-
 use thingspace_gateway::proto::{self, gateway_service_client::GatewayServiceClient};
 use tokio::{
     sync::watch,
@@ -10,7 +8,11 @@ use tokio::{
 use tonic::{Code, Status, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
-use super::{client_record::FirstCall, planned_changes::PlannedChange, proxy::UpstreamAddress};
+use super::{
+    client_record::FirstCall,
+    deployment::{Addresses, Progress},
+    planned_changes::PlannedChange,
+};
 use crate::{
     guarantees::{Recording, StreamEnd},
     support::{gateway::Client, history::WatchRecorder, requests::watch_key, wait::TEST_TIMEOUT},
@@ -18,16 +20,15 @@ use crate::{
 
 type CallResult = Result<proto::Change, Status>;
 
-/// Calls with the faults of the planned change, and retries until the result is definite. `started` counts
-/// the first call.
+/// Calls with the faults of the planned change, and retries until the result is definite.
 pub async fn run_first_call(
     planned: &PlannedChange,
-    gateway: UpstreamAddress,
-    started: &watch::Sender<usize>,
+    gateway: Addresses,
+    progress: &Progress,
 ) -> FirstCall {
+    progress.start_change().await;
     let mut last = None;
-    let definite =
-        timeout(2 * TEST_TIMEOUT, call_until_definite(planned, gateway, started, &mut last));
+    let definite = timeout(2 * TEST_TIMEOUT, call_until_definite(planned, gateway, &mut last));
     match definite.await {
         Ok(first_call) => first_call,
         Err(_) => panic!("{} has no definite result: {last:?}", planned.key),
@@ -36,12 +37,10 @@ pub async fn run_first_call(
 
 async fn call_until_definite(
     planned: &PlannedChange,
-    mut gateway: UpstreamAddress,
-    started: &watch::Sender<usize>,
+    mut gateway: Addresses,
     last: &mut Option<CallResult>,
 ) -> FirstCall {
     let mut client = connect(&mut gateway).await;
-    started.send_modify(|count| *count += 1);
     let start = Instant::now();
     let mut again = client.clone();
     let duplicate = async {
@@ -75,7 +74,7 @@ async fn call_until_definite(
 /// Watches the change by its key over all restarts, until the watch ends or `over` is true.
 pub async fn follow(
     planned: &PlannedChange,
-    mut gateway: UpstreamAddress,
+    mut gateway: Addresses,
     mut over: watch::Receiver<bool>,
 ) -> Vec<Recording> {
     let mut recordings: Vec<Recording> = Vec::new();
@@ -127,10 +126,11 @@ pub async fn follow(
     }
 }
 
-/// Returns a client of the running gateway, or waits for the next one.
-pub async fn connect(gateway: &mut UpstreamAddress) -> Client {
-    let address: SocketAddr =
-        gateway.wait_for(Option::is_some).await.expect("the run is not over").expect("some");
+/// Returns a client of a random running gateway. Waits until one runs.
+pub async fn connect(gateway: &mut Addresses) -> Client {
+    let running = gateway.wait_for(|addresses| !addresses.is_empty()).await;
+    let running = running.expect("the run is not over");
+    let address = running[fastrand::usize(0..running.len())];
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
     GatewayServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(64 << 20)
 }

@@ -8,7 +8,7 @@ use super::{
     account_watches::{RESUMED_AFTER, resumed_after},
     checker::{Evidence, executed_for},
     client_record::ClientRecord,
-    fault_injector::InjectedFault,
+    deployment::InjectedFault,
     planned_changes::Overlap,
     proxy::{ConnectionCut, CutPoint},
 };
@@ -37,12 +37,8 @@ const GUARANTEES: [Named; 11] = [
     ("never stuck", |change| !change.client.streams.is_empty()),
 ];
 
-/// The faults, and the changes that each met.
-const FAULTS: [Named; 30] = [
-    ("kill -9", |change| change.overlaps_fault(InjectedFault::Killed)),
-    ("log-in refused", |change| change.overlaps_fault(InjectedFault::LoginRefused)),
-    ("token revoked", |change| change.overlaps_fault(InjectedFault::TokenRevoked)),
-    ("disk full", |change| change.overlaps_fault(InjectedFault::DiskFull)),
+/// The faults that are not injected into the gateways, and the changes that each met.
+const OTHER_FAULTS: [Named; 26] = [
     ("called twice at once", |change| change.client.planned_change.is_sent_twice),
     ("deadline passed", |change| change.client.first_call.deadline_passed),
     ("call cancelled", |change| change.client.first_call.cancelled),
@@ -99,10 +95,17 @@ const CANNOT: [(&str, &str); 3] = [
 const ACCOUNT_RESUMED: &str = "streams of the account resumed after";
 
 /// Counts of faults by guarantee, and of the ends of changes.
-#[derive(Default)]
 pub struct FaultCoverage {
+    faults: Vec<Fault>,
     met: BTreeMap<(usize, usize), usize>,
     pub counts: BTreeMap<String, usize>,
+}
+
+/// A fault that a change can meet.
+#[derive(Clone, Copy)]
+enum Fault {
+    Injected(InjectedFault),
+    Other(Named),
 }
 
 /// A change with the evidence about it.
@@ -116,9 +119,22 @@ struct CheckedChange<'e> {
 // === impl FaultCoverage ===
 
 impl FaultCoverage {
+    /// Counts nothing yet. The gateways meet these injected faults.
+    pub fn new(injected: &[InjectedFault]) -> Self {
+        let mut faults: Vec<InjectedFault> = Vec::new();
+        for fault in injected {
+            if !faults.contains(fault) {
+                faults.push(*fault);
+            }
+        }
+        let injected = faults.into_iter().map(Fault::Injected);
+        let faults = injected.chain(OTHER_FAULTS.map(Fault::Other)).collect();
+        Self { faults, met: BTreeMap::new(), counts: BTreeMap::new() }
+    }
+
     /// Counts a run.
     pub fn add(&mut self, evidence: &Evidence) {
-        for (number, client) in evidence.client_records.iter().enumerate() {
+        for (number, client) in evidence.observations.client_records.iter().enumerate() {
             let change = CheckedChange {
                 number,
                 client,
@@ -130,7 +146,7 @@ impl FaultCoverage {
         for after in evidence.account.clients.iter().flat_map(|client| resumed_after(client)) {
             self.count(&format!("{ACCOUNT_RESUMED} {after}"));
         }
-        for result in evidence.results.values().flatten() {
+        for result in evidence.observations.results.values().flatten() {
             self.count(match result.source() {
                 Source::Reconciled => "results by a lookup",
                 _ => "results by a callback",
@@ -139,10 +155,10 @@ impl FaultCoverage {
     }
 
     fn add_change(&mut self, change: &CheckedChange<'_>) {
-        for (fault, (_, happened)) in FAULTS.iter().enumerate() {
+        for (number, fault) in self.faults.iter().enumerate() {
             for (guarantee, (_, is_checked)) in GUARANTEES.iter().enumerate() {
-                if happened(change) && is_checked(change) {
-                    *self.met.entry((fault, guarantee)).or_default() += 1;
+                if fault.was_met_by(change) && is_checked(change) {
+                    *self.met.entry((number, guarantee)).or_default() += 1;
                 }
             }
         }
@@ -172,6 +188,19 @@ impl FaultCoverage {
         *self.counts.entry(what.into()).or_default() += 1;
     }
 
+    /// Returns each injected fault that met no guarantee.
+    pub fn unmet_injections(&self) -> Vec<&'static str> {
+        let faults = self.faults.iter().enumerate();
+        let unmet = faults.filter(|(number, fault)| {
+            matches!(fault, Fault::Injected(_)) && !self.has_met_any(*number)
+        });
+        unmet.map(|(_, fault)| fault.name()).collect()
+    }
+
+    fn has_met_any(&self, fault: usize) -> bool {
+        self.met.range((fault, 0)..(fault + 1, 0)).next().is_some()
+    }
+
     /// Returns each fault that met no guarantee, and each guarantee that no fault met. With `every_cell`,
     /// also returns each pair that can meet and did not.
     pub fn holes(&self, every_cell: bool) -> Vec<String> {
@@ -179,19 +208,20 @@ impl FaultCoverage {
         let mut holes: Vec<String> =
             resumed.into_iter().filter(|what| !self.counts.contains_key(what)).collect();
         let met = |fault, guarantee| self.met.contains_key(&(fault, guarantee));
-        for (fault, (fault_name, _)) in FAULTS.iter().enumerate() {
-            if !(0..GUARANTEES.len()).any(|guarantee| met(fault, guarantee)) {
-                holes.push((*fault_name).into());
+        for (number, fault) in self.faults.iter().enumerate() {
+            let fault_name = fault.name();
+            if !self.has_met_any(number) {
+                holes.push(fault_name.into());
             }
             for (guarantee, (guarantee_name, _)) in GUARANTEES.iter().enumerate() {
                 let can = !CANNOT.contains(&(fault_name, guarantee_name));
-                if every_cell && can && !met(fault, guarantee) {
+                if every_cell && can && !met(number, guarantee) {
                     holes.push(format!("{fault_name} / {guarantee_name}"));
                 }
             }
         }
         for (guarantee, (guarantee_name, _)) in GUARANTEES.iter().enumerate() {
-            if !(0..FAULTS.len()).any(|fault| met(fault, guarantee)) {
+            if !(0..self.faults.len()).any(|fault| met(fault, guarantee)) {
                 holes.push((*guarantee_name).into());
             }
         }
@@ -209,7 +239,7 @@ impl fmt::Display for FaultCoverage {
             write!(out, "{name:>15}")?;
         }
         writeln!(out)?;
-        for (fault, (name, _)) in FAULTS.iter().enumerate() {
+        for (fault, name) in self.faults.iter().map(Fault::name).enumerate() {
             write!(out, "{name:34}")?;
             for guarantee in 0..GUARANTEES.len() {
                 let count = self.met.get(&(fault, guarantee)).copied().unwrap_or(0);
@@ -218,6 +248,24 @@ impl fmt::Display for FaultCoverage {
             writeln!(out)?;
         }
         Ok(())
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Injected(fault) => fault.name(),
+            Self::Other((name, _)) => name,
+        }
+    }
+
+    fn was_met_by(&self, change: &CheckedChange<'_>) -> bool {
+        match self {
+            Self::Injected(fault) => change.overlaps_fault(*fault),
+            Self::Other((_, was_met)) => was_met(change),
+        }
     }
 }
 
@@ -254,7 +302,7 @@ impl CheckedChange<'_> {
 
     fn has_lookup_result(&self) -> bool {
         let request = self.executed.map(|executed| &executed.request_id);
-        let results = request.and_then(|id| self.evidence.results.get(id));
+        let results = request.and_then(|id| self.evidence.observations.results.get(id));
         let mut results = results.into_iter().flatten();
         results.any(|result| result.source() == Source::Reconciled)
     }

@@ -12,8 +12,8 @@ use crate::support::{
     requests::{ACCOUNT, ESIM_PLAN, FIVE_G_BI_PLAN, id, place},
 };
 
-/// Number of changes of a run.
-pub const CHANGES: usize = 100;
+/// Maximum number of changes of a run.
+const MAX_CHANGES: usize = 10_000;
 
 /// Scenarios of the sandbox that a run can use, by their numbers in docs/sandbox.md. Scenarios whose effect
 /// the other faults would hide are left out.
@@ -68,11 +68,12 @@ pub enum Overlap {
     AllAndOne,
 }
 
-/// Plans the changes of a seed.
-pub fn plan_changes(seed: u64) -> Vec<PlannedChange> {
+/// Plans this number of changes of a seed.
+pub fn plan_changes(seed: u64, changes: usize) -> Vec<PlannedChange> {
+    assert!(changes <= MAX_CHANGES);
     let mut random = fastrand::Rng::with_seed(seed);
     let plan = |number| plan_change(seed, number, &mut random);
-    (0..CHANGES).map(plan).collect()
+    (0..changes).map(plan).collect()
 }
 
 fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedChange {
@@ -122,7 +123,7 @@ pub fn change_number_in(text: &[u8]) -> Option<usize> {
             let digits = text.get(at + prefix.len()..at + prefix.len() + digits)?;
             usize::from_str_radix(digits, radix).ok()
         });
-        numbers.find(|number| (1_000..(CHANGES + 1) * 1_000).contains(number))
+        numbers.find(|number| (1_000..(MAX_CHANGES + 1) * 1_000).contains(number))
     };
     let device = after("8914", 16, 10).or_else(|| after("A10000", 8, 16))?;
     Some(device / 1_000 - 1)

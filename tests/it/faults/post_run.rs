@@ -1,24 +1,16 @@
 //! Faults after a run: a second process, a damaged journal, another ThingSpace, and jumps of the system
 //! clock. Bad starts must be rejected, and good ones must send nothing again.
 
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use thingspace_gateway::{
-    proto::{ChangeState, DeviceResult},
-    watch::ResumeToken,
-};
-use tokio::sync::watch;
-use tonic::Code;
+use thingspace_gateway::watch::ResumeToken;
 
-use super::{client_record::ClientRecord, planned_changes::CHANGES};
+use super::observations::{Observations, check_other_thingspace, check_start_rejected};
 use crate::support::{
     disk::FaultyDisk,
-    gateway::{Client, Gateway, Setup, TestDir, UNREACHABLE_URL},
-    requests::{
-        WatchTranscript, deliver, esim_callback, get_by_key, stored_results, until_caught_up,
-        watch_request,
-    },
-    wait::{eventually, in_time},
+    gateway::{Gateway, Setup, TestDir},
+    requests::{WatchTranscript, deliver, esim_callback, until_caught_up, watch_request},
+    wait::eventually,
 };
 
 /// Damage of journal files.
@@ -44,33 +36,13 @@ const DAMAGES: [JournalDamage; 7] = [
 const DAMAGED: usize = 2;
 /// Offsets of the clock in days, at runtime or over a restart.
 const CLOCK_SHIFTS: [i64; 4] = [401, -401, 30, 0];
-/// Offsets of the clock in days while clients call.
-const CLOCK_SHIFTS_DURING_RUN: [i64; 4] = [401, 0, -401, 0];
 
 /// The gateway's environment after a run, and the evidence.
 pub struct PostRun<'r> {
     pub setup: &'r Setup,
     pub disk: &'r FaultyDisk,
     pub directory: &'r TestDir,
-    pub client_records: &'r [ClientRecord],
-    /// Results of each request ID, including foreign requests.
-    pub results: &'r HashMap<String, Vec<DeviceResult>>,
-}
-
-/// Shifts the system clock ahead and back, each time after a random number of calls.
-pub async fn shift_clock_during_run(
-    disk: &FaultyDisk,
-    mut started: watch::Receiver<usize>,
-    seed: u64,
-) {
-    let mut random = fastrand::Rng::with_seed(seed ^ 0x636c_6f63);
-    let mut moments = CLOCK_SHIFTS_DURING_RUN.map(|_| random.usize(1..CHANGES));
-    moments.sort_unstable();
-    for (moment, days) in moments.into_iter().zip(CLOCK_SHIFTS_DURING_RUN) {
-        let reached = started.wait_for(|count| *count >= moment);
-        let _count = *in_time(reached).await.expect("clients");
-        disk.set_clock_ahead(days);
-    }
+    pub observations: &'r Observations,
 }
 
 // === impl PostRun ===
@@ -93,7 +65,7 @@ impl PostRun<'_> {
             gateway = self.setup.start().await;
         }
         self.damage_journal(&mut random, &mut violations).await;
-        self.other_thingspace(&mut violations).await;
+        check_other_thingspace(self.setup, &mut violations).await;
         self.shift_clock(&mut random, &mut violations).await;
         violations
     }
@@ -140,7 +112,7 @@ impl PostRun<'_> {
         let socket = self.directory.join("second.sock");
         let second = self.setup.clone();
         let second = second.set("admin.socket", &socket.to_string_lossy());
-        self.check_start_rejected("a second process", Some(1), &second, violations).await;
+        check_start_rejected("a second process", 1, &second, violations).await;
     }
 
     async fn damage_journal(&self, random: &mut fastrand::Rng, violations: &mut Vec<String>) {
@@ -150,15 +122,9 @@ impl PostRun<'_> {
         for _ in 0..DAMAGED {
             let damage = DAMAGES[random.usize(0..DAMAGES.len())];
             damage.inflict(journal);
-            self.check_start_rejected(&format!("{damage:?}"), Some(78), self.setup, violations)
-                .await;
+            check_start_rejected(&format!("{damage:?}"), 78, self.setup, violations).await;
             copy(backup.path(), journal);
         }
-    }
-
-    async fn other_thingspace(&self, violations: &mut Vec<String>) {
-        let other = self.setup.clone().set("thingspace.base_url", UNREACHABLE_URL);
-        self.check_start_rejected("another ThingSpace", Some(78), &other, violations).await;
     }
 
     /// Shifts the clock at runtime or over a restart.
@@ -174,67 +140,11 @@ impl PostRun<'_> {
                 self.disk.set_clock_ahead(days);
             }
             let mut client = gateway.client().await;
-            self.check_results(&mut client, days, violations).await;
-            for client_record in self.client_records {
-                self.check_repeated_call(&mut client, client_record, days, violations).await;
-            }
+            let when = format!("clock {days} days ahead");
+            self.observations.check_results(&mut client, &when, violations).await;
+            self.observations.check_repeated_calls(&mut client, &when, violations).await;
         }
         gateway.kill().await;
-    }
-
-    /// Checks that no result was removed.
-    async fn check_results(&self, client: &mut Client, days: i64, violations: &mut Vec<String>) {
-        for (request, results) in self.results {
-            let found = stored_results(client, request).await.len();
-            if found < results.len() {
-                violations.push(format!(
-                    "clock {days} days ahead: {request} has {found} results of {}",
-                    results.len()
-                ));
-            }
-        }
-    }
-
-    /// Checks that the key still has its change, and that a repeated call returns it.
-    async fn check_repeated_call(
-        &self,
-        client: &mut Client,
-        client_record: &ClientRecord,
-        days: i64,
-        violations: &mut Vec<String>,
-    ) {
-        let Some(change) = &client_record.change else {
-            return;
-        };
-        let key = &client_record.planned_change.key;
-        match get_by_key(client, key).await {
-            Ok(again) if again.change_id == change.change_id => {}
-            other => violations.push(format!("clock {days} days ahead: {key} is {other:?}")),
-        }
-        // The ledger shows whether the call sent anything.
-        if change.state() != ChangeState::NotSent
-            && let Err(status) = client_record.planned_change.call(client, None).await
-            && status.code() == Code::NotFound
-        {
-            violations.push(format!("clock {days} days ahead: {key}: {status}"));
-        }
-    }
-
-    async fn check_start_rejected(
-        &self,
-        what: &str,
-        expected: Option<i32>,
-        setup: &Setup,
-        violations: &mut Vec<String>,
-    ) {
-        match setup.try_start().await {
-            Ok(mut gateway) => {
-                gateway.kill().await;
-                violations.push(format!("{what}: the gateway starts"));
-            }
-            Err(exit) if exit.code == expected => {}
-            Err(exit) => violations.push(format!("{what}: {exit:?}")),
-        }
     }
 }
 

@@ -8,16 +8,12 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::watch,
     task::JoinSet,
 };
 
-use super::planned_changes::change_number_in;
+use super::{deployment::Addresses, planned_changes::change_number_in};
 
-/// The current upstream address, or `None` while there is none.
-pub type UpstreamAddress = watch::Receiver<Option<SocketAddr>>;
-
-/// A proxy with a fixed port and a changing upstream. It cuts a share of its connections.
+/// A proxy with a fixed port and changing upstreams, of which each connection gets a random one. It cuts a share of its connections.
 pub struct Proxy {
     pub address: SocketAddr,
     cuts: CutLog,
@@ -51,12 +47,12 @@ const KEPT: usize = 8 << 10;
 // === impl Proxy ===
 
 impl Proxy {
-    pub async fn start(target: UpstreamAddress, cut_rate: f64, seed: u64) -> Self {
+    pub async fn start(targets: Addresses, cut_rate: f64, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let cuts = CutLog::default();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, target, cut_rate, seed, Arc::clone(&cuts)));
+        serving.spawn(serve(listener, targets, cut_rate, seed, Arc::clone(&cuts)));
         Self { address, cuts, _serving: serving }
     }
 
@@ -66,13 +62,7 @@ impl Proxy {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    target: UpstreamAddress,
-    cut_rate: f64,
-    seed: u64,
-    cuts: CutLog,
-) {
+async fn serve(listener: TcpListener, targets: Addresses, cut_rate: f64, seed: u64, cuts: CutLog) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut connections = JoinSet::new();
     loop {
@@ -87,7 +77,10 @@ async fn serve(
             let after = random.usize(0..most);
             PlannedCut { point, after }
         });
-        let to = *target.borrow();
+        let to = {
+            let targets = targets.borrow();
+            (!targets.is_empty()).then(|| targets[random.usize(0..targets.len())])
+        };
         let cuts = Arc::clone(&cuts);
         connections.spawn(async move {
             if let Some(to) = to {

@@ -1,6 +1,6 @@
-//! One run of a seed: a sandbox, a gateway with faults, and a hundred clients.
+//! One run of a seed: a sandbox, gateways with faults, and a client for each change.
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, sync::Arc};
 
 use futures_util::{StreamExt as _, future::join_all, stream};
 use thingspace_gateway::proto;
@@ -15,19 +15,22 @@ use super::{
     checker::Evidence,
     client_record::{ClientRecord, FirstCall, WatchedChange},
     clients::{connect, follow, run_first_call},
-    fault_injector::{FaultInjector, GatewayAddresses},
+    deployment::{
+        Addresses, Deployment, Environment, GatewayAddresses, InjectedFault, Progress, inject_all,
+        shift_clocks,
+    },
+    observations::Observations,
     planned_changes::{PlannedChange, plan_changes},
-    post_run::{PostRun, shift_clock_during_run},
-    proxy::{Proxy, UpstreamAddress},
+    proxy::Proxy,
     sandbox::{ForeignClient, PASSWORD, SandboxProcess},
 };
 use crate::{
     guarantees::Recording,
     support::{
-        disk::FaultyDisk,
-        gateway::{Setup, TestDir},
+        gateway::TestDir,
         history::reference,
         ledger::Ledger,
+        report,
         requests::{
             ACCOUNT, get_by_key, stored_results, until_caught_up, watch_account, watch_key,
         },
@@ -38,54 +41,58 @@ use crate::{
 /// Number of concurrent clients.
 const CLIENTS: usize = 12;
 
-/// Runs a seed. `failpoint` names the rule that a build with the feature `failpoints` breaks.
-/// Returns the evidence, and the violations after the run.
-pub async fn run(seed: u64, failpoint: Option<&str>) -> (Evidence, Vec<String>) {
+/// The changes and faults of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'p> {
+    pub seed: u64,
+    /// Number of changes.
+    pub changes: usize,
+    pub faults: &'p [InjectedFault],
+    /// The rule that a build with the feature `failpoints` breaks.
+    pub failpoint: Option<&'p str>,
+}
+
+/// Runs a plan. Returns the evidence, and the violations after the run.
+pub async fn run<D: Deployment>(plan: Plan<'_>) -> (Evidence, Vec<String>) {
+    let Plan { seed, .. } = plan;
     let directory = TestDir::new();
-    let addresses = GatewayAddresses::new();
+    let addresses = Arc::new(GatewayAddresses::default());
     let to_gateway = Proxy::start(addresses.callbacks.subscribe(), 0.05, seed).await;
     let sandbox = SandboxProcess::start(seed, to_gateway.address).await;
-    let (_fixed, upstream) = watch::channel(Some(sandbox.address));
+    let (_fixed, upstream) = watch::channel(vec![sandbox.address]);
     let to_sandbox = Proxy::start(upstream, 0.3, seed + 1).await;
     let password = directory.join("uws_password");
     fs::write(&password, PASSWORD).expect("a file");
-    let mut setup = Setup::serve(&format!("http://{}/api", to_sandbox.address), &directory)
-        .without("TSGW_THINGSPACE__UWS_PASSWORD")
-        .set("thingspace.uws_password_file", &password.to_string_lossy())
-        .set("changes.attribution_quiet_period", "500ms")
-        .set("changes.reconcile_after", "1s")
-        .set("changes.overdue_after", "4s")
-        .set("changes.close_after", "6s");
-    let disk = FaultyDisk::new(&directory);
-    setup = disk.attach(setup);
-    if let Some(name) = failpoint {
-        setup = setup.failpoint(name);
-    }
-    let gateway = setup.start().await;
-    addresses.set(Some(&gateway));
+    let planned_changes = plan_changes(seed, plan.changes);
+    let progress = Progress::new(plan.changes);
+    let environment = Environment {
+        base_url: format!("http://{}/api", to_sandbox.address),
+        password,
+        addresses: Arc::clone(&addresses),
+        progress: progress.clone(),
+        foreign_client: sandbox.foreign_client(),
+        failpoint: plan.failpoint.map(str::to_owned),
+    };
+    let mut deployment = D::start(environment).await;
 
-    let planned_changes = plan_changes(seed);
-    let started = watch::Sender::new(0);
     let over = watch::Sender::new(false);
     let account_over = watch::Sender::new(false);
     let following_account = {
         let (gateway, over) = (addresses.grpc.subscribe(), account_over.subscribe());
         tokio::spawn(async move { follow_account(&gateway, &over, seed).await })
     };
-    let injector = FaultInjector {
-        setup: &setup,
-        addresses: &addresses,
-        disk: &disk,
-        password,
-        foreign_client: sandbox.foreign_client(),
-    };
-    let calling =
-        run_clients(&planned_changes, &addresses, &started, &over, &injector.foreign_client);
-    let injecting = injector.inject_all(gateway, started.subscribe(), seed);
-    let shifting = shift_clock_during_run(&disk, started.subscribe(), seed);
-    let all = timeout(3 * TEST_TIMEOUT, async { tokio::join!(calling, injecting, shifting) });
-    let ((first_calls, following), (gateway, fault_intervals), ()) =
-        all.await.expect("every client gets a definite result in time");
+    let foreign_client = sandbox.foreign_client();
+    let start = Instant::now();
+    let calling = run_clients(&planned_changes, &addresses, &progress, &over, &foreign_client);
+    let shifting = shift_clocks(deployment.disks(), &progress, seed);
+    let injecting = inject_all(&mut deployment, plan.faults, &progress, seed);
+    let ((first_calls, following), fault_intervals, ()) =
+        tokio::join!(calling, injecting, shifting);
+    report(format_args!(
+        "seed {seed}: {} changes and all faults in {:.0?}",
+        plan.changes,
+        start.elapsed()
+    ));
 
     let followed = collect_watches(following, &over).await;
     let ledger = format!("http://{}", sandbox.address);
@@ -95,22 +102,14 @@ pub async fn run(seed: u64, failpoint: Option<&str>) -> (Evidence, Vec<String>) 
     .await;
     let account_streams = collect_account_watches(following_account, &account_over).await;
     let mut target = addresses.grpc.subscribe();
-    let (client_records, results) =
-        collect_client_records(&mut target, &ledger, planned_changes, first_calls, followed).await;
+    let observations =
+        collect_observations(&mut target, &ledger, planned_changes, first_calls, followed).await;
     let whole = reference(&mut connect(&mut target).await, watch_account(ACCOUNT)).await;
     let account = AccountRecord { clients: account_streams, whole };
-    let post_run = PostRun {
-        setup: &setup,
-        disk: &disk,
-        directory: &directory,
-        client_records: &client_records,
-        results: &results,
-    };
-    let violations = post_run.run(gateway, seed).await;
+    let violations = deployment.finish(&observations, seed).await;
     let evidence = Evidence {
-        client_records,
+        observations,
         account,
-        results,
         ledger: Ledger::fetch(&ledger, true).await,
         fault_intervals,
         cuts: to_sandbox.cuts(),
@@ -123,7 +122,7 @@ pub async fn run(seed: u64, failpoint: Option<&str>) -> (Evidence, Vec<String>) 
 async fn run_clients(
     planned_changes: &[PlannedChange],
     addresses: &GatewayAddresses,
-    started: &watch::Sender<usize>,
+    progress: &Progress,
     over: &watch::Sender<bool>,
     foreign: &ForeignClient,
 ) -> (HashMap<usize, FirstCall>, JoinSet<(usize, WatchedChange)>) {
@@ -131,7 +130,7 @@ async fn run_clients(
     let mut first_calls = HashMap::new();
     let mut calls = stream::iter(planned_changes.iter().enumerate())
         .map(async |(number, planned)| {
-            let first_call = run_first_call(planned, addresses.grpc.subscribe(), started);
+            let first_call = run_first_call(planned, addresses.grpc.subscribe(), progress);
             (number, tokio::join!(first_call, run_foreign_client(planned, foreign)).0)
         })
         .buffer_unordered(CLIENTS);
@@ -180,13 +179,13 @@ async fn collect_watches(
 }
 
 /// Collects the observations of all clients and all results.
-async fn collect_client_records(
-    target: &mut UpstreamAddress,
+async fn collect_observations(
+    target: &mut Addresses,
     sandbox: &str,
     planned_changes: Vec<PlannedChange>,
     first_calls: HashMap<usize, FirstCall>,
     mut followed: HashMap<usize, WatchedChange>,
-) -> (Vec<ClientRecord>, HashMap<String, Vec<proto::DeviceResult>>) {
+) -> Observations {
     let mut client = connect(target).await;
     let mut client_records = Vec::new();
     for (number, planned) in planned_changes.into_iter().enumerate() {
@@ -220,5 +219,5 @@ async fn collect_client_records(
         })
     });
     join_all(again).await;
-    (client_records, results)
+    Observations { client_records, results }
 }

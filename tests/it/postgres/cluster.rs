@@ -46,7 +46,12 @@ pub async fn start_server_with(options: Options) -> Server {
 
 /// Settings of a replica whose database has this address.
 pub fn setup(thingspace: &str, directory: &TestDir, database: SocketAddr) -> Setup {
-    Setup::serve(thingspace, directory)
+    with_database(Setup::serve(thingspace, directory), database)
+}
+
+/// Keeps the journal in the database with this address.
+pub fn with_database(setup: Setup, database: SocketAddr) -> Setup {
+    setup
         .set("journal.engine", "postgres")
         .set("journal.url", &format!("postgresql://postgres@{database}/postgres"))
 }

@@ -3,9 +3,10 @@
 use futures_util::{StreamExt as _, stream};
 use thingspace_gateway::proto::WatchAccountRequest;
 
-use super::{cluster::Cluster, number};
-use crate::support::requests::{
-    ACCOUNT, Watch, deliver, esim, esim_callback, watch_account, watch_change,
+use super::cluster::Cluster;
+use crate::support::{
+    number,
+    requests::{ACCOUNT, Watch, deliver, esim, esim_callback, watch_account, watch_change},
 };
 
 /// Connections of each replica.

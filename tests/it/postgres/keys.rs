@@ -2,8 +2,9 @@
 
 use thingspace_gateway::proto::ChangeState;
 
-use super::{cluster::Cluster, number};
+use super::cluster::Cluster;
 use crate::support::{
+    number,
     requests::{esim, iccid, parse_error},
     thingspace::{ESIM_PLAN_PATH, FakeThingSpace},
 };

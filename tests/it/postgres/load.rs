@@ -1,5 +1,5 @@
-//! Load on all replicas: callbacks that are repeated until they are stored, changes that are repeated until they
-//! are accepted, and open watches.
+//! Load on all replicas: callbacks that are repeated until they are acknowledged, changes that are repeated until
+//! they are accepted, and open watches.
 
 use std::{
     sync::{
@@ -12,7 +12,7 @@ use std::{
 use thingspace_gateway::proto::{Change, ChangeState};
 use tokio::{
     task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tonic::Status;
 
@@ -32,22 +32,24 @@ use crate::{
     },
 };
 
-/// Maximum number of callbacks of a run.
-const CALLBACKS: usize = 10_000;
+/// Devices of a change that gets the callbacks, one for each.
+const DEVICES: usize = 10_000;
 /// Concurrent callbacks of each replica.
 const SENDERS: usize = 4;
 /// The first device of the changes that are made under load.
-const FIRST_CHANGED: usize = 100_000;
+const FIRST_CHANGED: usize = 1_000_000;
 /// Delay between two calls of one client.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The running load.
 pub struct Load {
-    change: Change,
+    /// Each gets callbacks once those before have all of theirs.
+    with_callbacks: Vec<Change>,
     counters: Arc<Counters>,
     callbacks: JoinSet<Vec<usize>>,
     changes: Vec<JoinHandle<Vec<ChangeRecord>>>,
-    of_change: Vec<JoinHandle<WatchRecorder>>,
+    /// The watches of each of the changes that get callbacks.
+    of_change: Vec<Vec<JoinHandle<WatchRecorder>>>,
     of_account: Vec<JoinHandle<WatchRecorder>>,
 }
 
@@ -56,9 +58,12 @@ struct Counters {
     /// The load ends.
     is_over: AtomicBool,
     next_callback: AtomicUsize,
-    acknowledged: AtomicUsize,
+    /// Callbacks that each replica has answered with 200.
+    acknowledged: Vec<AtomicUsize>,
     /// Callbacks that each replica has rejected with 503.
     rejected: Vec<AtomicUsize>,
+    /// The longest time to a response to a callback, in milliseconds.
+    slowest: AtomicUsize,
     /// Changes that succeeded.
     changes: AtomicUsize,
 }
@@ -73,25 +78,37 @@ struct ChangeRecord {
 }
 
 impl Load {
-    /// Starts the load, and waits until a part of it is done.
+    /// Starts a load of at most 10,000 callbacks, and waits until a part of it is done.
     pub async fn start(cluster: &Cluster) -> Self {
-        let change = cluster.replicas[0].change(esim("callbacks", 0..CALLBACKS)).await;
+        Self::start_with(cluster, DEVICES).await
+    }
+
+    /// Starts a load of at most about this number of callbacks, and waits until a part of it is done.
+    pub async fn start_with(cluster: &Cluster, callbacks: usize) -> Self {
+        let mut with_callbacks = Vec::new();
+        for number in 0..callbacks.div_ceil(DEVICES) {
+            let devices = DEVICES * number..DEVICES * (number + 1);
+            let request = esim(&format!("callbacks-{number}"), devices);
+            with_callbacks.push(cluster.replicas[0].change(request).await);
+        }
         let zeros = || cluster.replicas.iter().map(|_| AtomicUsize::new(0)).collect();
-        let counters = Arc::new(Counters { rejected: zeros(), ..Counters::default() });
+        let counters = Counters { acknowledged: zeros(), rejected: zeros(), ..Counters::default() };
         let mut load = Self {
-            change,
-            counters,
+            of_change: with_callbacks.iter().map(|_| Vec::new()).collect(),
+            with_callbacks,
+            counters: Arc::new(counters),
             callbacks: JoinSet::new(),
             changes: Vec::new(),
-            of_change: Vec::new(),
             of_account: Vec::new(),
         };
+        let requests: Vec<_> =
+            load.with_callbacks.iter().map(|change| change.request_ids[0].clone()).collect();
         for (number, replica) in cluster.replicas.iter().enumerate() {
             load.watch(replica).await;
             for _ in 0..SENDERS {
-                let url = replica.esim_url();
-                let request = load.change.request_ids[0].clone();
-                load.callbacks.spawn(send(number, url, request, Arc::clone(&load.counters)));
+                let sending =
+                    send(number, replica.esim_url(), requests.clone(), Arc::clone(&load.counters));
+                load.callbacks.spawn(sending);
             }
             let changing = make_changes(number, replica, cluster, Arc::clone(&load.counters));
             load.changes.push(tokio::spawn(changing));
@@ -102,33 +119,49 @@ impl Load {
 
     async fn watch(&mut self, replica: &Replica) {
         let mut client = replica.client.clone();
-        let watch = WatchRecorder::open(&mut client, watch_change(&self.change)).await;
-        self.of_change.push(tokio::spawn(follow(watch, Arc::clone(&self.counters))));
+        for (change, watches) in self.with_callbacks.iter().zip(&mut self.of_change) {
+            let watch = WatchRecorder::open(&mut client, watch_change(change)).await;
+            watches.push(tokio::spawn(follow(watch, Arc::clone(&self.counters))));
+        }
         let watch = WatchRecorder::open(&mut client, watch_account(ACCOUNT)).await;
         self.of_account.push(tokio::spawn(follow(watch, Arc::clone(&self.counters))));
     }
 
     /// Waits until this number of further callbacks was acknowledged, and a further change has succeeded.
     pub async fn progress(&self, callbacks: usize) {
-        let now = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        let acknowledged = now(&self.counters.acknowledged) + callbacks;
-        assert!(acknowledged < CALLBACKS, "too few callbacks");
-        let changes = now(&self.counters.changes) + 1;
+        let acknowledged = || values(&self.counters.acknowledged).sum::<usize>();
+        let changes = || self.counters.changes.load(Ordering::Relaxed);
+        let (callbacks, awaited_changes) = (acknowledged() + callbacks, changes() + 1);
         eventually("the load makes progress", async || {
-            now(&self.counters.acknowledged) >= acknowledged
-                && now(&self.counters.changes) >= changes
+            acknowledged() >= callbacks && changes() >= awaited_changes
         })
         .await;
     }
 
     /// Waits until each replica has rejected this number of further callbacks.
     pub async fn rejections(&self, callbacks: usize) {
-        let now = || self.counters.rejected.iter().map(|count| count.load(Ordering::Relaxed));
-        let awaited: Vec<usize> = now().map(|count| count + callbacks).collect();
-        eventually("each replica rejects callbacks", async || {
-            now().zip(&awaited).all(|(count, awaited)| count >= *awaited)
-        })
-        .await;
+        advance(&self.counters.rejected, callbacks).await;
+    }
+
+    /// Waits until each replica has acknowledged this number of further callbacks.
+    pub async fn acknowledgements(&self, callbacks: usize) {
+        advance(&self.counters.acknowledged, callbacks).await;
+    }
+
+    /// The number of callbacks that were rejected.
+    pub fn rejected(&self) -> usize {
+        values(&self.counters.rejected).sum()
+    }
+
+    /// Describes the load up to now.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} callbacks acknowledged, {} rejected, the slowest response after {} ms; {} changes",
+            values(&self.counters.acknowledged).sum::<usize>(),
+            self.rejected(),
+            self.counters.slowest.load(Ordering::Relaxed),
+            self.counters.changes.load(Ordering::Relaxed),
+        )
     }
 
     /// Waits for the end of the load, and checks everything.
@@ -145,11 +178,43 @@ impl Load {
         assert!(!records.is_empty());
         check_changes(cluster, &records).await;
 
+        let acknowledged = sequences.iter().map(Vec::len).sum();
+        wait_until_stored(cluster, &self.with_callbacks, acknowledged).await;
         let mut client = cluster.replicas[0].client.clone();
-        let whole = check_watches(&mut client, watch_change(&self.change), self.of_change).await;
-        check_callbacks(&whole.messages, &sequences);
+        let mut stored = Vec::new();
+        for (change, watches) in self.with_callbacks.iter().zip(self.of_change) {
+            let whole = check_watches(&mut client, watch_change(change), watches).await;
+            stored.extend(whole.messages);
+        }
+        check_callbacks(&stored, &sequences, DEVICES * self.with_callbacks.len());
         check_watches(&mut client, watch_account(ACCOUNT), self.of_account).await;
     }
+}
+
+/// Waits until the spools are empty: this number of callbacks, each the success of a device, has been stored.
+async fn wait_until_stored(cluster: &Cluster, changes: &[Change], callbacks: usize) {
+    eventually("all acknowledged callbacks are stored", async || {
+        let mut stored = 0;
+        for change in changes {
+            let change = cluster.replicas[0].get(&change.idempotency_key).await;
+            stored += usize::try_from(change.succeeded_count).expect("a number");
+        }
+        stored >= callbacks
+    })
+    .await;
+}
+
+fn values(counts: &[AtomicUsize]) -> impl Iterator<Item = usize> {
+    counts.iter().map(|count| count.load(Ordering::Relaxed))
+}
+
+/// Waits until each of the counts is greater by this number.
+async fn advance(counts: &[AtomicUsize], by: usize) {
+    let awaited: Vec<usize> = values(counts).map(|count| count + by).collect();
+    eventually("each replica answers callbacks", async || {
+        values(counts).zip(&awaited).all(|(count, awaited)| count >= *awaited)
+    })
+    .await;
 }
 
 /// Reads a watch until the end of the load.
@@ -184,16 +249,24 @@ async fn check_watches(
 }
 
 /// Sends callbacks until the end of the load. Repeats each until it is acknowledged. Returns their numbers in order.
-async fn send(replica: usize, url: String, request: String, counters: Arc<Counters>) -> Vec<usize> {
+async fn send(
+    replica: usize,
+    url: String,
+    requests: Vec<String>,
+    counters: Arc<Counters>,
+) -> Vec<usize> {
     let client = http_client();
     let mut sent = Vec::new();
     while !counters.is_over.load(Ordering::Relaxed) {
         let number = counters.next_callback.fetch_add(1, Ordering::Relaxed);
-        assert!(number < CALLBACKS, "too few callbacks");
-        let body = esim_callback(&request, number).to_string();
+        let request = requests.get(number / DEVICES).expect("enough callbacks");
+        let body = esim_callback(request, number).to_string();
         loop {
+            let start = Instant::now();
             let response = in_time(client.post(&url).body(body.clone()).send()).await;
             let status = response.expect("the replica runs").status().as_u16();
+            let milliseconds = usize::try_from(start.elapsed().as_millis()).expect("a short time");
+            counters.slowest.fetch_max(milliseconds, Ordering::Relaxed);
             if status == 200 {
                 break;
             }
@@ -202,7 +275,7 @@ async fn send(replica: usize, url: String, request: String, counters: Arc<Counte
             sleep(PAUSE).await;
         }
         sent.push(number);
-        counters.acknowledged.fetch_add(1, Ordering::Relaxed);
+        counters.acknowledged[replica].fetch_add(1, Ordering::Relaxed);
         sleep(PAUSE).await;
     }
     sent
@@ -262,7 +335,7 @@ async fn check_changes(cluster: &Cluster, records: &[ChangeRecord]) {
 }
 
 /// Each callback is stored once. Those of one sender are stored in the order in which it sent them.
-fn check_callbacks(stored: &[RecordedMessage], sequences: &[Vec<usize>]) {
+fn check_callbacks(stored: &[RecordedMessage], sequences: &[Vec<usize>], callbacks: usize) {
     let stored: Vec<&String> = stored
         .iter()
         .filter_map(|message| match &message.kind {
@@ -271,7 +344,7 @@ fn check_callbacks(stored: &[RecordedMessage], sequences: &[Vec<usize>]) {
         })
         .collect();
     assert_eq!(stored.len(), sequences.iter().map(Vec::len).sum::<usize>());
-    let mut positions = vec![None; CALLBACKS];
+    let mut positions = vec![None; callbacks];
     for (position, text) in stored.iter().enumerate() {
         let iccid = text.split('"').find(|part| part.starts_with("8914")).expect("an ICCID");
         let number: usize = iccid[10..].parse().expect("a number");

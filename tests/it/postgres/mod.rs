@@ -7,7 +7,7 @@
 //! TSGW_POSTGRES_RACES=500 TSGW_POSTGRES_WATCHES=10000 cargo test --locked --test it postgres -- --nocapture
 //! ```
 
-mod cluster;
+pub mod cluster;
 mod commits_in_doubt;
 mod idle;
 mod keys;
@@ -17,9 +17,3 @@ mod outages;
 mod starts;
 mod stopped;
 mod watches;
-
-/// Reads a number from the environment.
-fn number(variable: &str, default: usize) -> usize {
-    let text = std::env::var(variable);
-    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
-}

@@ -1,16 +1,67 @@
-//! Outages of the database under load. Callbacks get 503, changes fail with nothing sent, and watches stay open.
+//! Outages of the database under load. Callbacks are spooled, or get 503 without a spool. Changes fail with nothing
+//! sent, and watches stay open.
+//!
+//! An outage lasts until all of this was seen, and at least `TSGW_POSTGRES_OUTAGE` seconds.
+
+use std::time::Duration;
 
 use thingspace_postgres_server::Proxy;
+use tokio::time::{Instant, sleep};
 
 use super::{cluster::Cluster, load::Load};
 use crate::support::{
     http::readiness,
+    number, report,
     requests::{esim, iccid, parse_error},
     wait::eventually,
 };
 
 /// The first device of changes that fail.
 const FIRST_REFUSED: usize = 900_000;
+
+/// Callbacks of a second, at most.
+const CALLBACKS_PER_SECOND: usize = 250;
+/// Maximum duration of everything but the outages, in seconds. Calls can wait for a commit in doubt.
+const OTHER_SECONDS: usize = 80;
+
+/// The minimum duration of an outage.
+fn outage_seconds() -> usize {
+    number("TSGW_POSTGRES_OUTAGE", 0)
+}
+
+/// Starts a load for the duration of the outages.
+async fn start_with_load(cluster: Cluster) -> (Cluster, Load) {
+    let seconds = 2 * outage_seconds() + OTHER_SECONDS;
+    let load = Load::start_with(&cluster, seconds * CALLBACKS_PER_SECOND).await;
+    (cluster, load)
+}
+
+/// Takes the database away from all replicas.
+async fn begin_outage(cluster: &Cluster) -> Instant {
+    for replica in &cluster.replicas {
+        replica.proxy.refuse();
+        replica.proxy.cut().await;
+    }
+    Instant::now()
+}
+
+async fn end_outage(cluster: &Cluster, began: Instant) {
+    let minimum = Duration::from_secs(u64::try_from(outage_seconds()).expect("a number"));
+    sleep(minimum.saturating_sub(began.elapsed())).await;
+    cluster.replicas.iter().for_each(|replica| replica.proxy.pass());
+}
+
+/// Changes of these devices fail at all replicas, and nothing is sent.
+async fn changes_fail(cluster: &Cluster, first: usize) {
+    let posts = cluster.thingspace.observe_posts();
+    for (number, replica) in cluster.replicas.iter().enumerate() {
+        let device = first + number;
+        let call = replica.try_change(esim(&format!("refused-{device}"), [device])).await;
+        let error = parse_error(&call.expect_err("the database is away"));
+        assert_eq!(error.reason, "JOURNAL_UNAVAILABLE");
+        assert_eq!(posts(&iccid(device)), 0);
+    }
+}
 
 /// Waits until all replicas are ready, or none.
 async fn wait_for_readiness(cluster: &Cluster, status: u16) {
@@ -24,27 +75,38 @@ async fn wait_for_readiness(cluster: &Cluster, status: u16) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callbacks_changes_and_watches_outlive_a_postgres_that_refuses_connections() {
-    let cluster = Cluster::start(2).await;
-    let load = Load::start(&cluster).await;
-    let posts = cluster.thingspace.observe_posts();
+    let (cluster, load) = start_with_load(Cluster::start(3).await).await;
     for round in 0..2 {
-        for replica in &cluster.replicas {
-            replica.proxy.refuse();
-            replica.proxy.cut().await;
-        }
+        let began = begin_outage(&cluster).await;
         load.rejections(20).await;
-        for (number, replica) in cluster.replicas.iter().enumerate() {
-            let device = FIRST_REFUSED + 2 * round + number;
-            let call = replica.try_change(esim(&format!("refused-{device}"), [device])).await;
-            let error = parse_error(&call.expect_err("the database is away"));
-            assert_eq!(error.reason, "JOURNAL_UNAVAILABLE");
-            assert_eq!(posts(&iccid(device)), 0);
-        }
+        changes_fail(&cluster, FIRST_REFUSED + 10 * round).await;
         wait_for_readiness(&cluster, 503).await;
-        cluster.replicas.iter().for_each(|replica| replica.proxy.pass());
+        end_outage(&cluster, began).await;
         load.progress(200).await;
         wait_for_readiness(&cluster, 200).await;
     }
+    report(format_args!("without a spool: {}", load.summary()));
+    load.finish(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_spool_every_callback_is_acknowledged_while_postgres_is_away() {
+    let spools: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("a directory")).collect();
+    let mut cluster = Cluster::start(0).await;
+    for spool in &spools {
+        let path = spool.path().to_string_lossy();
+        cluster.add(|setup| setup.set("journal.spool_dir", &path)).await;
+    }
+    let (cluster, load) = start_with_load(cluster).await;
+    let began = begin_outage(&cluster).await;
+    load.acknowledgements(20).await;
+    changes_fail(&cluster, FIRST_REFUSED).await;
+    // The spool has room.
+    wait_for_readiness(&cluster, 200).await;
+    end_outage(&cluster, began).await;
+    load.progress(200).await;
+    report(format_args!("with a spool: {}", load.summary()));
+    assert_eq!(load.rejected(), 0);
     load.finish(&cluster).await;
 }
 

@@ -1,18 +1,22 @@
-//! A full or slow disk and a wrong system clock: `tests/tools/disk.c`, preloaded into the gateway.
+//! A full or slow disk and a wrong system clock: `tests/tools/disk.c`, preloaded into a gateway or a server of
+//! PostgreSQL.
 
-use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::LazyLock, time::Duration};
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::{FileExt, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
-use super::{
-    gateway::{Setup, TestDir},
-    preload::compile_preload,
-};
+use super::{gateway::Setup, preload::compile_preload};
 
 /// The disk of one directory, and the system clock of the processes that use it.
 pub struct FaultyDisk {
     control: File,
-    environment: [(&'static str, PathBuf); 3],
+    environment: [(&'static str, String); 3],
     _control: TempDir,
 }
 
@@ -30,17 +34,21 @@ pub fn with_clock_offset(setup: Setup, seconds: i64) -> Setup {
 
 impl FaultyDisk {
     /// Returns a disk without a fault.
-    pub fn new(directory: &TestDir) -> Self {
+    pub fn new(directory: &Path) -> Self {
         let own = tempfile::tempdir().expect("a temporary directory");
+        // Other users can read the files, because PostgreSQL does not run as root.
+        fs::set_permissions(own.path(), Permissions::from_mode(0o755)).expect("the own directory");
         let path = own.path().join("control");
-        std::fs::write(&path, [0; 16]).expect("a control file");
+        fs::write(&path, [0; 16]).expect("a control file");
+        let library = own.path().join("disk.so");
+        fs::copy(&*LIBRARY, &library).expect("a copy");
         let control = File::options().write(true).open(&path);
         Self {
             control: control.expect("a control file"),
             environment: [
-                ("LD_PRELOAD", LIBRARY.clone()),
-                ("TEST_DISK_CONTROL", path),
-                ("TEST_DISK_DIRECTORY", directory.path().to_owned()),
+                ("LD_PRELOAD", library.to_string_lossy().into_owned()),
+                ("TEST_DISK_CONTROL", path.to_string_lossy().into_owned()),
+                ("TEST_DISK_DIRECTORY", directory.to_string_lossy().into_owned()),
             ],
             _control: own,
         }
@@ -48,8 +56,12 @@ impl FaultyDisk {
 
     /// A setup of a gateway that uses this disk.
     pub fn attach(&self, setup: Setup) -> Setup {
-        let each = self.environment.iter();
-        each.fold(setup, |setup, (name, value)| setup.env(name, &value.to_string_lossy()))
+        self.environment().fold(setup, |setup, (name, value)| setup.env(name, value))
+    }
+
+    /// The environment of a process that uses this disk.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
     /// Lets no file grow.

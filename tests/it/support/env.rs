@@ -46,7 +46,7 @@ impl TestEnv {
     /// Starts a gateway whose directory is on a faulty disk.
     pub async fn start_with_disk(configure: impl FnOnce(Setup) -> Setup) -> (Self, FaultyDisk) {
         let directory = TestDir::new();
-        let disk = FaultyDisk::new(&directory);
+        let disk = FaultyDisk::new(directory.path());
         let env = Self::start_in(directory, |setup, _| configure(disk.attach(setup))).await;
         (env, disk)
     }

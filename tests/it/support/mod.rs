@@ -14,3 +14,15 @@ pub mod secrets;
 pub mod thingspace;
 pub mod wait;
 pub mod webhook;
+
+/// Prints a line, which `--nocapture` or a failure shows.
+#[expect(clippy::print_stdout, reason = "the output of long runs")]
+pub fn report(line: impl std::fmt::Display) {
+    println!("{line}");
+}
+
+/// Reads a number from the environment.
+pub fn number(variable: &str, default: usize) -> usize {
+    let text = std::env::var(variable);
+    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
