@@ -106,7 +106,7 @@ pub struct Step {
 pub struct Intent {
     /// The change, QUEUED. Its id is also that of the attempt to send it.
     pub change: Change,
-    /// [`Journal::fingerprint`](crate::journal::Journal::fingerprint) of its content.
+    /// [`Fingerprinter::fingerprint`](crate::journal::Fingerprinter::fingerprint) of its content.
     pub fingerprint: [u8; 32],
     /// Its devices, in the order of the call.
     pub devices: Arc<[SentDevice]>,
