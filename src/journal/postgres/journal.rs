@@ -220,8 +220,8 @@ impl SqlEngine for PostgresEngine {
         live_replicas(db).map(Some)
     }
 
-    fn can_send(&self) -> bool {
-        self.replica.can_send()
+    fn can_send(&self, owner: i64) -> bool {
+        self.replica.can_send(owner)
     }
 
     async fn read<T, Q>(&self, query: Q) -> Result<T>

@@ -26,7 +26,7 @@ use crate::{
         ChangeSelector, ChangeStore, Claim, CommitListener, Coordination, DeviceFilter, DueChanges,
         DueForwards, Epoch, EventPage, EventQuery, EventStore, Fingerprinter, ForwardOutcome,
         ForwardQueue, ForwardQueueStats, Intent, Journal, JournalInfo, KeptRange, KeyValueStore,
-        Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback, ReceivedCallback,
+        Origin, Owner, QuarantineLimits, QuarantineStore, QuarantinedCallback, ReceivedCallback,
         RequestChange, Reservation, Result, ResultStore, StateCounts, Step, Stored,
         UnmatchedResult, WatchTarget,
         apply::{
@@ -75,9 +75,9 @@ pub(in crate::journal) trait SqlEngine: Send + Sync + 'static {
     /// Returns the numbers of the processes that hold their lease; `None` if only this one can use the journal.
     fn live_owners(db: &dyn Database) -> error::Result<Option<HashSet<i64>>>;
 
-    /// False if the lease of this process may have expired.
-    fn can_send(&self) -> bool {
-        true
+    /// False if another replica may have settled the changes of an owner.
+    fn can_send(&self, owner: i64) -> bool {
+        owner == self.owner()
     }
 
     /// True if the journal can be written.
@@ -244,8 +244,12 @@ impl<E: SqlEngine> ChangeStore for SqlJournal<E> {
         self.engine.writer().send(JournalOperation::Transition, command).await
     }
 
-    fn can_send(&self) -> bool {
-        self.engine.can_send()
+    fn owner(&self) -> Owner {
+        Owner(self.engine.owner())
+    }
+
+    fn can_send(&self, Owner(owner): Owner) -> bool {
+        self.engine.can_send(owner)
     }
 
     fn state_counts(&self) -> StateCounts {
