@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     callbacks::{Quarantine, ReplayOutcome},
-    journal::{Journal, JournalError, QuarantinedCallback, Stored},
+    journal::{JournalError, QuarantinedCallback, Stored},
     thingspace::ThingSpace,
 };
 
@@ -23,7 +23,6 @@ const PAGE: usize = 500;
 /// State of the API.
 #[derive(Clone)]
 pub(super) struct AdminState {
-    pub(super) journal: Arc<dyn Journal>,
     pub(super) quarantine: Quarantine,
     pub(super) thingspace: Arc<ThingSpace>,
 }
@@ -50,9 +49,9 @@ pub(super) fn router(state: AdminState) -> Router {
 
 /// Lists a page and marks its callbacks as reviewed.
 async fn list(State(state): State<AdminState>, Path(after): Path<u64>) -> AdminResponse {
-    let page = state.journal.list_quarantined(after, PAGE).await?;
+    let page = state.quarantine.store.list_quarantined(after, PAGE).await?;
     if let Some((last, _)) = page.last() {
-        state.journal.mark_quarantined_reviewed(*last).await?;
+        state.quarantine.store.mark_quarantined_reviewed(*last).await?;
     }
     let summaries: Vec<Value> =
         page.iter().map(|(id, callback)| summary_json(*id, callback)).collect();
@@ -60,7 +59,7 @@ async fn list(State(state): State<AdminState>, Path(after): Path<u64>) -> AdminR
 }
 
 async fn show(State(state): State<AdminState>, Path(id): Path<u64>) -> AdminResponse {
-    let found = state.journal.list_quarantined(id.saturating_sub(1), 1).await?;
+    let found = state.quarantine.store.list_quarantined(id.saturating_sub(1), 1).await?;
     let Some((_, callback)) = found.first().filter(|(found, _)| *found == id) else {
         return Err(AdminError::not_found());
     };
@@ -72,7 +71,7 @@ async fn show(State(state): State<AdminState>, Path(id): Path<u64>) -> AdminResp
 }
 
 async fn drop_one(State(state): State<AdminState>, Path(id): Path<u64>) -> AdminResponse {
-    if !state.journal.drop_quarantined(id).await? {
+    if !state.quarantine.store.drop_quarantined(id).await? {
         return Err(AdminError::not_found());
     }
     tracing::warn!(id, "operator dropped a quarantined callback");

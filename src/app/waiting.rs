@@ -116,8 +116,8 @@ impl Waiting<'_> {
         options: &SpoolOptions,
         ports: &Ports,
     ) -> Result<EarlyServers, StartError> {
-        let Self { config, origin, clock, telemetry, .. } = self;
-        let journal: Arc<dyn Journal> = Arc::new(UnopenedJournal(origin.clone()));
+        let Self { config, clock, telemetry, .. } = self;
+        let journal = Arc::new(UnopenedJournal);
         let spool = Spool::open(options, journal.clone())?;
         let mut files = FileReloader::default();
         let listener = CallbackListener::new(

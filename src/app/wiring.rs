@@ -118,8 +118,7 @@ impl Components {
         let socket = AdminSocket::bind(&socket_path)
             .map_err(|source| StartError::Socket { path: socket_path, source })?;
         let admin_state = AdminState {
-            journal: journal.clone(),
-            quarantine: listener.quarantine(),
+            quarantine: listener.quarantine(journal.clone()),
             thingspace: thingspace.clone(),
         };
         let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();

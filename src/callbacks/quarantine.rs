@@ -17,7 +17,8 @@ use crate::{
     },
     domain::newtypes::CallbackService,
     journal::{
-        Journal, JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored,
+        Fingerprinter, JournalError, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        ReceivedCallback, Stored,
     },
     telemetry::RejectionReason,
 };
@@ -29,7 +30,11 @@ const PAGE: usize = 50;
 
 /// Manages quarantined callbacks.
 #[derive(Clone)]
-pub struct Quarantine(pub(super) Arc<AppState>);
+pub struct Quarantine {
+    pub(super) state: Arc<AppState>,
+    /// The quarantined callbacks.
+    pub store: Arc<dyn QuarantineStore>,
+}
 
 /// Result of a replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +56,8 @@ impl Quarantine {
     ///
     /// Errors of the journal.
     pub async fn replay(&self, id: u64) -> Result<ReplayOutcome, JournalError> {
-        let state = &self.0;
-        let found = state.journal.list_quarantined(id.saturating_sub(1), 1).await?;
+        let Self { state, store } = self;
+        let found = store.list_quarantined(id.saturating_sub(1), 1).await?;
         let Some((_, quarantined)) = found.into_iter().find(|(found, _)| *found == id) else {
             return Ok(ReplayOutcome::NotFound);
         };
@@ -70,7 +75,7 @@ impl Quarantine {
             // A quarantined callback was not forwarded, because it could be forged.
             forwarding: state.forwarding(),
         };
-        match state.journal.release_quarantined(id, received).await {
+        match store.release_quarantined(id, received).await {
             Ok(stored) => Ok(ReplayOutcome::Stored(stored)),
             Err(JournalError::NoSuchCallback) => Ok(ReplayOutcome::NotFound),
             Err(error) => Err(error),
@@ -85,7 +90,7 @@ impl Quarantine {
     pub async fn replay_all(&self) -> Result<(usize, usize), JournalError> {
         let (mut stored, mut unusable, mut after) = (0, 0, 0);
         loop {
-            let page = self.0.journal.list_quarantined(after, PAGE).await?;
+            let page = self.store.list_quarantined(after, PAGE).await?;
             let Some((last, _)) = page.last() else {
                 return Ok((stored, unusable));
             };
@@ -162,7 +167,7 @@ fn is_authenticated_now(state: &AppState, quarantined: &QuarantinedCallback) -> 
 ///
 /// Each part is preceded by its length, so different credentials have different input.
 pub fn credential_mac<'a>(
-    journal: &dyn Journal,
+    journal: &dyn Fingerprinter,
     parts: impl IntoIterator<Item = &'a SecretString>,
 ) -> [u8; 32] {
     let mut content = Vec::new();

@@ -27,7 +27,7 @@ use crate::{
     },
     config::Config,
     domain::clock::Clock,
-    journal::Journal,
+    journal::{CallbackJournal, QuarantineStore},
     spool::Spool,
     telemetry::Instruments,
 };
@@ -81,7 +81,7 @@ impl CallbackListener {
     /// [`TlsError`] if the certificate or its key cannot be used.
     pub fn new(
         config: &Config,
-        journal: Arc<dyn Journal>,
+        journal: Arc<dyn CallbackJournal>,
         spool: Option<Arc<Spool>>,
         clock: Arc<dyn Clock>,
         steady_clock: Arc<dyn Clock>,
@@ -115,9 +115,9 @@ impl CallbackListener {
         Ok(Self { state: Arc::new(state), tls })
     }
 
-    /// Returns access to the quarantined callbacks.
-    pub fn quarantine(&self) -> Quarantine {
-        Quarantine(Arc::clone(&self.state))
+    /// Returns access to the quarantined callbacks in `store`.
+    pub fn quarantine(&self, store: Arc<dyn QuarantineStore>) -> Quarantine {
+        Quarantine { state: Arc::clone(&self.state), store }
     }
 
     /// Serves until `shutdown`, then lets requests and appends finish within `grace`. A longer append

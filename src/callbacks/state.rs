@@ -9,7 +9,7 @@ use crate::{
     background::FORWARDED_BY,
     callbacks::{auth::Authenticator, body::BodyBudget, callback_log::CallbackLog},
     domain::clock::Clock,
-    journal::{ForwardOptions, Journal},
+    journal::{CallbackJournal, ForwardOptions},
     spool::Spool,
 };
 
@@ -20,7 +20,7 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(3_250);
 /// State that all requests share.
 pub(super) struct AppState {
     pub(super) authenticator: Authenticator,
-    pub(super) journal: Arc<dyn Journal>,
+    pub(super) journal: Arc<dyn CallbackJournal>,
     /// `None` if callbacks are rejected while the journal is away.
     pub(super) spool: Option<Arc<Spool>>,
     pub(super) clock: Arc<dyn Clock>,

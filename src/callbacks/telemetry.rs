@@ -14,7 +14,7 @@ use crate::{
         newtypes::{ChangeId, RequestId},
         trace::TraceParent,
     },
-    journal::ChangeSelector,
+    journal::RequestChange,
     telemetry::CallbackCall,
 };
 
@@ -34,7 +34,7 @@ pub(super) struct StoredCallback {
     /// The request that it belongs to.
     pub(super) request_id: RequestId,
     /// The change that made the request, with the trace of its call, if the journal has returned it.
-    pub(super) change: Option<(ChangeId, Option<TraceParent>)>,
+    pub(super) change: Option<RequestChange>,
 }
 
 /// Handles and measures requests.
@@ -88,20 +88,20 @@ impl CallbackService {
         };
         let tasks = self.state.tasks.clone();
         tasks.spawn(async move {
-            if let Some((change_id, Some(trace))) = self.find_change(&request_id).await {
+            if let Some((change_id, Some(trace))) = self.find_change(request_id).await {
                 link(&call, change_id, &trace);
             }
             drop(permit);
         });
     }
 
-    async fn find_change(&self, request_id: &RequestId) -> Option<(ChangeId, Option<TraceParent>)> {
+    async fn find_change(&self, request_id: RequestId) -> Option<RequestChange> {
         for delay in LINK_RETRY_DELAYS {
             // A drain causes one last search at once.
             let _draining = timeout(delay, self.draining.cancelled()).await;
-            let selector = ChangeSelector::Request(request_id.clone());
-            if let Ok(Some(change)) = self.state.journal.change(selector).await {
-                return Some((change.change_id, change.trace));
+            let found = self.state.journal.change_of_request(request_id.clone()).await;
+            if let Ok(Some(change)) = found {
+                return Some(change);
             }
             if self.draining.is_cancelled() {
                 return None;

@@ -29,7 +29,7 @@ use crate::{
     failpoints,
     journal::{
         ChangeSelector, Claim, Commit, CommitListener, Dispatch, Intent, Journal, JournalError,
-        Reservation, WatchTarget,
+        Owner, Reservation, WatchTarget,
     },
     operations::ChangeRequest,
     thingspace::ThingSpace,
@@ -57,6 +57,8 @@ struct Waiters(Mutex<HashMap<ChangeId, watch::Sender<()>>>);
 pub(super) struct SendingChange {
     pub(super) change_id: ChangeId,
     pub(super) attempt: Attempt,
+    /// The owner of the change, or an earlier one if the lease of this replica has expired during the claim.
+    pub(super) owner: Owner,
 }
 
 /// The context of a call.
@@ -147,7 +149,7 @@ impl Dispatcher {
         _permit: InFlightPermit,
     ) -> Result<Change, DispatchError> {
         let (request, mut intent) = self.build_intent(request).await?;
-        let new = SendingChange::new(intent.change.change_id);
+        let new = SendingChange::new(intent.change.change_id, self.journal.owner());
         let ready = self.try_prepare(&request, &context).await;
         if ready.is_some() {
             intent.dispatch = Some(Dispatch { trace: context.trace.clone() });
@@ -307,8 +309,8 @@ impl Dispatcher {
 
 impl SendingChange {
     /// A change that the claim with this id creates.
-    fn new(change_id: ChangeId) -> Self {
-        Self { change_id, attempt: Attempt(change_id) }
+    fn new(change_id: ChangeId, owner: Owner) -> Self {
+        Self { change_id, attempt: Attempt(change_id), owner }
     }
 }
 

@@ -75,7 +75,7 @@ impl Dispatcher {
         trace: Option<&TraceParent>,
         reservation: Box<dyn Reservation>,
     ) -> Result<Change, DispatchError> {
-        if !self.journal.can_send() {
+        if !self.journal.can_send(change.owner) {
             let detail = "this replica has lost the database for too long to send the change";
             let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
             return self.record(Some(reservation), change, transition).await;
@@ -103,7 +103,7 @@ impl Dispatcher {
     /// Resolves a change whose sending panicked: a QUEUED change was not sent; the outcome of a DISPATCHED
     /// change is unknown.
     pub(super) async fn resolve_panicked(&self, change: SendingChange) -> Result<(), JournalError> {
-        let SendingChange { change_id, attempt } = change;
+        let SendingChange { change_id, attempt, .. } = change;
         let stored = self.journal.change(ChangeSelector::Id(change_id)).await?;
         let transition = match stored.map(|stored| stored.state) {
             Some(ChangeState::Dispatched) => Transition::MarkOutcomeUnknown,
@@ -143,7 +143,7 @@ impl Dispatcher {
     /// Records DISPATCHED, and reserves journal capacity for the response before that.
     async fn record_dispatched(
         &self,
-        SendingChange { change_id, attempt }: SendingChange,
+        SendingChange { change_id, attempt, .. }: SendingChange,
         trace: Option<&TraceParent>,
         already_on_plan: Option<Vec<u32>>,
     ) -> Result<Box<dyn Reservation>, JournalError> {
@@ -159,7 +159,7 @@ impl Dispatcher {
     pub(super) async fn record(
         &self,
         reservation: Option<Box<dyn Reservation>>,
-        SendingChange { change_id, attempt }: SendingChange,
+        SendingChange { change_id, attempt, .. }: SendingChange,
         transition: Transition,
     ) -> Result<Change, DispatchError> {
         let mut step = Step { change_id, attempt, transition, now: self.clock.now() };

@@ -74,12 +74,20 @@ pub trait ChangeStore: Send + Sync {
     /// was DISPATCHED is unknown. Returns the change, or `None` if there was nothing to settle.
     async fn settle(&self, change: ChangeId, now: Timestamp) -> Result<Option<Change>>;
 
-    /// False if another replica may have settled the changes of this process. Nothing must be sent then.
-    fn can_send(&self) -> bool;
+    /// Returns the owner of the changes that this process claims. A replica whose lease has expired continues as
+    /// another owner.
+    fn owner(&self) -> Owner;
+
+    /// False if another replica may have settled the changes of an owner. They must not be sent then.
+    fn can_send(&self, owner: Owner) -> bool;
 
     /// Returns the number of changes in each state, as of the last commit.
     fn state_counts(&self) -> StateCounts;
 }
+
+/// A process that claims changes: the number of its lease, if it shares the journal with other replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner(pub(super) i64);
 
 /// Reserved queue space for one transition.
 #[async_trait]
@@ -106,7 +114,7 @@ pub struct Step {
 pub struct Intent {
     /// The change, QUEUED. Its id is also that of the attempt to send it.
     pub change: Change,
-    /// [`Journal::fingerprint`](crate::journal::Journal::fingerprint) of its content.
+    /// [`Fingerprinter::fingerprint`](crate::journal::Fingerprinter::fingerprint) of its content.
     pub fingerprint: [u8; 32],
     /// Its devices, in the order of the call.
     pub devices: Arc<[SentDevice]>,

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use crate::{
     domain::clock::Timestamp,
     journal::{
-        changes::ChangeStore, coordination::Coordination, error::Result, events::EventStore,
-        forward_queue::ForwardQueue, origin::Origin, quarantine::QuarantineStore,
-        results::ResultStore,
+        callbacks::CallbackJournal, changes::ChangeStore, coordination::Coordination,
+        error::Result, events::EventStore, forward_queue::ForwardQueue, origin::Origin,
+        quarantine::QuarantineStore, results::ResultStore,
     },
 };
 
@@ -19,7 +19,14 @@ use crate::{
 /// had returned when they were called. All methods fail after [`close`](Self::close).
 #[async_trait]
 pub trait Journal:
-    ChangeStore + ResultStore + EventStore + QuarantineStore + ForwardQueue + KeyValueStore + 'static
+    ChangeStore
+    + CallbackJournal
+    + ResultStore
+    + EventStore
+    + QuarantineStore
+    + ForwardQueue
+    + KeyValueStore
+    + 'static
 {
     /// The identity of the journal. It changes when a loss of data is accepted.
     fn epoch(&self) -> Epoch;
@@ -35,19 +42,12 @@ pub trait Journal:
         None
     }
 
-    /// Returns the HMAC-SHA256 of `content` under a random key. The key is created with the journal
-    /// and never leaves it.
-    fn fingerprint(&self, content: &[u8]) -> [u8; 32];
-
     /// Returns the range of positions.
     async fn kept_range(&self) -> Result<KeptRange>;
 
     /// Removes one bounded slice of the final changes and unattributed requests whose last event is
     /// older than `before` and not after the position `up_to`. Returns true if there may be more.
     async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool>;
-
-    /// True if the last write succeeded and the journal is open.
-    fn is_writable(&self) -> bool;
 
     /// Writes everything that is queued, then closes the journal.
     async fn close(&self);

@@ -5,10 +5,11 @@
 //! written, never by the clock of a reader.
 //!
 //! The rules are in `apply`, the stored forms in `record`; an engine loads and stores rows.
-//! [`Journal`] is the sum of one trait per capability. [`sqlite`] implements it; the suite in
-//! `conformance` checks an implementation.
+//! [`Journal`] is the sum of one trait per capability. `sql` implements it for the engines [`sqlite`] and
+//! [`postgres`]; the suite in `conformance` checks an engine.
 
 mod apply;
+mod callbacks;
 mod changes;
 #[cfg(test)]
 mod conformance;
@@ -29,9 +30,11 @@ pub(crate) mod stub_journal;
 pub mod transfer;
 mod unopened;
 
+pub use callbacks::{CallbackJournal, Fingerprinter};
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-    DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Reservation, StateCounts, Step,
+    DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Owner, Reservation, StateCounts,
+    Step,
 };
 pub use coordination::{Coordination, Rate};
 pub use engine::{Durability, Epoch, Journal, JournalInfo, KeptRange, KeyValueStore};
@@ -43,9 +46,12 @@ pub use events::{
 pub use forward_queue::{
     DueForwards, ForwardOptions, ForwardOutcome, ForwardQueue, ForwardQueueStats, QueuedForward,
 };
-pub use origin::Origin;
+pub use origin::{Origin, OtherOrigin};
 pub use quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback};
 pub use record::{InvalidRecord, ResultRecord};
 pub(crate) use record::{decode_result, encode_result};
-pub use results::{Attribution, NewResult, ReceivedCallback, ResultStore, Stored, UnmatchedResult};
+pub use results::{
+    Attribution, CallbackStore, NewResult, ReceivedCallback, RequestChange, ResultStore, Stored,
+    UnmatchedResult,
+};
 pub use unopened::UnopenedJournal;

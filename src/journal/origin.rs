@@ -8,6 +8,19 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
 
+/// The error of a journal that belongs to another ThingSpace.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its changes were sent to {recorded}, and the settings name {configured}. A journal works with one \
+     ThingSpace only"
+)]
+pub struct OtherOrigin {
+    /// The origin of its first start.
+    pub recorded: String,
+    /// The origin in the settings.
+    pub configured: String,
+}
+
 impl Origin {
     /// The origin of the embedded sandbox, whatever its port.
     pub fn sandbox() -> Self {
@@ -25,6 +38,14 @@ impl Origin {
             origin.push_str(&format!(":{port}"));
         }
         Self(origin)
+    }
+
+    /// Compares the origin of the settings with that of a journal.
+    pub(super) fn check(&self, recorded: &str) -> Result<(), OtherOrigin> {
+        if recorded == self.0 {
+            return Ok(());
+        }
+        Err(OtherOrigin { recorded: recorded.to_owned(), configured: self.0.clone() })
     }
 
     /// The origin as text: `https://thingspace.verizon.com`, or `sandbox`.

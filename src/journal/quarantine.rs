@@ -13,17 +13,9 @@ use crate::{
     },
 };
 
-/// Stores callbacks that cannot be used yet, until an operator replays or drops them.
+/// Lists callbacks that cannot be used yet, and replays and drops them, for an operator.
 #[async_trait]
 pub trait QuarantineStore: Send + Sync {
-    /// Stores a callback and returns its id. Returns `None` if the quarantine is full: entries that
-    /// are not reviewed are never deleted for a new one.
-    async fn quarantine(
-        &self,
-        callback: QuarantinedCallback,
-        limits: QuarantineLimits,
-    ) -> Result<Option<u64>>;
-
     /// Lists at most `limit` callbacks with a higher id than `after`, oldest first.
     async fn list_quarantined(
         &self,
@@ -56,7 +48,7 @@ pub struct QuarantinedCallback {
     pub reason: String,
     /// Its body, without credentials.
     pub body: Vec<u8>,
-    /// [`Journal::fingerprint`](crate::journal::Journal::fingerprint) of its credentials; empty if it
+    /// [`Fingerprinter::fingerprint`](crate::journal::Fingerprinter::fingerprint) of its credentials; empty if it
     /// had none.
     pub credential_mac: Vec<u8>,
 }

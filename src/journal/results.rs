@@ -16,9 +16,9 @@ use crate::{
     journal::{error::Result, forward_queue::ForwardOptions},
 };
 
-/// Stores results and links them to changes.
+/// Stores callbacks.
 #[async_trait]
-pub trait ResultStore: Send + Sync {
+pub trait CallbackStore: Send + Sync {
     /// Stores a callback. A second callback with the same request and content is a
     /// [`Stored::Duplicate`].
     ///
@@ -46,6 +46,13 @@ pub trait ResultStore: Send + Sync {
     /// Estimates the wait of a callback that arrives now.
     fn expected_wait(&self) -> Duration;
 
+    /// True if the last write succeeded and the journal is open.
+    fn is_writable(&self) -> bool;
+}
+
+/// Links results to changes.
+#[async_trait]
+pub trait ResultStore: Send + Sync {
     /// Finds the one change that made an unattributed request (see
     /// [`attribution`](crate::domain::attribution)). Attributes the request to the change if
     /// `last_result` is the position of the request's last result, and still is when the attribution is
@@ -117,9 +124,12 @@ pub enum Stored {
 pub struct NewResult {
     /// The position of its event.
     pub position: u64,
-    /// The change that its request belongs to, and the trace of the call that sent it.
-    pub change: Option<(ChangeId, Option<TraceParent>)>,
+    /// The change that its request belongs to.
+    pub change: Option<RequestChange>,
 }
+
+/// The change that made a request, and the trace of the call that sent it.
+pub type RequestChange = (ChangeId, Option<TraceParent>);
 
 /// The result of [`ResultStore::attribute`].
 #[derive(Debug, Clone, PartialEq, Eq)]

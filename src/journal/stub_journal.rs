@@ -1,25 +1,15 @@
 //! A journal for tests of its callers: it stores callbacks in memory, and fails or hangs on demand.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
-    domain::{
-        change::Change,
-        clock::Timestamp,
-        identifier::ReportedId,
-        newtypes::{ChangeId, RequestId},
-        state::ChangeState,
-    },
+    domain::newtypes::RequestId,
     journal::{
-        Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage, EventQuery,
-        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
-        JournalInfo, KeptRange, KeyValueStore, NewResult, Origin, QuarantineLimits,
-        QuarantineStore, QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore,
-        StateCounts, Step, Stored, UnmatchedResult, WatchTarget,
+        CallbackJournal, CallbackStore, Fingerprinter, JournalError, NewResult, QuarantineLimits,
+        QuarantinedCallback, ReceivedCallback, RequestChange, Result, Stored,
     },
 };
 
@@ -94,47 +84,7 @@ impl StubJournal {
 }
 
 #[async_trait::async_trait]
-impl ChangeStore for StubJournal {
-    async fn claim(&self, _: Intent) -> Result<Claim> {
-        unreachable!()
-    }
-    async fn check_claim(&self, _: Intent) -> Result<Claim> {
-        unreachable!()
-    }
-    async fn apply(&self, _: Step) -> Result<Change> {
-        unreachable!()
-    }
-    async fn reserve(&self) -> Result<Box<dyn Reservation>> {
-        unreachable!()
-    }
-    async fn change(&self, _: ChangeSelector) -> Result<Option<Change>> {
-        unreachable!()
-    }
-    async fn changes(&self, _: ChangeFilter) -> Result<ChangePage> {
-        unreachable!()
-    }
-    async fn devices(&self, _: ChangeId, _: DeviceFilter) -> Result<Vec<ChangeDevice>> {
-        unreachable!()
-    }
-    async fn due_changes(&self, _: ChangeState, _: Timestamp, _: Timestamp) -> Result<DueChanges> {
-        unreachable!()
-    }
-    async fn interrupted(&self) -> Result<Vec<ChangeId>> {
-        unreachable!()
-    }
-    async fn settle(&self, _: ChangeId, _: Timestamp) -> Result<Option<Change>> {
-        unreachable!()
-    }
-    fn can_send(&self) -> bool {
-        unreachable!()
-    }
-    fn state_counts(&self) -> StateCounts {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl ResultStore for StubJournal {
+impl CallbackStore for StubJournal {
     async fn store_callback(&self, received: ReceivedCallback) -> Result<Stored> {
         self.store_called.notify_one();
         let step = (*self.script.lock())(&received);
@@ -156,118 +106,29 @@ impl ResultStore for StubJournal {
             }
         }
     }
+
     fn expected_wait(&self) -> Duration {
         self.wait
     }
-    async fn attribute(
-        &self,
-        _: RequestId,
-        _: Option<Vec<Vec<ReportedId>>>,
-        _: Option<u64>,
-        _: Timestamp,
-    ) -> Result<Attribution> {
-        unreachable!()
-    }
-    async fn unattributed_requests(&self, _: ChangeId, _: usize) -> Result<Vec<RequestId>> {
-        unreachable!()
-    }
-    async fn unmatched_results(
-        &self,
-        _: Timestamp,
-        _: u64,
-        _: usize,
-    ) -> Result<Vec<UnmatchedResult>> {
-        unreachable!()
-    }
-    async fn resolve_unmatched_result(
-        &self,
-        _: ChangeId,
-        _: u64,
-        _: Vec<ReportedId>,
-        _: Timestamp,
-    ) -> Result<bool> {
-        unreachable!()
-    }
-}
 
-#[async_trait::async_trait]
-impl EventStore for StubJournal {
-    async fn events(&self, _: WatchTarget, _: EventQuery) -> Result<EventPage> {
-        unreachable!()
-    }
-    fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}
-}
-
-#[async_trait::async_trait]
-impl QuarantineStore for StubJournal {
-    async fn quarantine(&self, _: QuarantinedCallback, _: QuarantineLimits) -> Result<Option<u64>> {
-        unreachable!()
-    }
-    async fn list_quarantined(&self, _: u64, _: usize) -> Result<Vec<(u64, QuarantinedCallback)>> {
-        unreachable!()
-    }
-    async fn release_quarantined(&self, _: u64, _: ReceivedCallback) -> Result<Stored> {
-        unreachable!()
-    }
-    async fn mark_quarantined_reviewed(&self, _: u64) -> Result<()> {
-        unreachable!()
-    }
-    async fn drop_quarantined(&self, _: u64) -> Result<bool> {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl ForwardQueue for StubJournal {
-    async fn due_forwards(&self, _: Timestamp, _: usize, _: usize) -> Result<DueForwards> {
-        unreachable!()
-    }
-    async fn record_forward_outcomes(&self, _: Vec<(u64, ForwardOutcome)>) -> Result<()> {
-        unreachable!()
-    }
-    async fn expire_forwards(&self, _: Timestamp) -> Result<usize> {
-        unreachable!()
-    }
-    async fn reschedule_forwards(&self, _: Timestamp) -> Result<usize> {
-        unreachable!()
-    }
-    fn forward_queue_stats(&self) -> ForwardQueueStats {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl KeyValueStore for StubJournal {
-    async fn get_kv(&self, _: String) -> Result<Vec<u8>> {
-        unreachable!()
-    }
-    async fn put_kv(&self, _: String, _: Vec<u8>) -> Result<()> {
-        unreachable!()
-    }
-}
-
-#[async_trait::async_trait]
-impl Journal for StubJournal {
-    fn epoch(&self) -> Epoch {
-        unreachable!()
-    }
-    fn origin(&self) -> &Origin {
-        unreachable!()
-    }
-    fn info(&self) -> JournalInfo {
-        unreachable!()
-    }
-    fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
-        [0; 32]
-    }
-    async fn kept_range(&self) -> Result<KeptRange> {
-        unreachable!()
-    }
-    async fn trim(&self, _: Timestamp, _: u64) -> Result<bool> {
-        unreachable!()
-    }
     fn is_writable(&self) -> bool {
         true
     }
-    async fn close(&self) {}
+}
+
+impl Fingerprinter for StubJournal {
+    fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
+#[async_trait::async_trait]
+impl CallbackJournal for StubJournal {
+    async fn quarantine(&self, _: QuarantinedCallback, _: QuarantineLimits) -> Result<Option<u64>> {
+        unreachable!()
+    }
+
+    async fn change_of_request(&self, _: RequestId) -> Result<Option<RequestChange>> {
+        unreachable!()
+    }
 }

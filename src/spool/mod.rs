@@ -23,12 +23,12 @@
 //!    because of rule 1. A direct append that fails keeps the id of its arrival, so the spool is complete and in
 //!    the order of arrival when the mover reads it.
 //! 3. *Within the mover.* It stores the callbacks of one request in order
-//!    ([`ResultStore::store_callbacks`](crate::journal::ResultStore::store_callbacks)), and stops at an error. A
+//!    ([`CallbackStore::store_callbacks`](crate::journal::CallbackStore::store_callbacks)), and stops at an error. A
 //!    callback that failed, or was stored without an answer, is sent again before the ones after it. Different
 //!    requests are stored concurrently.
 //! 4. *Back to the journal.* A callback ceases to be pending when the journal has acknowledged it. A direct
 //!    append therefore begins only after the journal has all spooled callbacks, and gets a higher position
-//!    ([`ResultStore::store_callback`](crate::journal::ResultStore::store_callback)).
+//!    ([`CallbackStore::store_callback`](crate::journal::CallbackStore::store_callback)).
 //!
 //! Callbacks of one request that are appended to the journal at the same moment have no order: if the journal
 //! stores the later one and fails for the earlier one, the earlier one follows from the spool. Each replica has
@@ -37,7 +37,7 @@
 //! # Content
 //!
 //! A record has no credentials. The text of a body that reaches
-//! [`store_callback`](crate::journal::ResultStore::store_callback) has none
+//! [`store_callback`](crate::journal::CallbackStore::store_callback) has none
 //! ([`payload::parse`](crate::callbacks::payload::parse) cuts them out), and the two that the parser returns
 //! beside it, for authentication, are not part of the record. Otherwise, the record has what the journal
 //! stores: identifiers of devices. So only the owner may read the files.

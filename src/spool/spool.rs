@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     domain::clock::Timestamp,
-    journal::{Journal, JournalError, Origin, ReceivedCallback, Result, Stored},
+    journal::{CallbackStore, JournalError, Origin, ReceivedCallback, Result, Stored},
     spool::{
         database::{Database, Removal, StoredRecord},
         error::{SpoolOpenError, SpoolOpenFailure},
@@ -45,7 +45,7 @@ pub struct SpoolOptions {
 
 /// Stores callbacks in the journal, and keeps them on the local disk while the journal is away.
 pub struct Spool {
-    journal: Arc<dyn Journal>,
+    journal: Arc<dyn CallbackStore>,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
     throttle: LogThrottle,
@@ -91,7 +91,7 @@ impl Spool {
     /// a file cannot be opened.
     pub fn open(
         options: &SpoolOptions,
-        journal: Arc<dyn Journal>,
+        journal: Arc<dyn CallbackStore>,
     ) -> Result<Arc<Self>, SpoolOpenError> {
         Self::try_open(options, journal)
             .map_err(|failure| SpoolOpenError { dir: options.dir.clone(), failure })
@@ -99,7 +99,7 @@ impl Spool {
 
     fn try_open(
         options: &SpoolOptions,
-        journal: Arc<dyn Journal>,
+        journal: Arc<dyn CallbackStore>,
     ) -> Result<Arc<Self>, SpoolOpenFailure> {
         let database = Database::open(options)?;
         let content = database.content()?;
@@ -263,7 +263,7 @@ impl Spool {
         self.shared.order.lock().is_movable()
     }
 
-    pub(super) fn journal(&self) -> &dyn Journal {
+    pub(super) fn journal(&self) -> &dyn CallbackStore {
         &*self.journal
     }
 

@@ -375,7 +375,7 @@ async fn after_a_crash_between_the_move_and_the_delete_the_journal_has_one_event
     })
     .unwrap();
     for name in ["spool", "copy"] {
-        let spool = Spool::open(&options_at(name), Arc::clone(&journal)).unwrap();
+        let spool = Spool::open(&options_at(name), journal.clone()).unwrap();
         assert_eq!(spool.stats().callbacks, 3);
         let mover = tokio::spawn(Arc::clone(&spool).run());
         spool.drained().await;

@@ -29,6 +29,7 @@ impl Model for Protocol {
             calls: self.calls,
             seen_before_clock_change: None,
             was_retried_elsewhere: false,
+            has_lost_response: false,
         }]
     }
 
@@ -40,9 +41,9 @@ impl Model for Protocol {
                     if state.calls[key] > 0 {
                         actions.push(Action::Call { key, replica });
                     }
-                    if self.can_resolve_interrupted(state, key, replica) {
-                        actions.push(Action::ResolveInterrupted { key, replica });
-                    }
+                }
+                if self.has_leases() {
+                    actions.push(Action::ExpireLease { replica });
                 }
             } else {
                 actions.push(Action::Restart { replica });
@@ -103,9 +104,16 @@ impl Protocol {
                     actions.push(Action::Send(job));
                 }
             }
-            Phase::Dispatched => actions.push(Action::Send(job)),
+            Phase::Dispatched => {
+                let may_be_valid = !job.has_lost_lease || self.flaw == Some(Flaw::SkipsLeaseCheck);
+                actions.push(Action::Check { job, is_valid: false });
+                if may_be_valid {
+                    actions.push(Action::Check { job, is_valid: true });
+                }
+            }
+            Phase::Checked => actions.push(Action::Send(job)),
             Phase::Waiting => actions.push(Action::TimeOut(job)),
-            Phase::Undispatched | Phase::Responded(_) => actions.push(Action::Record(job)),
+            Phase::Unsent | Phase::Responded(_) => actions.push(Action::Record(job)),
         }
     }
 
@@ -173,6 +181,9 @@ impl Protocol {
 
     fn background_actions(&self, state: &ModelState, key: usize, actions: &mut Vec<Action>) {
         let Some(row) = state.rows[key] else { return };
+        if state.is_up.contains(&true) && self.can_settle(&row) {
+            actions.push(Action::Settle { key });
+        }
         match row.state {
             ChangeState::Accepted => actions.push(Action::MarkOverdue { key }),
             ChangeState::Overdue => actions.push(Action::Close { key }),
@@ -193,22 +204,29 @@ impl Protocol {
         }
     }
 
-    /// True if the deadline of a change can pass.
+    /// True if the deadline of a change can pass. A replica can be stopped for longer before its last check.
     fn is_past_close_deadline(&self, state: &ModelState, key: usize) -> bool {
+        let is_sending = |job: &SendJob| {
+            let is_checked =
+                matches!(job.phase, Phase::Checked | Phase::Waiting | Phase::Responded(_));
+            job.post.key == key && is_checked
+        };
         let is_over = state.requests[key].is_none_or(RequestState::is_complete);
-        let is_sent = !state.posts.iter().any(|post| post.key == key)
-            && !state.jobs.iter().any(|job| job.post.key == key);
-        self.callback_timing == CallbackTiming::AnyTime || is_over && is_sent
+        let is_sent = !state.posts.iter().any(|post| post.key == key);
+        !(self.is_sending_in_time && state.jobs.iter().any(is_sending))
+            && (self.callback_timing == CallbackTiming::AnyTime || is_over && is_sent)
     }
 
-    fn can_resolve_interrupted(&self, state: &ModelState, key: usize, replica: usize) -> bool {
-        let has_own_job = |row: &ChangeRow| {
-            let is_own = |job: &SendJob| {
-                job.post.key == key && job.post.replica == replica && job.post.fence == row.fence
-            };
-            state.jobs.iter().any(is_own)
-        };
-        state.rows[key].as_ref().is_some_and(|row| row.state.is_in_flight() && !has_own_job(row))
+    /// True if any replica may settle a change.
+    pub fn can_settle(&self, row: &ChangeRow) -> bool {
+        let may_settle = row.has_lost_lease || self.flaw == Some(Flaw::SettlesBeforeExpiry);
+        row.state.is_in_flight() && may_settle
+    }
+
+    /// True if the replicas share the journal, and each has a lease. A single process owns its journal as long as it
+    /// runs.
+    pub fn has_leases(&self) -> bool {
+        self.replicas > 1
     }
 
     /// True if storing a callback and acknowledging it are two actions. In larger scenarios they are one

@@ -21,22 +21,30 @@ impl Protocol {
                 self.claim(state, key, replica);
             }
             Action::Dispatch(job) => {
-                let is_written = self.apply_sender_transition(state, job.post, &rules::dispatch());
-                let next = if is_written { Phase::Dispatched } else { Phase::Undispatched };
-                state.advance(job, next);
+                if self.apply_sender_transition(state, job.post, &rules::dispatch()) {
+                    let next = if self.has_leases() { Phase::Dispatched } else { Phase::Checked };
+                    state.advance(job, next);
+                } else {
+                    state.end(job);
+                }
             }
             Action::DispatchWriteFails { job, written } => {
                 if written {
                     self.apply_sender_transition(state, job.post, &rules::dispatch());
                 }
-                state.advance(job, Phase::Undispatched);
+                state.advance(job, Phase::Unsent);
             }
+            Action::Check { job, is_valid: true } => state.advance(job, Phase::Checked),
+            Action::Check { job, .. } if self.flaw == Some(Flaw::ForgetsUnsentChange) => {
+                state.end(job);
+            }
+            Action::Check { job, .. } => state.advance(job, Phase::Unsent),
             Action::Send(job) => {
                 state.posts.push(job.post);
                 state.advance(job, Phase::Waiting);
             }
             Action::TimeOut(job) if self.flaw == Some(Flaw::RetriesAfterTimeout) => {
-                state.advance(job, Phase::Dispatched);
+                state.advance(job, Phase::Checked);
             }
             Action::TimeOut(job) => state.advance(job, Phase::Responded(PostResponse::None)),
             Action::Record(job) => self.record(state, job),
@@ -86,9 +94,11 @@ impl Protocol {
             }
             Action::MarkOverdue { key } => state.apply_transition(key, &Transition::MarkOverdue)?,
             Action::Close { key } => state.apply_transition(key, &Transition::Close)?,
+            Action::ExpireLease { replica } => state.expire_lease(replica),
             Action::Crash { replica } => {
                 state.is_up[replica] = false;
                 state.jobs.retain(|job| job.post.replica != replica);
+                state.expire_lease(replica);
             }
             Action::Restart { replica } => {
                 state.is_up[replica] = true;
@@ -102,9 +112,9 @@ impl Protocol {
                     }
                 }
             }
-            Action::ResolveInterrupted { key, .. } => {
+            Action::Settle { key } => {
                 let is_not_sent = state.rows[key]?.state == ChangeState::Queued
-                    || self.flaw == Some(Flaw::MarksDispatchedNotSentAtStart);
+                    || self.flaw == Some(Flaw::SettlesDispatchedAsNotSent);
                 let transition =
                     if is_not_sent { rules::not_sent() } else { Transition::MarkOutcomeUnknown };
                 state.apply_transition(key, &transition)?;
@@ -128,8 +138,9 @@ impl Protocol {
             }
             row => Some(ChangeRow {
                 state: ChangeState::Queued,
-                fence: row.map_or(0, |row| row.fence),
+                attempt: row.map_or(0, |row| row.attempt),
                 owner,
+                has_lost_lease: false,
                 was_dispatched: false,
                 seen_before_dispatch: 0,
                 seen_before_dispatch_by_clock: 0,
@@ -140,9 +151,10 @@ impl Protocol {
         if let Some(row) = row
             && !is_busy
         {
-            let fence = row.fence + 1;
-            state.rows[key] = Some(ChangeRow { fence, owner, ..row });
-            state.jobs.push(SendJob { post: Post { key, replica, fence }, phase: Phase::Claimed });
+            let attempt = row.attempt + 1;
+            state.rows[key] = Some(ChangeRow { attempt, owner, ..row });
+            let post = Post { key, replica, attempt };
+            state.jobs.push(SendJob { post, phase: Phase::Claimed, has_lost_lease: false });
         }
     }
 
@@ -158,13 +170,13 @@ impl Protocol {
         let Some(row) = &mut state.rows[post.key] else {
             return false;
         };
-        let is_accepted = row.fence == post.fence
-            || matches!(transition, Transition::Accept { .. })
-            || self.flaw == Some(Flaw::IgnoresFence);
+        let is_accepted = row.attempt == post.attempt
+            || !transition.is_of_sender()
+            || self.flaw == Some(Flaw::SkipsFencing);
         let Some(next) = rules::after(row.state, transition).filter(|_| is_accepted) else {
             return false;
         };
-        row.state = next;
+        row.enter(next);
         match transition {
             Transition::Dispatch { .. } => {
                 row.was_dispatched = true;
@@ -177,7 +189,7 @@ impl Protocol {
         true
     }
 
-    /// Stores the response to a POST, unless the journal rejects the transition.
+    /// Stores the response to a POST, or that there was none, unless the journal rejects the transition.
     fn record(&self, state: &mut ModelState, job: SendJob) {
         let transition = match job.phase {
             Phase::Responded(PostResponse::Accepted) => rules::accept(),
@@ -189,7 +201,15 @@ impl Protocol {
             self.apply_sender_transition(state, job.post, &rules::dispatch());
         }
         self.apply_sender_transition(state, job.post, &transition);
-        state.jobs.retain(|other| *other != job);
+        state.end(job);
+        let key = job.post.key;
+        let Some(row) = state.rows[key] else { return };
+        state.has_lost_response |= match job.phase {
+            Phase::Responded(PostResponse::Accepted) => row.request.map(usize::from) != Some(key),
+            Phase::Responded(PostResponse::Refused) => row.state != ChangeState::Rejected,
+            Phase::Responded(PostResponse::NotExecuted) => row.state != ChangeState::NotSent,
+            _ => false,
+        };
     }
 
     fn attribute(

@@ -2,8 +2,9 @@
 
 use crate::{
     properties::{
-        ACKNOWLEDGED_IS_STORED, NO_DOUBLE_EXECUTION, NO_FOREIGN_ATTRIBUTION,
-        NOT_SENT_IS_NOT_EXECUTED, STATE_IS_PROVEN,
+        ACKNOWLEDGED_IS_STORED, IN_FLIGHT_IS_SETTLED, NO_DOUBLE_EXECUTION, NO_FOREIGN_ATTRIBUTION,
+        NO_POST_OF_OLD_ATTEMPT, NO_SECOND_POST, NOT_SENT_IS_NOT_EXECUTED, RESPONSE_IS_STORED,
+        STATE_IS_PROVEN,
     },
     protocol::{CallbackTiming, Flaw, Lookups, Protocol},
     rules::{A, C},
@@ -49,21 +50,49 @@ fn a_post_that_is_sent_before_its_intent_is_stored_is_reported_as_not_sent_after
 
 #[test]
 fn a_start_that_marks_dispatched_changes_as_not_sent_sends_them_twice() {
-    let flaw = Flaw::MarksDispatchedNotSentAtStart;
+    let flaw = Flaw::SettlesDispatchedAsNotSent;
     assert_breaks(&[NOT_SENT_IS_NOT_EXECUTED], with_flaw(flaw, protocol(1, [1, 0], 0)));
     assert_breaks(&[NO_DOUBLE_EXECUTION], with_flaw(flaw, protocol(1, [2, 0], 0)));
 }
 
 #[test]
-fn two_replicas_without_fencing_execute_a_change_twice() {
-    let flaw = Flaw::IgnoresFence;
+fn two_replicas_without_fencing_send_a_change_twice() {
+    let flaw = Flaw::SkipsFencing;
     assert_breaks(&[NOT_SENT_IS_NOT_EXECUTED], with_flaw(flaw, protocol(2, [2, 0], 0)));
-    assert_breaks(&[NO_DOUBLE_EXECUTION], with_flaw(flaw, protocol(2, [3, 0], 0)));
+    for broken in [NO_POST_OF_OLD_ATTEMPT, NO_SECOND_POST, NO_DOUBLE_EXECUTION] {
+        assert_breaks(&[broken], with_flaw(flaw, protocol(2, [3, 0], 0)));
+    }
+}
+
+#[test]
+fn without_the_last_check_a_replica_that_was_stopped_sends_a_change_that_is_closed() {
+    let flaw = Flaw::SkipsLeaseCheck;
+    assert_breaks(&[RESPONSE_IS_STORED], with_flaw(flaw, protocol(2, [1, 0], 0)));
+}
+
+#[test]
+fn a_change_that_is_settled_while_its_replica_holds_the_lease_is_sent_after_it_is_closed() {
+    let flaw = Flaw::SettlesBeforeExpiry;
+    assert_breaks(&[RESPONSE_IS_STORED], with_flaw(flaw, protocol(2, [1, 0], 0)));
+}
+
+#[test]
+fn a_replica_that_settles_dispatched_changes_as_not_sent_lets_two_attempts_send_them() {
+    let flaw = Flaw::SettlesDispatchedAsNotSent;
+    for broken in [NO_POST_OF_OLD_ATTEMPT, NO_SECOND_POST] {
+        assert_breaks(&[broken], with_flaw(flaw, protocol(2, [2, 0], 0)));
+    }
+}
+
+#[test]
+fn a_replica_that_does_not_record_a_failed_check_leaves_the_change_in_flight() {
+    let flaw = Flaw::ForgetsUnsentChange;
+    assert_breaks(&[IN_FLIGHT_IS_SETTLED], with_flaw(flaw, protocol(2, [1, 0], 0)));
 }
 
 #[test]
 fn one_replica_needs_no_fencing() {
-    let flaw = Flaw::IgnoresFence;
+    let flaw = Flaw::SkipsFencing;
     assert_holds("one replica without fencing", with_flaw(flaw, protocol(1, [3, 0], 0)));
 }
 

@@ -22,6 +22,8 @@ pub struct Protocol {
     pub devices: [Devices; REQUESTS],
     pub lookups: Lookups,
     pub callback_timing: CallbackTiming,
+    /// True if a replica stores the response to a POST within `changes.close_after` of the last check before the POST.
+    pub is_sending_in_time: bool,
     /// True if the first foreign callback arrives before any change is sent.
     pub is_foreign_request_early: bool,
     /// True if the clock can be set back once.
@@ -58,8 +60,15 @@ pub enum Flaw {
     RetriesAfterTimeout,
     SkipsKeyCheck,
     SendsBeforeIntent,
-    MarksDispatchedNotSentAtStart,
-    IgnoresFence,
+    SettlesDispatchedAsNotSent,
+    /// Accepts steps of an earlier attempt.
+    SkipsFencing,
+    /// Sends a change whose lease may have expired. A check of a later lease than that of the claim does the same.
+    SkipsLeaseCheck,
+    /// Settles changes of a replica that holds its lease.
+    SettlesBeforeExpiry,
+    /// Records nothing if a change must not be sent.
+    ForgetsUnsentChange,
     AcceptsPartialCoverage,
     SkipsQuietPeriod,
     SkipsDeviceList,
@@ -94,15 +103,20 @@ pub struct ModelState {
     pub seen_before_clock_change: Option<u8>,
     /// True if a repeated call arrived at the other replica.
     pub was_retried_elsewhere: bool,
+    /// True if a response of ThingSpace arrived, and the change says something else.
+    pub has_lost_response: bool,
 }
 
 /// A change in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChangeRow {
     pub state: ChangeState,
-    /// Number of claims. Transitions of earlier claims are rejected.
-    pub fence: u8,
+    /// The last attempt to send the change: the number of claims. The journal rejects steps of earlier ones.
+    pub attempt: u8,
     pub owner: u8,
+    /// True if the change is in flight, and the lease of its claim has expired. A crash ends the lease, too: the
+    /// other replica notices it later.
+    pub has_lost_lease: bool,
     pub was_dispatched: bool,
     /// Requests with results before the dispatch, by position.
     pub seen_before_dispatch: u8,
@@ -128,23 +142,27 @@ pub struct RequestState {
 pub struct Post {
     pub key: usize,
     pub replica: usize,
-    pub fence: u8,
+    pub attempt: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SendJob {
     pub post: Post,
     pub phase: Phase,
+    /// True if the lease of the claim has expired before the last check.
+    pub has_lost_lease: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
     /// QUEUED is stored.
     Claimed,
-    /// The write of DISPATCHED failed, or seemed to fail.
-    Undispatched,
-    /// DISPATCHED is stored, and the POST is not sent yet.
+    /// The change must not be sent. NOT_SENT is not stored yet.
+    Unsent,
+    /// DISPATCHED is stored. The replica has not checked its lease yet.
     Dispatched,
+    /// The last check is over. The POST is not sent yet.
+    Checked,
     /// The POST is sent.
     Waiting,
     /// The response is not stored yet.
@@ -179,6 +197,11 @@ pub enum Action {
     DispatchWriteFails {
         job: SendJob,
         written: bool,
+    },
+    /// The last check: is the lease of the claim valid on the replica's own clock?
+    Check {
+        job: SendJob,
+        is_valid: bool,
     },
     Send(SendJob),
     TimeOut(SendJob),
@@ -218,16 +241,20 @@ pub enum Action {
     Close {
         key: usize,
     },
+    /// The lease of a replica expires on the database's clock: the replica is stopped, or cannot reach the database.
+    /// It continues under another lease.
+    ExpireLease {
+        replica: usize,
+    },
     Crash {
         replica: usize,
     },
     Restart {
         replica: usize,
     },
-    /// Resolves a change in flight without a job, or after its owner's lease has expired.
-    ResolveInterrupted {
+    /// Settles a change in flight whose lease has expired, at any replica.
+    Settle {
         key: usize,
-        replica: usize,
     },
 }
 
@@ -249,13 +276,28 @@ impl ModelState {
 
     pub fn apply_transition(&mut self, key: usize, transition: &Transition) -> Option<()> {
         let row = self.rows[key].as_mut()?;
-        row.state = rules::after(row.state, transition)?;
+        row.enter(rules::after(row.state, transition)?);
         Some(())
     }
 
     pub fn advance(&mut self, job: SendJob, phase: Phase) {
+        self.end(job);
+        let has_lost_lease = job.has_lost_lease && phase == Phase::Dispatched;
+        self.jobs.push(SendJob { phase, has_lost_lease, ..job });
+    }
+
+    pub fn end(&mut self, job: SendJob) {
         self.jobs.retain(|other| *other != job);
-        self.jobs.push(SendJob { phase, ..job });
+    }
+
+    /// Ends the lease of a replica.
+    pub fn expire_lease(&mut self, replica: usize) {
+        for row in self.rows.iter_mut().flatten() {
+            row.has_lost_lease |= row.state.is_in_flight() && usize::from(row.owner) == replica;
+        }
+        for job in self.jobs.iter_mut().filter(|job| job.post.replica == replica) {
+            job.has_lost_lease |= matches!(job.phase, Phase::Claimed | Phase::Dispatched);
+        }
     }
 
     pub fn remove_post(&mut self, post: Post) {
@@ -272,6 +314,15 @@ impl ModelState {
                 job.phase = Phase::Responded(response);
             }
         }
+    }
+}
+
+// === impl ChangeRow ===
+
+impl ChangeRow {
+    pub fn enter(&mut self, state: ChangeState) {
+        self.state = state;
+        self.has_lost_lease &= state.is_in_flight();
     }
 }
 

@@ -20,6 +20,7 @@ pub fn protocol(replicas: usize, calls: [u8; KEYS], foreign: Devices) -> Protoco
         devices: [OURS, OURS, foreign],
         lookups: Lookups::MayFail,
         callback_timing: CallbackTiming::AnyTime,
+        is_sending_in_time: true,
         is_foreign_request_early: false,
         clock_can_be_set_back: false,
         flaw: None,

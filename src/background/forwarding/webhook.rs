@@ -14,7 +14,7 @@ use crate::{
         url_origin::url_origin,
     },
     config::CallbacksConfig,
-    journal::{Journal, QueuedForward},
+    journal::{Fingerprinter, QueuedForward},
     telemetry::DropReason,
     thingspace::no_retry_client,
 };
@@ -84,7 +84,7 @@ pub(super) enum DeliveryError {
 ///
 /// The id derives from a random key of the journal. All processes that use the journal have the same
 /// id, also after a restart, and the id does not reveal the key.
-pub fn forwarder_id(journal: &dyn Journal) -> String {
+pub fn forwarder_id(journal: &dyn Fingerprinter) -> String {
     let mac = journal.fingerprint(FORWARDED_BY.as_bytes());
     mac.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

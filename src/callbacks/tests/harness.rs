@@ -94,7 +94,7 @@ impl CallbackHarness {
         let mut files = FileReloader::default();
         let listener = CallbackListener::new(
             &config,
-            Arc::clone(&journal),
+            journal.clone(),
             None,
             Arc::new(NoonClock),
             Arc::new(NoonClock),

@@ -123,7 +123,8 @@ pub(in crate::journal) async fn a_change_in_flight_is_settled_once_its_process_h
         }
         ids.push(id);
     }
-    assert!(journal.can_send());
+    let owner = journal.owner();
+    assert!(journal.can_send(owner));
     assert_eq!(journal.interrupted().await.unwrap(), []);
     assert_eq!(journal.settle(ids[0], at(3)).await.unwrap(), None);
     journal.close().await;
@@ -131,6 +132,8 @@ pub(in crate::journal) async fn a_change_in_flight_is_settled_once_its_process_h
 
     let journal = engine.open().await;
     assert_eq!(journal.interrupted().await.unwrap(), ids[..2]);
+    assert!(!journal.can_send(owner));
+    assert!(journal.can_send(journal.owner()));
     let mut states = Vec::new();
     for id in ids.iter().chain([&ChangeId::new(at(9))]) {
         let settled = journal.settle(*id, at(4)).await.unwrap();

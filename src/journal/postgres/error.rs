@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use tokio_postgres::error::Severity;
 
-use crate::journal::{postgres::url::UrlError, sql::SqlError};
+use crate::journal::{OtherOrigin, postgres::url::UrlError, sql::SqlError};
 
 /// An error of the database or of the connection. Its message has no values of rows.
 #[derive(Debug)]
@@ -135,17 +135,8 @@ pub enum OpenFailure {
     )]
     NotDurable(String),
     /// The journal belongs to another ThingSpace.
-    #[error(
-        "its changes were sent to {recorded}, and the settings name {configured}. A journal works \
-         with one ThingSpace only: use another database, or restore the previous \
-         thingspace.base_url"
-    )]
-    OtherOrigin {
-        /// The origin of its first start.
-        recorded: String,
-        /// The origin in the settings.
-        configured: String,
-    },
+    #[error("{0}: use another database, or restore the previous thingspace.base_url")]
+    OtherOrigin(#[from] OtherOrigin),
 }
 
 impl OpenFailure {

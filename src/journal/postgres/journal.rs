@@ -176,10 +176,7 @@ fn open_tables(
     if meta::load::<Vec<u8>>(&db, meta::AWAITS_IMPORT)?.is_some() {
         return Err(OpenFailure::AwaitsImport);
     }
-    if let Some(recorded) = meta::record_origin(&db, origin)? {
-        let configured = origin.as_str().to_owned();
-        return Err(OpenFailure::OtherOrigin { recorded, configured });
-    }
+    meta::record_origin(&db, origin)??;
     let opened = Opened {
         epoch: Epoch(u64::from_be_bytes(meta::load_or_create_random(&db, meta::EPOCH)?)),
         fingerprint_key: meta::load_or_create_random(&db, meta::FINGERPRINT_KEY)?,
@@ -223,8 +220,8 @@ impl SqlEngine for PostgresEngine {
         live_replicas(db).map(Some)
     }
 
-    fn can_send(&self) -> bool {
-        self.replica.can_send()
+    fn can_send(&self, owner: i64) -> bool {
+        self.replica.can_send(owner)
     }
 
     async fn read<T, Q>(&self, query: Q) -> Result<T>

@@ -74,9 +74,11 @@ impl Replica {
         }
     }
 
-    /// False if the lease may have expired on the clock of the database.
-    pub(super) fn can_send(&self) -> bool {
-        let can_send = |lease: Lease| !lease.is_lost && lease.renewed.elapsed() < SEND_LIMIT;
+    /// False if the lease with this number may have expired on the clock of the database.
+    pub(super) fn can_send(&self, number: i64) -> bool {
+        let can_send = |lease: Lease| {
+            lease.number == number && !lease.is_lost && lease.renewed.elapsed() < SEND_LIMIT
+        };
         self.lease.lock().is_some_and(can_send)
     }
 

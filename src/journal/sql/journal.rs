@@ -22,12 +22,13 @@ use crate::{
         state::ChangeState,
     },
     journal::{
-        Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, Coordination, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
-        EventQuery, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal,
-        JournalInfo, KeptRange, KeyValueStore, Origin, QuarantineLimits, QuarantineStore,
-        QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Step,
-        Stored, UnmatchedResult, WatchTarget,
+        Attribution, CallbackJournal, CallbackStore, ChangeDevice, ChangeFilter, ChangePage,
+        ChangeSelector, ChangeStore, Claim, CommitListener, Coordination, DeviceFilter, DueChanges,
+        DueForwards, Epoch, EventPage, EventQuery, EventStore, Fingerprinter, ForwardOutcome,
+        ForwardQueue, ForwardQueueStats, Intent, Journal, JournalInfo, KeptRange, KeyValueStore,
+        Origin, Owner, QuarantineLimits, QuarantineStore, QuarantinedCallback, ReceivedCallback,
+        RequestChange, Reservation, Result, ResultStore, StateCounts, Step, Stored,
+        UnmatchedResult, WatchTarget,
         apply::{
             ApplyTransition, AttributeRequest, ClaimChange, Command as _, Counts, Keys,
             ResolveUnmatched, SettleChange, StoreCallback, check_claim,
@@ -74,9 +75,9 @@ pub(in crate::journal) trait SqlEngine: Send + Sync + 'static {
     /// Returns the numbers of the processes that hold their lease; `None` if only this one can use the journal.
     fn live_owners(db: &dyn Database) -> error::Result<Option<HashSet<i64>>>;
 
-    /// False if the lease of this process may have expired.
-    fn can_send(&self) -> bool {
-        true
+    /// False if another replica may have settled the changes of an owner.
+    fn can_send(&self, owner: i64) -> bool {
+        owner == self.owner()
     }
 
     /// True if the journal can be written.
@@ -153,11 +154,6 @@ impl<E: SqlEngine> Journal for SqlJournal<E> {
         self.engine.coordination()
     }
 
-    fn fingerprint(&self, content: &[u8]) -> [u8; 32] {
-        let tag = hmac::sign(&self.engine.identity().fingerprint_key, content);
-        tag.as_ref().first_chunk().copied().unwrap_or_default()
-    }
-
     async fn kept_range(&self) -> Result<KeptRange> {
         self.engine.read(meta::kept_range).await
     }
@@ -167,10 +163,6 @@ impl<E: SqlEngine> Journal for SqlJournal<E> {
             trim::trim(db, counts, before, up_to)
         })
         .await
-    }
-
-    fn is_writable(&self) -> bool {
-        self.engine.is_writable()
     }
 
     async fn close(&self) {
@@ -252,8 +244,12 @@ impl<E: SqlEngine> ChangeStore for SqlJournal<E> {
         self.engine.writer().send(JournalOperation::Transition, command).await
     }
 
-    fn can_send(&self) -> bool {
-        self.engine.can_send()
+    fn owner(&self) -> Owner {
+        Owner(self.engine.owner())
+    }
+
+    fn can_send(&self, Owner(owner): Owner) -> bool {
+        self.engine.can_send(owner)
     }
 
     fn state_counts(&self) -> StateCounts {
@@ -262,7 +258,7 @@ impl<E: SqlEngine> ChangeStore for SqlJournal<E> {
 }
 
 #[async_trait]
-impl<E: SqlEngine> ResultStore for SqlJournal<E> {
+impl<E: SqlEngine> CallbackStore for SqlJournal<E> {
     async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored> {
         self.engine.writer().store_callback(callback).await
     }
@@ -271,6 +267,39 @@ impl<E: SqlEngine> ResultStore for SqlJournal<E> {
         self.engine.writer().expected_wait()
     }
 
+    fn is_writable(&self) -> bool {
+        self.engine.is_writable()
+    }
+}
+
+impl<E: SqlEngine> Fingerprinter for SqlJournal<E> {
+    fn fingerprint(&self, content: &[u8]) -> [u8; 32] {
+        let tag = hmac::sign(&self.engine.identity().fingerprint_key, content);
+        tag.as_ref().first_chunk().copied().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl<E: SqlEngine> CallbackJournal for SqlJournal<E> {
+    async fn quarantine(
+        &self,
+        callback: QuarantinedCallback,
+        limits: QuarantineLimits,
+    ) -> Result<Option<u64>> {
+        self.modify_tables(JournalOperation::Quarantine, 1, move |db, counts| {
+            quarantine::insert(db, &mut counts.quarantine_bytes, &callback, limits)
+        })
+        .await
+    }
+
+    async fn change_of_request(&self, request: RequestId) -> Result<Option<RequestChange>> {
+        let change = self.change(ChangeSelector::Request(request)).await?;
+        Ok(change.map(|change| (change.change_id, change.trace)))
+    }
+}
+
+#[async_trait]
+impl<E: SqlEngine> ResultStore for SqlJournal<E> {
     async fn attribute(
         &self,
         request: RequestId,
@@ -357,17 +386,6 @@ impl<E: SqlEngine> EventStore for SqlJournal<E> {
 
 #[async_trait]
 impl<E: SqlEngine> QuarantineStore for SqlJournal<E> {
-    async fn quarantine(
-        &self,
-        callback: QuarantinedCallback,
-        limits: QuarantineLimits,
-    ) -> Result<Option<u64>> {
-        self.modify_tables(JournalOperation::Quarantine, 1, move |db, counts| {
-            quarantine::insert(db, &mut counts.quarantine_bytes, &callback, limits)
-        })
-        .await
-    }
-
     async fn list_quarantined(
         &self,
         after: u64,

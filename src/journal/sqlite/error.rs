@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::journal::sql::SqlError;
+use crate::journal::{OtherOrigin, sql::SqlError};
 
 /// An error of opening a journal.
 #[derive(Debug, thiserror::Error)]
@@ -55,22 +55,15 @@ pub enum OpenFailure {
     Damaged(#[from] Damage),
     /// The journal belongs to another ThingSpace.
     #[error(
-        "its changes were sent to {recorded}, and the settings name {configured}. A journal works \
-         with one ThingSpace only: set journal.dir to another directory, or restore the previous \
-         thingspace.base_url"
+        "{0}: set journal.dir to another directory, or restore the previous thingspace.base_url"
     )]
-    OtherOrigin {
-        /// The origin of its first start.
-        recorded: String,
-        /// The origin in the settings.
-        configured: String,
-    },
+    OtherOrigin(#[from] OtherOrigin),
 }
 
 impl OpenFailure {
     /// True if a retry cannot help.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Damaged(_) | Self::OtherOrigin { .. })
+        matches!(self, Self::Damaged(_) | Self::OtherOrigin(_))
     }
 }
 

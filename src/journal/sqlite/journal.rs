@@ -94,10 +94,7 @@ impl SqliteEngine {
         let mut connection = LockedConnection::open(&path, WRITER_CACHE_KIB, &locks)?;
         schema::initialize(&mut connection)?;
         let db: &dyn Database = &*connection;
-        if let Some(recorded) = meta::record_origin(db, &options.origin)? {
-            let configured = options.origin.as_str().to_owned();
-            return Err(OpenFailure::OtherOrigin { recorded, configured });
-        }
+        meta::record_origin(db, &options.origin)??;
         let epoch = Epoch(u64::from_be_bytes(meta::load_or_create_random(db, meta::EPOCH)?));
         let fingerprint_key: [u8; 32] = meta::load_or_create_random(db, meta::FINGERPRINT_KEY)?;
         let waiting = forward_queue::count(db)?;

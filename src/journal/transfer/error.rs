@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use crate::journal::sql::SqlError;
+use crate::journal::{OtherOrigin, sql::SqlError};
 
 /// An error of an export or an import. The journal is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -34,16 +34,8 @@ pub enum TransferError {
         supported: i64,
     },
     /// The file belongs to another ThingSpace.
-    #[error(
-        "its changes were sent to {recorded}, and the settings name {configured}. A journal works with one \
-         ThingSpace only: correct thingspace.base_url"
-    )]
-    OtherOrigin {
-        /// The origin of the journal that was exported.
-        recorded: String,
-        /// The origin in the settings.
-        configured: String,
-    },
+    #[error("{0}: correct thingspace.base_url")]
+    OtherOrigin(#[from] OtherOrigin),
     /// The journal to export does not exist.
     #[error("there is no journal to export")]
     NoJournal,
@@ -72,7 +64,7 @@ pub enum TransferError {
 impl TransferError {
     /// Returns true if the settings must be changed, or the journal be repaired.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::OtherOrigin { .. } | Self::Open { is_final: true, .. })
+        matches!(self, Self::OtherOrigin(_) | Self::Open { is_final: true, .. })
     }
 
     /// The error of data with a valid checksum that no gateway writes.

@@ -98,11 +98,7 @@ fn check_header(header: &FileHeader, origin: &Origin) -> Result<(), TransferErro
     if found != supported {
         return Err(TransferError::SchemaVersion { found, supported });
     }
-    if header.origin != origin.as_str() {
-        let (recorded, configured) = (header.origin.clone(), origin.as_str().to_owned());
-        return Err(TransferError::OtherOrigin { recorded, configured });
-    }
-    Ok(())
+    Ok(origin.check(&header.origin)?)
 }
 
 /// Deletes the values of a journal that was only opened. Rejects one with data.

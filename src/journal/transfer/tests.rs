@@ -182,7 +182,7 @@ async fn a_file_of_another_origin_or_schema_is_rejected() {
     let directory = Directory::new();
     let url = Origin::from_url(&"https://thingspace.example".parse().unwrap());
     let other = sqlite::import(&directory.path(), false, &url, &mut &*file).unwrap_err();
-    assert!(matches!(other, TransferError::OtherOrigin { .. }) && other.is_final());
+    assert!(matches!(other, TransferError::OtherOrigin(_)) && other.is_final());
 
     let mut header: FileHeader = FileReader::new(&*file).unwrap().json(BlockKind::Header).unwrap();
     header.schema_version += 1;

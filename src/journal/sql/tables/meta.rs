@@ -5,7 +5,7 @@ use aws_lc_rs::rand;
 use crate::{
     failpoints,
     journal::{
-        KeptRange, Origin,
+        KeptRange, Origin, OtherOrigin,
         sql::{Database, FromColumn, Result, SqlError, value::values},
     },
 };
@@ -74,18 +74,16 @@ pub(in crate::journal) fn next_owner(db: &dyn Database) -> Result<i64> {
     Ok(owner)
 }
 
-/// Records the origin of a new journal. Returns the recorded one if it differs.
+/// Records the origin of a new journal, or compares the recorded one.
 pub(in crate::journal) fn record_origin(
     db: &dyn Database,
     configured: &Origin,
-) -> Result<Option<String>> {
-    let configured = configured.as_str();
-    let Some(recorded) = load_origin(db)? else {
-        store(db, ORIGIN, configured.as_bytes())?;
-        return Ok(None);
-    };
-    let is_other = recorded != configured && !failpoints::is_active("any-origin");
-    Ok(is_other.then_some(recorded))
+) -> Result<Result<(), OtherOrigin>> {
+    match load_origin(db)? {
+        Some(_) if failpoints::is_active("any-origin") => Ok(Ok(())),
+        Some(recorded) => Ok(configured.check(&recorded)),
+        None => Ok(Ok(store(db, ORIGIN, configured.as_str().as_bytes())?)),
+    }
 }
 
 /// Loads the recorded origin.
