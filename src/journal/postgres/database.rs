@@ -8,6 +8,7 @@ use tokio_postgres::Row as RawRow;
 use crate::journal::{
     postgres::{
         connection::{Connection, Response},
+        error::PostgresError,
         value::{Parameter, PostgresRow, encode_batch, encode_values},
     },
     sql::{Batch, Database, PendingRows, Result, Row, SqlError, Statement, Value},
@@ -75,6 +76,13 @@ impl<'c> PostgresDatabase<'c> {
     /// Waits for a future.
     pub(super) fn block_on<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
         self.connection.block_on(future)
+    }
+
+    /// Returns the error of the statement that has made the transaction fail.
+    pub(super) fn cause_of(&self, error: SqlError) -> SqlError {
+        let has_earlier_cause = PostgresError::has_earlier_cause(&error);
+        let cause = if has_earlier_cause { self.wait().err() } else { None };
+        cause.unwrap_or(error)
     }
 
     /// Waits for all statements that were sent. Fails if one of them has failed.

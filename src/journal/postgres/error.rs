@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use tokio_postgres::error::Severity;
+use tokio_postgres::error::{Severity, SqlState};
 
 use crate::journal::{OtherOrigin, postgres::url::UrlError, sql::SqlError};
 
@@ -12,28 +12,34 @@ pub(super) struct PostgresError {
     message: String,
     /// True if the connection cannot be used any more.
     is_connection_lost: bool,
+    /// True if an earlier statement of the transaction has failed, which is the cause.
+    has_earlier_cause: bool,
 }
 
 impl PostgresError {
     /// The error of a statement that takes too long.
     pub(super) fn timed_out() -> Self {
-        Self {
-            message: "the database did not respond in time".to_owned(),
-            is_connection_lost: true,
-        }
+        Self { is_connection_lost: true, ..Self::new("the database did not respond in time") }
     }
 
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), is_connection_lost: false }
+        Self { message: message.into(), is_connection_lost: false, has_earlier_cause: false }
     }
 
     /// True if the connection cannot be used any more.
     pub(super) fn is_connection_lost(error: &SqlError) -> bool {
+        Self::of(error).is_some_and(|error| error.is_connection_lost)
+    }
+
+    /// True if an earlier statement of the transaction has failed, which is the cause.
+    pub(super) fn has_earlier_cause(error: &SqlError) -> bool {
+        Self::of(error).is_some_and(|error| error.has_earlier_cause)
+    }
+
+    fn of(error: &SqlError) -> Option<&Self> {
         match error {
-            SqlError::Database(error) => {
-                error.downcast_ref::<Self>().is_some_and(|error| error.is_connection_lost)
-            }
-            SqlError::Invalid(_) | SqlError::Rules(_) | SqlError::InDoubt(_) => false,
+            SqlError::Database(error) => error.downcast_ref(),
+            SqlError::Invalid(_) | SqlError::Rules(_) | SqlError::InDoubt(_) => None,
         }
     }
 }
@@ -43,13 +49,17 @@ impl From<tokio_postgres::Error> for PostgresError {
         let Some(server) = error.as_db_error() else {
             let source = error.source().map(|source| format!(": {source}"));
             let message = format!("{error}{}", source.unwrap_or_default());
-            return Self { message, is_connection_lost: true };
+            return Self { is_connection_lost: true, ..Self::new(message) };
         };
         // The detail of an error has values of rows.
         let message = format!("{} (SQLSTATE {})", server.message(), server.code().code());
         // The server closes the connection after a fatal error, perhaps after it has committed.
         let is_fatal = matches!(server.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
-        Self { message, is_connection_lost: is_fatal || error.is_closed() }
+        Self {
+            message,
+            is_connection_lost: is_fatal || error.is_closed(),
+            has_earlier_cause: *server.code() == SqlState::IN_FAILED_SQL_TRANSACTION,
+        }
     }
 }
 

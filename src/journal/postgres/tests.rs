@@ -87,13 +87,30 @@ async fn two_replicas() -> [Arc<dyn Journal>; 2] {
     [open(&options).await.unwrap(), open(&other).await.unwrap()]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_result_that_is_not_read_yet_blocks_no_other_statement_of_postgres() {
+/// Runs statements in a transaction on a connection of their own.
+async fn in_transaction(run: impl FnOnce(&PostgresDatabase<'_>) + Send + 'static) {
     let options = create_database().await;
     let settings = ConnectionSettings::parse(&options.url, None).unwrap();
     let connection = Connector::new(settings).connect(None).await.unwrap();
-    let run = move || {
-        let db = PostgresDatabase::begin(&connection, "BEGIN");
+    let run = move || run(&PostgresDatabase::begin(&connection, "BEGIN"));
+    tokio::task::spawn_blocking(run).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_error_of_a_postgres_transaction_is_that_of_the_statement_that_failed_first() {
+    in_transaction(|db| {
+        db.write_one("SELECT 1 / 0", &[]).unwrap();
+        let later = db.as_database().execute("SELECT 1", &[]).unwrap_err();
+        assert!(later.to_string().contains("25P02"), "{later}");
+        let cause = db.cause_of(later).to_string();
+        assert!(cause.contains("division by zero"), "{cause}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_result_that_is_not_read_yet_blocks_no_other_statement_of_postgres() {
+    in_transaction(|db| {
         let large = "SELECT repeat('x', 1000) FROM generate_series(1, 10000)";
         let large = db.send(large, &[]).unwrap();
         // Is prepared first.
@@ -103,8 +120,8 @@ async fn a_large_result_that_is_not_read_yet_blocks_no_other_statement_of_postgr
         assert_eq!(large.len(), 10_000);
         db.send_command("COMMIT");
         db.wait().unwrap();
-    };
-    tokio::task::spawn_blocking(run).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,7 +177,7 @@ impl PostgresWriter {
     ) -> Result<WorkingSet, CommitError> {
         let sent = Instant::now();
         let transaction = PostgresTransaction::begin(connection, &self.continuity, lease.number)?;
-        let set = work.run(&transaction)?;
+        let set = work.run(&transaction).map_err(|error| transaction.db.cause_of(error))?;
         let (start, commit) = transaction.state()?;
         let has_events = set.last_position > start.last_position;
         let db = &transaction.db;
