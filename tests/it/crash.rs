@@ -97,7 +97,7 @@ async fn every_acknowledged_callback_survives_each_kill_and_every_resume_has_no_
 
 /// Checks that each acknowledged callback is delivered once, and the seven guarantees.
 fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usize>) {
-    let history = History { reference: &whole.messages, streams: recordings };
+    let history = History::new(&whole.messages, recordings);
     guarantees::check(&history).unwrap();
     let events: Vec<&String> = whole
         .messages
@@ -137,6 +137,6 @@ async fn resume_everywhere(gateway: &Gateway, whole: &Recording) {
         assert_eq!(last.token, whole.messages.last().expect("a bookmark").token);
         resumed.push(recording);
     }
-    let history = History { reference: &whole.messages, streams: &resumed };
+    let history = History::new(&whole.messages, &resumed);
     guarantees::check(&history).unwrap();
 }

@@ -91,7 +91,7 @@ async fn resumed_watches_see_all_results_of_a_change_under_the_seven_guarantees(
     let recordings: Vec<Recording> = recordings.concat();
 
     let whole = reference(&mut client, watch(String::new())).await;
-    let history = History { reference: &whole.messages, streams: &recordings };
+    let history = History::new(&whole.messages, &recordings);
     guarantees::check(&history).unwrap();
     let results = whole.messages.iter().filter(
         |message| matches!(&message.kind, MessageKind::Event(event) if !event.contains(&change_id)),

@@ -134,7 +134,7 @@ pub fn check_account(
 ) {
     let reference = &account.whole.messages;
     let streams: Vec<Recording> = account.clients.iter().flatten().cloned().collect();
-    if let Err(error) = guarantees::check(&History { reference, streams: &streams }) {
+    if let Err(error) = guarantees::check(&History::new(reference, &streams)) {
         violations.push(format!("account: {error}"));
     }
     let all = events(reference);
@@ -151,19 +151,22 @@ pub fn check_account(
             ));
         }
     }
+    let positions = all.iter().enumerate().map(|(position, event)| (*event, position)).collect();
     for change in changes {
-        check_change(&all, change, violations);
+        check_change(&positions, change, violations);
     }
 }
 
 /// The account has all states of a change, including the final one, and all its results, each in their order.
-fn check_change(account: &[&str], client: &ClientRecord, violations: &mut Vec<String>) {
+fn check_change(
+    positions: &HashMap<&str, usize>,
+    client: &ClientRecord,
+    violations: &mut Vec<String>,
+) {
     let key = &client.planned_change.key;
     let Some(change) = &client.change else {
         return;
     };
-    let positions: HashMap<&str, usize> =
-        account.iter().enumerate().map(|(position, event)| (*event, position)).collect();
     let events = events(&client.whole.messages);
     for is_kind in [is_result as fn(&str) -> bool, |event| !is_result(event)] {
         let of_kind = events.iter().filter(|event| is_kind(event));
@@ -177,7 +180,7 @@ fn check_change(account: &[&str], client: &ClientRecord, violations: &mut Vec<St
         }
     }
     let state = format!("{} {:?} ", change.change_id, change.state());
-    if !account.iter().any(|event| event.starts_with(&state)) {
+    if !positions.keys().any(|event| event.starts_with(&state)) {
         violations.push(format!("account: {key}: its state is missing: {state}"));
     }
 }

@@ -40,7 +40,7 @@ pub fn check_run(evidence: &Evidence) -> Vec<String> {
     for client in &evidence.observations.client_records {
         check_states_are_true(client, evidence, &mut violations);
         check_never_stuck(client, &mut violations);
-        let history = History { reference: &client.whole.messages, streams: &client.streams };
+        let history = History::new(&client.whole.messages, &client.streams);
         if let Err(error) = guarantees::check(&history) {
             violations.push(format!("{}: {error}", client.planned_change.key));
         }

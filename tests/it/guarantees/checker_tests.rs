@@ -39,7 +39,7 @@ fn stream(from: &str, messages: &[RecordedMessage], end: StreamEnd) -> Recording
 type Checker = fn(&History<'_>) -> CheckResult;
 
 fn check_streams(check: Checker, streams: &[Recording]) -> CheckResult {
-    check(&History { reference: &reference(), streams })
+    check(&History::new(&reference(), streams))
 }
 
 #[test]

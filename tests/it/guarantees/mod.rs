@@ -53,8 +53,12 @@ pub enum StreamEnd {
 
 /// The reference, and the streams of the same target.
 pub struct History<'a> {
-    pub reference: &'a [RecordedMessage],
-    pub streams: &'a [Recording],
+    reference: &'a [RecordedMessage],
+    streams: &'a [Recording],
+    /// Position of each event's token in the reference.
+    positions: HashMap<&'a str, usize>,
+    /// The tokens before the first event.
+    beginnings: HashSet<&'a str>,
 }
 
 impl Recording {
@@ -78,10 +82,20 @@ pub fn check(history: &History<'_>) -> CheckResult {
 }
 
 impl<'a> History<'a> {
-    /// Position of each event's token in the reference.
-    fn positions(&self) -> HashMap<&'a str, usize> {
-        let events = self.reference.iter().filter(|message| is_event(message));
-        events.enumerate().map(|(position, event)| (event.token.as_str(), position)).collect()
+    pub fn new(reference: &'a [RecordedMessage], streams: &'a [Recording]) -> Self {
+        let events = reference.iter().filter(|message| is_event(message));
+        let tokens = events.map(|event| event.token.as_str());
+        let from_beginning = streams.iter().filter(|stream| stream.from.is_empty());
+        let opened = from_beginning.filter_map(|stream| stream.messages.first());
+        Self {
+            reference,
+            streams,
+            positions: tokens.enumerate().map(|(position, token)| (token, position)).collect(),
+            beginnings: opened
+                .chain(reference.first())
+                .map(|message| message.token.as_str())
+                .collect(),
+        }
     }
 
     fn events(&self) -> Vec<&'a RecordedMessage> {
@@ -98,17 +112,10 @@ impl<'a> History<'a> {
 
     /// Position of a token, or -1 for the beginning.
     fn position_of(&self, token: &str) -> Result<isize, String> {
-        if let Some(position) = self.positions().get(token) {
+        if let Some(position) = self.positions.get(token) {
             return isize::try_from(*position).map_err(|error| error.to_string());
         }
-        let opened = self.streams.iter().filter(|stream| stream.from.is_empty());
-        let beginnings: HashSet<&str> = opened
-            .filter_map(|stream| stream.messages.first())
-            .map(|message| message.token.as_str())
-            .collect();
-        if beginnings.contains(token)
-            || self.reference.first().is_some_and(|first| first.token == token)
-        {
+        if self.beginnings.contains(token) {
             return Ok(-1);
         }
         Err(format!("no stream has the token {token}"))
@@ -125,7 +132,7 @@ fn delivered(stream: &Recording) -> impl Iterator<Item = &RecordedMessage> {
 
 /// Messages have the order of the journal.
 pub fn ordered(history: &History<'_>) -> CheckResult {
-    let positions = history.positions();
+    let positions = &history.positions;
     let events = history.events();
     for stream in history.streams {
         let mut last = None;
@@ -150,7 +157,7 @@ pub fn unique(history: &History<'_>) -> CheckResult {
     for stream in history.streams {
         let start = history.start(stream)?;
         let mut seen = HashSet::new();
-        let positions = history.positions();
+        let positions = &history.positions;
         for message in delivered(stream) {
             if !seen.insert(&message.token) {
                 return Err(format!("Unique: twice on one stream: {message:?}"));
@@ -174,7 +181,7 @@ pub fn unique(history: &History<'_>) -> CheckResult {
 
 /// No event between two received tokens is missing.
 pub fn gap_free(history: &History<'_>) -> CheckResult {
-    let positions = history.positions();
+    let positions = &history.positions;
     for stream in history.streams {
         let mut last = None;
         for message in delivered(stream) {
@@ -195,7 +202,7 @@ pub fn gap_free(history: &History<'_>) -> CheckResult {
 
 /// A token resumes with exactly the next event.
 pub fn resumable(history: &History<'_>) -> CheckResult {
-    let positions = history.positions();
+    let positions = &history.positions;
     for stream in history.streams {
         let start = history.start(stream)?;
         let Some(first) = delivered(stream).next() else {
@@ -213,7 +220,7 @@ pub fn resumable(history: &History<'_>) -> CheckResult {
 
 /// All events before a bookmark have been delivered.
 pub fn bookmarkable(history: &History<'_>) -> CheckResult {
-    let positions = history.positions();
+    let positions = &history.positions;
     for stream in history.streams {
         let mut reached = history.start(stream)?;
         for message in &stream.messages {

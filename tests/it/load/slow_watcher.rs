@@ -62,6 +62,6 @@ async fn check_slow_watch(request: impl WatchCall) {
     let whole = reference(&mut other, request).await;
     let streams = [stalled.cut(), fast_recording];
     assert!(streams.iter().all(|stream| stream.messages.len() == RESULTS + 1));
-    let history = History { reference: &whole.messages, streams: &streams };
+    let history = History::new(&whole.messages, &streams);
     guarantees::check(&history).unwrap();
 }

@@ -244,7 +244,7 @@ async fn check_watches(
         }
         streams.push(watch.cut());
     }
-    guarantees::check(&History { reference: &whole.messages, streams: &streams }).unwrap();
+    guarantees::check(&History::new(&whole.messages, &streams)).unwrap();
     whole
 }
 

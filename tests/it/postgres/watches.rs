@@ -49,7 +49,7 @@ async fn a_watch_of_a_killed_replica_resumes_at_another_one_with_exactly_the_nex
         assert!(resumed.ends_with_finished(), "{resumed:?}");
         streams.push(resumed);
         let whole = reference(&mut b.client, watch_change(&change)).await;
-        let history = History { reference: &whole.messages, streams: &streams };
+        let history = History::new(&whole.messages, &streams);
         guarantees::check(&history).unwrap();
         c.start_again().await;
     }
@@ -107,9 +107,9 @@ async fn watches_at_all_replicas_deliver_the_events_of_all_replicas_in_the_same_
         }
     }
     let whole = reference(&mut client, watch_change(&change)).await;
-    guarantees::check(&History { reference: &whole.messages, streams: &of_change }).unwrap();
+    guarantees::check(&History::new(&whole.messages, &of_change)).unwrap();
     let whole = reference(&mut client, watch_account(ACCOUNT)).await;
-    guarantees::check(&History { reference: &whole.messages, streams: &account }).unwrap();
+    guarantees::check(&History::new(&whole.messages, &account)).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
