@@ -258,10 +258,11 @@ impl Progress {
     /// Waits until this number of changes has started.
     pub async fn reaches(&self, count: usize) {
         let mut started = self.started.subscribe();
-        let reached = started.wait_for(|started| *started >= count.min(self.planned));
-        // A fault can last long, and the next one waits for calls after it.
-        let reached = timeout(2 * TEST_TIMEOUT, reached).await.expect("clients make progress");
-        let _count = *reached.expect("`self` has the sender");
+        while *started.borrow_and_update() < count.min(self.planned) {
+            // No change starts during a long fault.
+            let changed = timeout(2 * TEST_TIMEOUT, started.changed()).await;
+            changed.expect("clients make progress").expect("`self` has the sender");
+        }
     }
 
     /// Waits until this number of further changes has started, or as many as are allowed.
