@@ -27,25 +27,27 @@ const INSERT_ACCOUNT: Statement =
 
 const INSERT_CHANGE: Statement = Statement {
     sql: "INSERT INTO change (id, change_id, account, key, fingerprint, state, accept_time, update_time,
-           record, status, device_states, device_count, key_count, request, devices, owner, attempt)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+           final_time, record, status, device_states, device_count, key_count, request, devices, owner,
+           attempt)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     params: &[
-        Int, Bytes, Int, Text, Bytes, Int, Int, Int, Bytes, Bytes, Text, Int, Int, Int, Bytes, Int,
-        Bytes,
+        Int, Bytes, Int, Text, Bytes, Int, Int, Int, Int, Bytes, Bytes, Text, Int, Int, Int, Bytes,
+        Int, Bytes,
     ],
 };
 
 const UPDATE_STATE: Statement = Statement {
-    sql: "UPDATE change SET state = ?, accept_time = ?, update_time = ?, status = ?,
+    sql:
+        "UPDATE change SET state = ?, accept_time = ?, update_time = ?, final_time = ?, status = ?,
            device_states = ?, request = ?, owner = ?, attempt = ?
          WHERE id = ?",
-    params: &[Int, Int, Int, Bytes, Text, Int, Int, Bytes, Int],
+    params: &[Int, Int, Int, Int, Bytes, Text, Int, Int, Bytes, Int],
 };
 
-/// The columns with an index are as they were.
+/// The columns with an index are as they were, except the final_time of a change in a final state.
 const UPDATE_COUNTS: Statement = Statement {
-    sql: "UPDATE change SET update_time = ?, status = ?, device_states = ? WHERE id = ?",
-    params: &[Int, Bytes, Text, Int],
+    sql: "UPDATE change SET update_time = ?, final_time = ?, status = ?, device_states = ? WHERE id = ?",
+    params: &[Int, Int, Bytes, Text, Int],
 };
 
 const UPDATE_ON_PLAN: Statement =
@@ -169,6 +171,7 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
         }
         let status = StatusRecord::new(change, loaded.dispatch_position).to_bytes();
         let states = Json(&loaded.device_states).to_value()?;
+        let final_time = change.state.is_final().then_some(change.update_time);
         match loaded.dirty {
             Dirty::New => {
                 let devices = all_devices(loaded)?;
@@ -181,6 +184,7 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                     change.state.into(),
                     change.accept_time.into(),
                     change.update_time.into(),
+                    final_time.into(),
                     ChangeRecord::new(change).to_bytes().into(),
                     status.into(),
                     states,
@@ -196,6 +200,7 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                 change.state.into(),
                 change.accept_time.into(),
                 change.update_time.into(),
+                final_time.into(),
                 status.into(),
                 states,
                 loaded.request.into(),
@@ -203,9 +208,13 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                 later_attempt(loaded).into(),
                 row.into(),
             ]),
-            _ => {
-                with_new_counts.push([change.update_time.into(), status.into(), states, row.into()])
-            }
+            _ => with_new_counts.push([
+                change.update_time.into(),
+                final_time.into(),
+                status.into(),
+                states,
+                row.into(),
+            ]),
         }
     }
     write(db, &INSERT_CHANGE, &new)?;
