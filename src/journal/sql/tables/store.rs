@@ -76,12 +76,16 @@ const INSERT_OWNER: Statement = Statement {
     params: &[Int, Text, Int],
 };
 
-const PUT_DEVICE_STATE: Statement = Statement {
+const INSERT_DEVICE_STATE: Statement = Statement {
     sql: "INSERT INTO device_state (id, identifier_kinds, precedence, decided_by, digests)
-         VALUES (?, ?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET identifier_kinds = excluded.identifier_kinds,
-           precedence = excluded.precedence, decided_by = excluded.decided_by,
-           digests = excluded.digests",
+         VALUES (?, ?, ?, ?, ?)",
+    params: &[Int, Int, Int, Int, Bytes],
+};
+
+const UPDATE_DEVICE_STATE: Statement = Statement {
+    sql: "UPDATE device_state SET identifier_kinds = ?2, precedence = ?3, decided_by = ?4,
+           digests = ?5
+         WHERE id = ?1",
     params: &[Int, Int, Int, Int, Bytes],
 };
 
@@ -269,7 +273,8 @@ fn insert_devices<'s>(
 fn store_devices(db: &dyn Database, set: &WorkingSet) -> Result<()> {
     let mut merged = Batch::default();
     let mut owners = Batch::default();
-    let mut states = Batch::default();
+    let mut new_states = Batch::default();
+    let mut modified_states = Batch::default();
     let mut unmatched = Batch::default();
     let mut deleted = Batch::default();
     for LoadedChange { row, devices, .. } in set.changes.values() {
@@ -287,6 +292,8 @@ fn store_devices(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                 (_, Dirty::Clean) => {}
                 (DeviceRef::Device(index), _) => {
                     let (id, digests) = (part_id(*row, *index), digests.as_flattened());
+                    let is_new = *dirty == Dirty::New;
+                    let states = if is_new { &mut new_states } else { &mut modified_states };
                     states.push(values![id, kinds, precedence, state.decided_by, digests]);
                 }
                 (DeviceRef::UnmatchedResult(first), Dirty::Deleted) => {
@@ -301,7 +308,8 @@ fn store_devices(db: &dyn Database, set: &WorkingSet) -> Result<()> {
     // First, so that owners of this batch are not merged once more.
     write(db, &MERGE_OWNER, &merged)?;
     write(db, &INSERT_OWNER, &owners)?;
-    write(db, &PUT_DEVICE_STATE, &states)?;
+    write(db, &INSERT_DEVICE_STATE, &new_states)?;
+    write(db, &UPDATE_DEVICE_STATE, &modified_states)?;
     write(db, &DELETE_UNMATCHED_RESULT, &deleted)?;
     write(db, &PUT_UNMATCHED_RESULT, &unmatched)
 }
