@@ -8,13 +8,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Notify, time::timeout};
+use tokio::{runtime::Handle, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Statement as PreparedStatement};
 
 use crate::journal::{
     postgres::{
         dialect::{translate, translate_batch},
         error::PostgresError,
+        notifications::Notifications,
         url::ConnectionSettings,
     },
     sql::{Result, SqlError, Statement},
@@ -57,12 +58,12 @@ impl Connector {
         &self.runtime
     }
 
-    /// Opens a connection. `notified` is notified when the server sends a notification, and when the connection ends.
+    /// Opens a connection. `notifications` receives the messages of the server, and the end of the connection.
     pub(super) async fn connect(
         &self,
-        notified: Option<Arc<Notify>>,
+        notifications: Option<Arc<Notifications>>,
     ) -> Result<Connection, PostgresError> {
-        let connected = timeout(CONNECT_TIMEOUT, self.try_connect(notified)).await;
+        let connected = timeout(CONNECT_TIMEOUT, self.try_connect(notifications)).await;
         let client = connected.map_err(|_| PostgresError::timed_out())??;
         Ok(Connection {
             client: Arc::new(client),
@@ -72,7 +73,10 @@ impl Connector {
         })
     }
 
-    async fn try_connect(&self, notified: Option<Arc<Notify>>) -> Result<Client, PostgresError> {
+    async fn try_connect(
+        &self,
+        notifications: Option<Arc<Notifications>>,
+    ) -> Result<Client, PostgresError> {
         let config = self.settings.config()?;
         let (client, mut connection) = config.connect(self.settings.tls()).await?;
         self.runtime.spawn(async move {
@@ -86,8 +90,9 @@ impl Connector {
                     Some(Err(error)) => tracing::debug!(%error, "PostgreSQL connection lost"),
                     None => {}
                 }
-                if let Some(notified) = &notified {
-                    notified.notify_one();
+                if let Some(notifications) = &notifications {
+                    let message = message.as_ref().and_then(|message| message.as_ref().ok());
+                    notifications.receive(message);
                 }
                 if !matches!(message, Some(Ok(_))) {
                     return;

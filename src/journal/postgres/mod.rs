@@ -14,6 +14,7 @@ mod durability;
 mod error;
 mod follower;
 mod journal;
+mod notifications;
 mod readers;
 mod replica;
 mod schema;
