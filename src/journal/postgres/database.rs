@@ -9,21 +9,26 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
+use tokio::task::JoinHandle;
 use tokio_postgres::Row as RawRow;
 
 use crate::journal::{
     postgres::{
         connection::Connection,
+        error::PostgresError,
         value::{Parameter, PostgresRow, encode_batch, encode_values},
     },
     sql::{Batch, Database, PendingRows, Result, Row, SqlError, Statement, Value},
 };
 
+/// Number of rows from which on the database begins to write them while this thread encodes those of other tables.
+const ROWS_TO_FLUSH: usize = 32;
+
 /// A transaction on a connection. Blocks the thread.
 pub(super) struct PostgresDatabase<'c> {
     connection: &'c Connection,
-    /// Statements whose result was not read yet.
-    pending: RefCell<Vec<Pending>>,
+    /// Statements whose result was not read yet. The driver of the connection receives their responses.
+    pending: RefCell<Vec<JoinHandle<Result<(Vec<RawRow>, u64)>>>>,
 }
 
 /// A statement that was sent. It returns its rows, and the number of changed rows.
@@ -55,7 +60,11 @@ impl<'c> PostgresDatabase<'c> {
             client.batch_execute(sql).await?;
             Ok((Vec::new(), 0))
         });
-        self.pending.borrow_mut().push(pending);
+        self.add_pending(pending);
+    }
+
+    fn add_pending(&self, pending: Pending) {
+        self.pending.borrow_mut().push(self.connection.driver().handle().spawn(pending));
     }
 
     /// Runs statements without parameters.
@@ -74,7 +83,7 @@ impl<'c> PostgresDatabase<'c> {
     /// Sends a statement. [`wait`](Self::wait) returns its error.
     pub(super) fn write_one(&self, sql: &str, params: &[Value<'_>]) -> Result<()> {
         let pending = self.send(sql, params)?;
-        self.pending.borrow_mut().push(pending);
+        self.add_pending(pending);
         Ok(())
     }
 
@@ -85,12 +94,22 @@ impl<'c> PostgresDatabase<'c> {
 
     /// Waits for all statements that were sent. Fails if one of them has failed.
     pub(super) fn wait(&self) -> Result<()> {
+        let mut pending = self.pending.take();
+        // Their responses arrive in order.
+        let Some(last) = pending.pop() else {
+            return Ok(());
+        };
+        let last = self.block_on(async { Ok(last.await) })?;
         // The first error is the cause of the others.
-        for pending in self.pending.take() {
-            self.block_on(pending)?;
+        for earlier in pending {
+            self.block_on(received(earlier))?;
         }
-        Ok(())
+        last.map_err(|error| PostgresError::new(error.to_string()))?.map(drop)
     }
+}
+
+async fn received<T>(pending: JoinHandle<Result<T>>) -> Result<T> {
+    pending.await.map_err(|error| PostgresError::new(error.to_string()))?
 }
 
 /// Polls a future once: this sends its request, also if it is awaited later.
@@ -155,7 +174,10 @@ impl Database for PostgresDatabase<'_> {
 
     fn write(&self, statement: &Statement, batch: &Batch<'_>) -> Result<()> {
         let pending = self.send_batch(statement, batch)?;
-        self.pending.borrow_mut().push(pending);
+        self.add_pending(pending);
+        if batch.rows().nth(ROWS_TO_FLUSH).is_some() {
+            self.connection.driver().flush();
+        }
         Ok(())
     }
 

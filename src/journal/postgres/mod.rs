@@ -10,6 +10,7 @@ mod continuity;
 mod coordination;
 mod database;
 mod dialect;
+mod driver;
 mod durability;
 mod error;
 mod follower;
