@@ -11,6 +11,7 @@ BENCHES = ROOT / "benches"
 TARGET = ROOT / "target" / "bench"
 RELEASE = BENCHES / "target" / "release"
 FLOOR, LOAD, THINGSPACE = RELEASE / "floor", RELEASE / "load", RELEASE / "thingspace"
+POSTGRES = RELEASE / "postgres"
 PEER = TARGET / "peer-go"
 GATEWAY = ROOT / "target" / "release" / "thingspace-gateway"
 

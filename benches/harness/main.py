@@ -51,6 +51,8 @@ def main(description):
     print(f"\n{measured['minutes']} minutes. {build.TARGET / 'results.json'} has all rounds.")
     if not arguments.rows and not arguments.quick:
         report.write(measured)
+    elif arguments.update_page:
+        report.update(measured, [row.title for row in table.values()])
     return 1 if failed else 0
 
 
@@ -71,6 +73,8 @@ def parse(description):
     parser.add_argument("--patience", type=float, default=0, metavar="SECONDS",
                         help="wait so long for other processes to become idle before each measurement, and repeat "
                              "a measurement during which they were busy")
+    parser.add_argument("--update-page", action="store_true",
+                        help="replace the results of the given rows in docs/performance.md")
     parser.add_argument("--ten-million", action="store_true", help="also 10,000,000 results in the row `stored`")
     parser.add_argument("--no-build", action="store_true", help="use the programs as they are")
     parser.add_argument("--build-only", action="store_true", help="build the other servers and the load generators")

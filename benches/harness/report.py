@@ -16,12 +16,35 @@ BEGIN, END = "<!-- Written by scripts/bench: begin -->", "<!-- Written by script
 
 def write(measured):
     """Replaces the part of the page between the marks, and the plots."""
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    before, rest = PAGE.read_text().split(BEGIN)
-    _, after = rest.split(END)
     parts = [machine(measured), targets(measured)]
     parts += [section(name, row) for name, row in measured["rows"].items()]
-    PAGE.write_text(before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after)
+    replace(lambda _: parts)
+
+
+def update(measured, titles):
+    """Replaces the sections of the measured rows, their targets and their plots. `titles` has the order of all rows."""
+    separate = f"Measured separately from the other rows, at revision {measured['machine']['revision']}."
+
+    def updated(generated):
+        first, *sections = re.split("^### ", generated.strip(), flags=re.MULTILINE)
+        sections = {text.splitlines()[0]: f"### {text.strip()}" for text in sections}
+        old = [line for line in sections.pop("Targets").splitlines()[4:]
+               if line.split("|")[1].strip() not in measured["rows"]]
+        for name, row in measured["rows"].items():
+            note = f"{row['note']} {separate}" if row["note"] else separate
+            sections[row["title"]] = section(name, row | {"note": note})
+        ordered = sorted(sections, key=lambda title: titles.index(title) if title in titles else len(titles))
+        return [first.strip(), targets(measured, old), *map(sections.get, ordered)]
+
+    replace(updated)
+
+
+def replace(parts):
+    """Replaces the part of the page between the marks by the parts that a function makes of it."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    before, rest = PAGE.read_text().split(BEGIN)
+    generated, after = rest.split(END)
+    PAGE.write_text(before + BEGIN + "\n\n" + "\n\n".join(parts(generated)) + "\n\n" + END + after)
     print(f"Wrote {PAGE}")
 
 
@@ -33,8 +56,9 @@ def machine(measured):
             f"revision {described['revision']}.")
 
 
-def targets(measured):
-    lines = ["### Targets", "", "| row | target | measured | met |", "| --- | --- | --- | --- |"]
+def targets(measured, others=()):
+    """Returns the table of targets, with the lines of rows that were measured before."""
+    lines = ["### Targets", "", "| row | target | measured | met |", "| --- | --- | --- | --- |", *others]
     for target in evaluate(measured["rows"]):
         lines.append(f"| {target.row} | {target.text} | {target.measured} | {'yes' if target.met else '**no**'} |")
     return "\n".join(lines)

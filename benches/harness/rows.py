@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from harness.build import TARGET
+from harness.database import Database
 from harness.servers import (
     CALLBACK_PATH, USERNAME, Failure, Floor, Gateway, LoadProcess, Peer, Rig, free_port, load)
 
@@ -21,6 +22,7 @@ READ_BODY = Floor(("http",))
 GROUP_COMMIT = Floor(("file", "{directory}/appended"))
 FORWARD = Floor(("forward", "{url}/change"))
 FORWARD_FRESH = Floor(("forward", "{url}/change", "--fresh"))
+COPY = Floor(("postgres", "{database}"))
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Options:
 RATE = Column("per_second", "per second")
 CPU = Column("cpu_us", "CPU µs")
 LOAD_CPU = Column("load_cpu_us", "load generator's CPU µs", 1)
+DATABASE_CPU = Column("database_cpu_us", "PostgreSQL's CPU µs")
 WRITTEN = Column("written_bytes", "bytes written")
 P50 = Column("latency_ms.p50", "p50 ms", 2)
 P99 = Column("latency_ms.p99", "p99 ms", 2)
@@ -91,6 +94,11 @@ def rows(options):
         idle_row("idle-one", "Idle watches of one change", options, one_change=True),
         idle_row("idle-many", "Idle watches, each of another change", options, one_change=False),
         stored_row(options),
+        postgres_callbacks_row(options),
+        postgres_paced_row(options),
+        postgres_replicas_row(options),
+        postgres_standby_row(options),
+        postgres_stored_row(options),
         footprint_row(options),
         quarantine_row(options),
         attribution_row(options),
@@ -407,6 +415,121 @@ def stripped_bytes(program):
             return program.stat().st_size
         subprocess.run(["strip", "-o", file.name, program], check=True)
         return os.stat(file.name).st_size
+
+
+# PostgreSQL
+
+
+POSTGRES_COLUMNS = [RATE, P50, P99, CPU, DATABASE_CPU, LOAD_CPU, WRITTEN, REFUSED]
+STANDBY = lambda directory: Database(directory, standby=True)
+
+
+def database_throughput(contender, seconds, start_database=Database, replicas=1):
+    """Sends callbacks on 256 connections to servers that store them in PostgreSQL."""
+    with Rig(contender, start_database=start_database, replicas=replicas) as rig:
+        per_second = 25_000 if contender.knows_changes else 60_000
+        rig.make_changes(int(seconds * per_second / 10_000) + 1, 10_000, concurrency=1)
+        return throughput(rig, "--connections", 256, "--seconds", seconds)
+
+
+def postgres_callbacks_row(options):
+    seconds = options.seconds or (2 if options.quick else 8)
+    return Row(
+        "postgres-callbacks-256", "PostgreSQL: callbacks, 256 connections",
+        options.cases(lambda contender: database_throughput(contender, seconds), {"floor: COPY": COPY}, peer=False),
+        POSTGRES_COLUMNS,
+    )
+
+
+def postgres_paced_row(options):
+    if options.quick:
+        return None
+    seconds = options.seconds or 15
+
+    def measure(contender, start_database):
+        with Rig(contender, start_database=start_database) as rig:
+            rig.make_changes(int(seconds * 1_000 / 10_000) + 1, 10_000, concurrency=1)
+            watch = ["--watch", rig.server.grpc] if contender.knows_changes else []
+            return throughput(rig, "--connections", 64, "--seconds", seconds, "--rate", 1_000, *watch)
+
+    return Row(
+        "postgres-paced", "PostgreSQL: 1,000 callbacks a second, open loop, one watcher",
+        with_and_without_standby(options, measure),
+        [P50, P99, Column("watch_ms.p50", "watcher p50 ms", 2), Column("watch_ms.p99", "watcher p99 ms", 2), CPU,
+         DATABASE_CPU, WRITTEN, REFUSED],
+        note="The delay to the watcher starts when the callback is sent.", rounds=3,
+    )
+
+
+def with_and_without_standby(options, measure):
+    cases = {}
+    for suffix, start_database in (("", Database), (", synchronous standby", STANDBY)):
+        measure_one = lambda contender, start_database=start_database: measure(contender, start_database)
+        for name, case in options.cases(measure_one, {"floor: COPY": COPY}, peer=False).items():
+            cases[name + suffix] = case
+    return cases
+
+
+def postgres_replicas_row(options):
+    if options.quick:
+        return None
+    seconds = options.seconds or 8
+    cases = {}
+    for replicas in (1, 2, 3):
+        measure = lambda contender, replicas=replicas: database_throughput(contender, seconds, replicas=replicas)
+        for name, case in options.cases(measure, peer=False).items():
+            cases[f"{name}, {replicas} {'replica' if replicas == 1 else 'replicas'}"] = case
+    return Row("postgres-replicas", "PostgreSQL: callbacks to one to three replicas, 256 connections in all", cases,
+               POSTGRES_COLUMNS, rounds=3,
+               note="All replicas, PostgreSQL and the load generator share the processors of one machine.")
+
+
+def postgres_standby_row(options):
+    if options.quick:
+        return None
+    seconds = options.seconds or 8
+    measure = lambda contender, start_database: database_throughput(contender, seconds, start_database)
+    return Row("postgres-standby", "PostgreSQL: callbacks with a synchronous standby, 256 connections",
+               with_and_without_standby(options, measure), POSTGRES_COLUMNS, rounds=3,
+               note="The standby is on the same machine and disk. PostgreSQL's figures contain those of the standby.")
+
+
+def postgres_stored_row(options):
+    """The start of a new replica while another one runs."""
+    sizes = [10_000] if options.quick else [10_000, 1_000_000]
+    row = Row(
+        "postgres-stored", "PostgreSQL: a new replica beside stored results", {},
+        [Column("start_seconds", "start s", 3), Column("start_bytes", "memory after the start, MB", 1, 1e6),
+         Column("open.opened_ms.p50", "watch open p50 ms", 2), Column("open.opened_ms.p99", "watch open p99 ms", 2),
+         Column("per_second", "callbacks per second"), CPU, DATABASE_CPU],
+        note="The new replica is ready when its `/readyz` is 200. The watches are at it, of new changes of 10 devices; "
+             "the callbacks are sent to both replicas.",
+        rounds=3,
+    )
+    seconds = options.seconds or (1 if options.quick else 4)
+
+    def measure(contender, size, kept):
+        if contender not in kept:
+            # The results serve all rounds.
+            kept[contender] = row.stack.enter_context(Rig(contender, start_database=Database))
+            kept[contender].store_results(size)
+        rig = kept[contender]
+        replica = rig.add_replica()
+        result = {"start_seconds": replica.seconds_to_ready, "start_bytes": replica.resident_bytes()}
+        few = rig.make_changes(20, 10)
+        rig.callbacks("--connections", 16, accepted=few)
+        result["open"] = load("open", "--target", replica.grpc, "--accepted", few, "--count", 400)
+        many = rig.make_changes(int(seconds * 25_000 / 10_000) + 1, 10_000, concurrency=1)
+        result |= throughput(rig, "--connections", 256, "--seconds", seconds, accepted=many)
+        rig.servers.pop().close()
+        return result
+
+    for size in sizes:
+        kept = {}
+        measure_size = lambda contender, size=size, kept=kept: measure(contender, size, kept)
+        for name, case in options.cases(measure_size, peer=False).items():
+            row.cases[f"{name}, {size:,} results"] = case
+    return row
 
 
 # Pressures

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Callable, ClassVar
 
 from harness.build import FLOOR, LOAD, PEER, TARGET, THINGSPACE
 
@@ -75,14 +75,14 @@ class Server:
 
 @dataclass(frozen=True)
 class Floor:
-    """A server of benches/src/bin/floor.rs. `{url}` is ThingSpace's, `{directory}` a new one."""
+    """A server of benches/src/bin/floor. `{url}` is ThingSpace's, `{directory}` a new one, `{database}` PostgreSQL's."""
 
     arguments: tuple
     program: pathlib.Path = FLOOR
     knows_changes: bool = False
 
-    def start(self, directory, thingspace):
-        arguments = [part.format(url=thingspace, directory=directory) for part in self.arguments]
+    def start(self, directory, thingspace, database=None):
+        arguments = [part.format(url=thingspace, directory=directory, database=database) for part in self.arguments]
         server = Server([FLOOR, *arguments], directory)
         server.grpc = server.callbacks = server.process.stdout.readline().strip()
         server.ready()
@@ -97,7 +97,7 @@ class Peer:
     knows_changes: bool = True
     credentials: bool = False
 
-    def start(self, directory, thingspace):
+    def start(self, directory, thingspace, _database=None):
         username, password = (USERNAME, PASSWORD) if self.credentials else ("", "")
         server = Server([PEER, "-db", directory / "peer.db", "-thingspace", thingspace, "-path", CALLBACK_PATH,
                          "-username", username, "-password", password], directory)
@@ -113,14 +113,15 @@ class Gateway:
     knows_changes: bool = True
     credentials: bool = False
 
-    def start(self, directory, thingspace):
+    def start(self, directory, thingspace, database=None):
         grpc, callbacks, admin = free_port(), free_port(), free_port()
+        journal = directory / "journal"
         settings = {
             "TSGW_GRPC__LISTEN": f"127.0.0.1:{grpc}",
             "TSGW_CALLBACKS__LISTEN": f"127.0.0.1:{callbacks}",
             "TSGW_CALLBACKS__PATH_SECRET": PATH_SECRET,
             "TSGW_ADMIN__LISTEN": f"127.0.0.1:{admin}",
-            "TSGW_JOURNAL__DIR": str(directory / "journal"),
+            "TSGW_JOURNAL__DIR": str(journal),
             "TSGW_THINGSPACE__BASE_URL": thingspace,
             "TSGW_THINGSPACE__APP_KEY": "key",
             "TSGW_THINGSPACE__APP_SECRET": "secret",
@@ -131,11 +132,15 @@ class Gateway:
             "TSGW_LIMITS__WATCHES": "20000",
             "TSGW_TELEMETRY__LOG_FILTER": "warn",
         }
+        if database:
+            # Each replica has a directory of its own.
+            settings |= {"TSGW_JOURNAL__ENGINE": "postgres", "TSGW_JOURNAL__URL": database,
+                         "TSGW_JOURNAL__DIR": f"{journal}-{admin}"}
         if self.credentials:
             settings |= {"TSGW_CALLBACKS__USERNAME": USERNAME, "TSGW_CALLBACKS__PASSWORD": PASSWORD}
         server = Server([self.program, "serve"], directory, settings)
         server.grpc, server.callbacks = f"127.0.0.1:{grpc}", f"127.0.0.1:{callbacks}"
-        server.database = directory / "journal" / "journal.db"
+        server.database = journal / "journal.db"
         wait_until_ready(server, admin)
         return server
 
@@ -186,21 +191,28 @@ class Cost:
 
     cpu_seconds: float
     written_bytes: int
+    # That of PostgreSQL.
+    database_cpu_seconds: float = 0
 
     def add_to(self, result, count):
         """Adds the costs of one of `count` operations, and those of the load generator."""
         count = max(1, count)
         result["cpu_us"] = self.cpu_seconds * 1e6 / count
         result["written_bytes"] = self.written_bytes / count
+        if self.database_cpu_seconds:
+            result["database_cpu_us"] = self.database_cpu_seconds * 1e6 / count
         result["load_cpu_us"] = result["load_cpu_seconds"] * 1e6 / count
         return result
 
 
 @dataclass
 class Rig:
-    """A ThingSpace and one server, in a directory of their own."""
+    """A ThingSpace and one server, or replicas of it, in a directory of their own."""
 
     contender: object
+    # A function that starts PostgreSQL in a directory, if the server needs it.
+    start_database: Callable | None = None
+    replicas: int = 1
     # A journal belongs to the address of one ThingSpace.
     thingspace_port: int = 0
     journal: pathlib.Path | None = None
@@ -221,8 +233,14 @@ class Rig:
             self.thingspace = Server([THINGSPACE, f"127.0.0.1:{self.thingspace_port}"], self.directory)
             self.stack.callback(self.thingspace.close)
             self.url = "http://" + self.thingspace.process.stdout.readline().strip()
-            self.server = self.contender.start(self.directory, self.url)
-            self.stack.callback(lambda: self.server.close())
+            self.database = None
+            if self.start_database:
+                self.database = self.start_database(self.directory)
+                self.stack.callback(self.database.close)
+            self.servers = []
+            self.stack.callback(self.close_servers)
+            for _ in range(self.replicas):
+                self.add_replica()
         except BaseException:
             self.stack.close()
             raise
@@ -231,20 +249,43 @@ class Rig:
     def __exit__(self, *_):
         self.stack.close()
 
+    @property
+    def server(self):
+        return self.servers[0]
+
+    def add_replica(self):
+        """Starts a server, and returns it when it is ready."""
+        url = self.database and self.database.url
+        self.servers.append(self.contender.start(self.directory, self.url, url))
+        return self.servers[-1]
+
+    def close_servers(self):
+        while self.servers:
+            self.servers.pop().close()
+
     @contextlib.contextmanager
     def measured(self):
-        """Measures what the server does meanwhile. First waits until the preparations are written to the disk."""
+        """Measures what the servers do meanwhile. First waits until the preparations are written to the disk."""
         os.sync()
-        cost = Cost(self.server.cpu_seconds(), self.server.written_bytes())
+        cost, before = Cost(0, 0), self.used()
         with self.profiler(self.server.process.pid) if self.profiler else contextlib.nullcontext():
             yield cost
-        cost.cpu_seconds = self.server.cpu_seconds() - cost.cpu_seconds
-        cost.written_bytes = self.server.written_bytes() - cost.written_bytes
+        used = [after - before for before, after in zip(before, self.used())]
+        cost.cpu_seconds, cost.written_bytes, cost.database_cpu_seconds = used
+
+    def used(self):
+        """The processor time of the servers, the bytes that they and PostgreSQL have written, and its processor time."""
+        databases = [self.database] if self.database else []
+        return (sum(server.cpu_seconds() for server in self.servers),
+                sum(server.written_bytes() for server in self.servers + databases),
+                sum(database.cpu_seconds() for database in databases))
 
     def restart(self):
-        """Stops the server and starts it again, with its data."""
-        self.server.close()
-        self.server = self.contender.start(self.directory, self.url)
+        """Stops the servers and starts them again, with their data."""
+        number = len(self.servers)
+        self.close_servers()
+        for _ in range(number):
+            self.add_replica()
 
     def make_changes(self, count, devices, concurrency=8, accepted=None, lost=False):
         """Makes changes of other devices. Returns the file with the accepted ones."""
@@ -270,8 +311,9 @@ class Rig:
         credentials = []
         if getattr(self.contender, "credentials", False) and "--password" not in arguments:
             credentials = ["--username", USERNAME, "--password", PASSWORD]
-        process = LoadProcess("callbacks", "--address", self.server.callbacks, "--path", CALLBACK_PATH,
-                              "--accepted", accepted or self.accepted, *credentials, *arguments)
+        addresses = [part for server in self.servers for part in ("--address", server.callbacks)]
+        process = LoadProcess("callbacks", *addresses, "--path", CALLBACK_PATH, "--accepted", accepted or self.accepted,
+                              *credentials, *arguments)
         return process if background else process.result()
 
     def store_results(self, count, devices=10_000):

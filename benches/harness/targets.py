@@ -71,6 +71,9 @@ def evaluate(rows, gateway="gateway"):
     fan_out(targets)
     targets.ratio("idle-many", "bytes_per_watch", "floor", at_most=1.25, case_name="the memory of bare streams")
     stored(targets)
+    targets.ratio("postgres-callbacks-256", "per_second", "floor", at_least=0.5, case_name="the floor")
+    targets.limit("postgres-stored", "start_seconds", "start with 1,000,000 results", 2,
+                  f"{gateway}, 1,000,000 results", unit=" s")
     for row in ("quarantine", "attribution", "unknown-change", "foreign-reader"):
         case = f"{gateway}, under pressure"
         targets.limit(row, "refused", "good callbacks refused", 0, case, decimals=0)

@@ -197,7 +197,8 @@ impl DeviceStateStore for ChangeDevices {
     }
 
     fn put_state(&mut self, device: DeviceRef, state: DeviceState) -> Result<(), ApplyError> {
-        let loaded = self.states.entry(device).or_default();
+        let new = || LoadedState { dirty: Dirty::New, ..LoadedState::default() };
+        let loaded = self.states.entry(device).or_insert_with(new);
         loaded.state = state;
         loaded.dirty.mark();
         Ok(())

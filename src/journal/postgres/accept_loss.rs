@@ -39,7 +39,7 @@ async fn try_accept_loss(
     url: &Secret,
     password: Option<Secret>,
 ) -> Result<AcceptedLoss, OpenFailure> {
-    let connector = Connector::new(ConnectionSettings::parse(url, password)?);
+    let connector = Connector::new(ConnectionSettings::parse(url, password)?)?;
     let connection = connector.connect(None).await?;
     let accepted = tokio::task::spawn_blocking(move || renew_epoch(&connection)).await;
     accepted.map_err(|error| OpenFailure::Database(error.to_string()))?

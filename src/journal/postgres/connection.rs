@@ -10,14 +10,16 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Notify, time::timeout};
+use tokio::{runtime::Runtime, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Statement as PreparedStatement};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::journal::{
     postgres::{
         dialect::{translate, translate_batch},
+        driver::Driver,
         error::PostgresError,
+        notifications::Notifications,
         url::ConnectionSettings,
     },
     sql::{Result, SqlError, Statement},
@@ -35,13 +37,13 @@ pub(super) type Response<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 #[derive(Clone)]
 pub(super) struct Connector {
     settings: Arc<ConnectionSettings>,
-    runtime: Handle,
+    driver: Arc<Driver>,
 }
 
 /// A connection. Its methods block the thread, which must not be one of the runtime.
 pub(super) struct Connection {
     client: Arc<Client>,
-    runtime: Handle,
+    driver: Arc<Driver>,
     statements: Mutex<Statements>,
     response_timeout: Duration,
 }
@@ -54,54 +56,72 @@ struct Statements {
 }
 
 impl Connector {
-    /// Must be called in a Tokio runtime, which drives the connections.
-    pub(super) fn new(settings: ConnectionSettings) -> Self {
-        Self { settings: Arc::new(settings), runtime: Handle::current() }
+    /// Starts the thread that drives the connections.
+    pub(super) fn new(settings: ConnectionSettings) -> Result<Self, PostgresError> {
+        let driver = Driver::start_thread();
+        let driver = driver.map_err(|error| PostgresError::new(error.to_string()))?;
+        Ok(Self { settings: Arc::new(settings), driver: Arc::new(driver) })
     }
 
-    pub(super) fn runtime(&self) -> &Handle {
-        &self.runtime
+    /// Opens the same connections, driven by the thread that waits in a runtime.
+    pub(super) fn driven_in(&self, runtime: Arc<Runtime>) -> Self {
+        let driver = Arc::new(Driver::Caller(runtime));
+        Self { settings: Arc::clone(&self.settings), driver }
     }
 
-    /// Opens a connection. `notified` is notified when the server sends a notification, and when the connection ends.
+    /// The driver of the connections.
+    pub(super) fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// Opens a connection. `notifications` receives the messages of the server, and the end of the connection.
     pub(super) async fn connect(
         &self,
-        notified: Option<Arc<Notify>>,
+        notifications: Option<Arc<Notifications>>,
     ) -> Result<Connection, PostgresError> {
-        let connected = timeout(CONNECT_TIMEOUT, self.try_connect(notified)).await;
+        let settings = Arc::clone(&self.settings);
+        let connecting =
+            async move { timeout(CONNECT_TIMEOUT, connect(&settings, notifications)).await };
+        // The runtime in which a connection is opened receives its events.
+        let connected = self.driver.handle().spawn(connecting).await;
+        let connected = connected.map_err(|error| PostgresError::new(error.to_string()))?;
         let client = connected.map_err(|_| PostgresError::timed_out())??;
         Ok(Connection {
             client: Arc::new(client),
-            runtime: self.runtime.clone(),
+            driver: Arc::clone(&self.driver),
             statements: Mutex::default(),
             response_timeout: self.settings.response_timeout(),
         })
     }
+}
 
-    async fn try_connect(&self, notified: Option<Arc<Notify>>) -> Result<Client, PostgresError> {
-        let config = self.settings.config()?;
-        let (client, mut connection) = config.connect(self.settings.tls()).await?;
-        self.runtime.spawn(async move {
-            loop {
-                let message = poll_fn(|context| connection.poll_message(context)).await;
-                match &message {
-                    Some(Ok(AsyncMessage::Notice(notice))) => {
-                        tracing::debug!(severity = notice.severity(), "PostgreSQL sent a notice");
-                    }
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => tracing::debug!(%error, "PostgreSQL connection lost"),
-                    None => {}
+/// Opens a connection in the present runtime.
+async fn connect(
+    settings: &ConnectionSettings,
+    notifications: Option<Arc<Notifications>>,
+) -> Result<Client, PostgresError> {
+    let config = settings.config()?;
+    let (client, mut connection) = config.connect(settings.tls()).await?;
+    tokio::spawn(async move {
+        loop {
+            let message = poll_fn(|context| connection.poll_message(context)).await;
+            match &message {
+                Some(Ok(AsyncMessage::Notice(notice))) => {
+                    tracing::debug!(severity = notice.severity(), "PostgreSQL sent a notice");
                 }
-                if let Some(notified) = &notified {
-                    notified.notify_one();
-                }
-                if !matches!(message, Some(Ok(_))) {
-                    return;
-                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => tracing::debug!(%error, "PostgreSQL connection lost"),
+                None => {}
             }
-        });
-        Ok(client)
-    }
+            if let Some(notifications) = &notifications {
+                notifications.receive(message.as_ref().and_then(|message| message.as_ref().ok()));
+            }
+            if !matches!(message, Some(Ok(_))) {
+                return;
+            }
+        }
+    });
+    Ok(client)
 }
 
 impl Connection {
@@ -124,7 +144,7 @@ impl Connection {
         match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => Box::pin(ready(result)),
             Poll::Pending => {
-                let receiving = AbortOnDropHandle::new(self.runtime.spawn(request));
+                let receiving = AbortOnDropHandle::new(self.driver.handle().spawn(request));
                 Box::pin(async move {
                     let received = receiving.await;
                     received
@@ -134,10 +154,15 @@ impl Connection {
         }
     }
 
+    /// The driver of the connection.
+    pub(super) fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
     /// Waits for a response.
     pub(super) fn block_on<T>(&self, response: impl Future<Output = Result<T>>) -> Result<T> {
         let response = async { timeout(self.response_timeout, response).await };
-        let received = self.runtime.block_on(response);
+        let received = self.driver.block_on(response);
         received.unwrap_or_else(|_elapsed| Err(PostgresError::timed_out().into()))
     }
 

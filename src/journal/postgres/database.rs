@@ -14,6 +14,9 @@ use crate::journal::{
     sql::{Batch, Database, PendingRows, Result, Row, SqlError, Statement, Value},
 };
 
+/// Number of rows from which on the database begins to write them while this thread encodes those of other tables.
+const ROWS_TO_FLUSH: usize = 32;
+
 /// A transaction on a connection. Blocks the thread.
 pub(super) struct PostgresDatabase<'c> {
     connection: &'c Connection,
@@ -87,11 +90,17 @@ impl<'c> PostgresDatabase<'c> {
 
     /// Waits for all statements that were sent. Fails if one of them has failed.
     pub(super) fn wait(&self) -> Result<()> {
+        let mut pending = self.pending.take();
+        // Their responses arrive in order.
+        let Some(last) = pending.pop() else {
+            return Ok(());
+        };
+        let last = self.block_on(async { Ok(last.await) })?;
         // The first error is the cause of the others.
-        for pending in self.pending.take() {
-            self.block_on(pending)?;
+        for earlier in pending {
+            self.block_on(earlier)?;
         }
-        Ok(())
+        last.map(drop)
     }
 }
 
@@ -144,6 +153,9 @@ impl Database for PostgresDatabase<'_> {
     fn write(&self, statement: &Statement, batch: &Batch<'_>) -> Result<()> {
         let pending = self.send_batch(statement, batch)?;
         self.pending.borrow_mut().push(pending);
+        if batch.rows().nth(ROWS_TO_FLUSH).is_some() {
+            self.connection.driver().flush();
+        }
         Ok(())
     }
 

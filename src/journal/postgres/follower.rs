@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::{
     domain::{
@@ -25,6 +25,7 @@ use crate::{
             connection::{Connection, Connector},
             continuity::{Continuity, Head},
             error::PostgresError,
+            notifications::Notifications,
             readers::Readers,
             writer::decode_counts,
         },
@@ -39,20 +40,27 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Maximum number of events that one query reads.
 const MAX_EVENTS: usize = 2_000;
 
-const EVENTS: &str = "SELECT e.position, CASE WHEN e.kind = 0 THEN e.body END, a.name, c.change_id, r.request_id, r.change,
-       linked.change_id
-     FROM event e LEFT JOIN account a ON a.id = e.account
-     LEFT JOIN change c ON c.id = e.stream AND c.trimmed = 0
-     LEFT JOIN request r ON r.id = CASE WHEN e.kind = 0 THEN c.request ELSE e.stream END
-     LEFT JOIN change linked ON linked.id = r.change AND linked.trimmed = 0
-     WHERE e.position > ? ORDER BY e.position LIMIT ?";
+/// The changes and requests with new events, in the order of their newest events. The joins are written as subqueries, so
+/// that each finds its row by the primary key.
+const STREAMS: &str = "SELECT e.newest, e.events, e.is_state, a.name, c.change_id, r.request_id, r.change, linked.change_id
+     FROM (SELECT stream, account, is_state, max(position) AS newest, count(*) AS events
+           FROM (SELECT position, stream, account, kind = 0 AS is_state FROM event
+                 WHERE position > ? ORDER BY position LIMIT ?) AS new
+           GROUP BY stream, account, is_state) AS e
+     LEFT JOIN LATERAL (SELECT name FROM account WHERE id = e.account OFFSET 0) AS a ON true
+     LEFT JOIN LATERAL (SELECT change_id, request FROM change
+                        WHERE e.is_state AND id = e.stream AND trimmed = 0 OFFSET 0) AS c ON true
+     LEFT JOIN LATERAL (SELECT request_id, change FROM request
+                        WHERE id = CASE WHEN e.is_state THEN c.request ELSE e.stream END OFFSET 0) AS r ON true
+     LEFT JOIN LATERAL (SELECT change_id FROM change
+                        WHERE id = r.change AND trimmed = 0 OFFSET 0) AS linked ON true
+     ORDER BY e.newest";
 
 /// The commits of this replica that the follower has not reached. The listeners are notified of them without it.
 #[derive(Default)]
 pub(super) struct OwnCommits {
     commits: Mutex<Commits>,
-    /// Wakes the follower.
-    changed: Arc<Notify>,
+    notifications: Arc<Notifications>,
 }
 
 #[derive(Default)]
@@ -97,7 +105,7 @@ impl OwnCommits {
         if let (Some(before), Some(last)) = (commits.in_progress.take(), last) {
             commits.succeeded.insert(before, last);
         }
-        self.changed.notify_one();
+        self.notifications.wake();
     }
 
     /// Forgets the commits of an epoch that has ended.
@@ -121,22 +129,27 @@ impl OwnCommits {
 impl Follower {
     /// Follows the commits until it is dropped.
     pub(super) async fn run(mut self) {
-        let notified = Arc::clone(&self.own_commits.changed);
+        let notifications = Arc::clone(&self.own_commits.notifications);
         loop {
-            let connection = self.listen(Arc::clone(&notified)).await;
+            let connection = self.listen(Arc::clone(&notifications)).await;
             let interval = if connection.is_ok() { CHECK_INTERVAL } else { POLL_INTERVAL };
             if let Err(error) = &connection {
                 tracing::debug!(%error, "cannot listen for commits of other replicas");
             }
+            let mut last_check: Option<Instant> = None;
             loop {
-                if let Err(error) = self.notify_of_new_commits().await {
+                let is_due = last_check.is_none_or(|last| last.elapsed() >= interval);
+                if is_due {
+                    last_check = Some(Instant::now());
+                }
+                if let Err(error) = self.notify_of_new_commits(is_due).await {
                     tracing::debug!(%error, "cannot read the commits of other replicas");
                 }
                 if self.continuity.take_new_epoch() {
                     self.listeners.notify_of_new_epoch();
                 }
                 // Times out if nothing was committed.
-                let _ = timeout(interval, notified.notified()).await;
+                let _ = timeout(interval, notifications.arrived()).await;
                 if connection.as_ref().map_or(true, |connection| connection.is_closed()) {
                     break;
                 }
@@ -144,19 +157,23 @@ impl Follower {
         }
     }
 
-    async fn listen(&self, notified: Arc<Notify>) -> Result<Connection, PostgresError> {
-        let connection = self.connector.connect(Some(notified)).await?;
+    async fn listen(&self, notifications: Arc<Notifications>) -> Result<Connection, PostgresError> {
+        let connection = self.connector.connect(Some(notifications)).await?;
         connection.client().batch_execute("LISTEN thingspace_gateway").await?;
         Ok(connection)
     }
 
-    /// Notifies the listeners of the commits since the last call.
-    async fn notify_of_new_commits(&mut self) -> Result<(), JournalError> {
+    /// Notifies the listeners of the commits since the last call. Reads them if the database has announced one of another
+    /// replica, or if a check is due.
+    async fn notify_of_new_commits(&mut self, is_due: bool) -> Result<(), JournalError> {
         loop {
             let (after, is_in_progress) = self.own_commits.skip(self.seen);
             self.seen = after;
             if is_in_progress {
                 // Its end wakes the follower.
+                return Ok(());
+            }
+            if !is_due && !self.own_commits.notifications.has_newer_than(after) {
                 return Ok(());
             }
             let epoch = self.continuity.identity.epoch();
@@ -206,14 +223,14 @@ fn load_new_commits(db: &dyn Database, after: u64) -> Result<NewCommits> {
         return Ok(new);
     }
     let mut targets = HashSet::new();
-    let mut rows = 0;
-    db.query(EVENTS, &values![after, MAX_EVENTS], &mut |row| {
-        rows += 1;
+    let mut events = 0;
+    db.query(STREAMS, &values![after, MAX_EVENTS], &mut |row| {
         new.seen = row.get(0)?;
+        events += row.get::<usize>(1)?;
         new.commit.add(row, &mut targets, &counts)?;
         Ok(ControlFlow::Continue(()))
     })?;
-    if rows < MAX_EVENTS {
+    if events < MAX_EVENTS {
         // Retention may have removed the newest events.
         new.seen = last_position;
     }
@@ -222,19 +239,19 @@ fn load_new_commits(db: &dyn Database, after: u64) -> Result<NewCommits> {
 }
 
 impl Commit {
-    /// Adds the effects of an event of [`EVENTS`].
+    /// Adds the effects of the events of one row of [`STREAMS`].
     fn add(
         &mut self,
         row: &dyn Row,
         targets: &mut HashSet<WatchTarget>,
         counts: &Counts,
     ) -> Result<()> {
-        let status: Option<&[u8]> = row.get(1)?;
-        let account: Option<AccountName> = row.get(2)?;
-        let change: Option<ChangeId> = row.get(3)?;
-        let request: Option<RequestId> = row.get(4)?;
-        let (linked_row, linked): (Option<u64>, Option<ChangeId>) = (row.get(5)?, row.get(6)?);
-        if status.is_some() {
+        let is_state: bool = row.get(2)?;
+        let account: Option<AccountName> = row.get(3)?;
+        let change: Option<ChangeId> = row.get(4)?;
+        let request: Option<RequestId> = row.get(5)?;
+        let (linked_row, linked): (Option<u64>, Option<ChangeId>) = (row.get(6)?, row.get(7)?);
+        if is_state {
             // Without the state before it, any state may be the end of an unknown outcome.
             self.has_new_candidates |= counts.states.get(ChangeState::OutcomeUnknown) > 0;
         } else if linked_row.is_none()

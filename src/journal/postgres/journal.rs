@@ -91,20 +91,16 @@ pub async fn open(options: &PostgresOptions) -> Result<Arc<dyn Journal>, Journal
 impl PostgresEngine {
     async fn open(options: &PostgresOptions) -> Result<Self, OpenFailure> {
         let settings = ConnectionSettings::parse(&options.url, options.password.clone())?;
-        let connector = Connector::new(settings);
+        let connector = Connector::new(settings)?;
         let connection = connector.connect(None).await?;
         let origin = options.origin.clone();
         let replica = Arc::new(Replica::new(options.replica_name.clone()));
         let registered = Arc::clone(&replica);
         let durability = Arc::new(DurabilityCheck::new(options.allow_relaxed_durability));
         let checked = Arc::clone(&durability);
-        let opening = move || {
-            let opened = open_tables(&connection, &origin, &registered, &checked)?;
-            Ok::<_, OpenFailure>((connection, opened))
-        };
+        let opening = move || open_tables(&connection, &origin, &registered, &checked);
         let opening = tokio::task::spawn_blocking(opening).await;
-        let (connection, opened) =
-            opening.map_err(|error| OpenFailure::Database(error.to_string()))??;
+        let opened = opening.map_err(|error| OpenFailure::Database(error.to_string()))??;
         let readers = options.max_connections.saturating_sub(OTHER_CONNECTIONS).max(1);
         let readers = Arc::new(Readers::new(connector.clone(), readers)?);
         let coordination = PostgresCoordination::new(Arc::clone(&readers));
@@ -118,7 +114,7 @@ impl PostgresEngine {
         let own_commits = Arc::new(OwnCommits::default());
         let writer = PostgresWriter {
             connector: connector.clone(),
-            connection: Some(connection),
+            connection: None,
             is_new_connection: true,
             continuity: Arc::clone(&continuity),
             durability: Arc::clone(&durability),

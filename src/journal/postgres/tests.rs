@@ -91,7 +91,7 @@ async fn two_replicas() -> [Arc<dyn Journal>; 2] {
 async fn in_transaction(run: impl FnOnce(&PostgresDatabase<'_>) + Send + 'static) {
     let options = create_database().await;
     let settings = ConnectionSettings::parse(&options.url, None).unwrap();
-    let connection = Connector::new(settings).connect(None).await.unwrap();
+    let connection = Connector::new(settings).unwrap().connect(None).await.unwrap();
     let run = move || run(&PostgresDatabase::begin(&connection, "BEGIN"));
     tokio::task::spawn_blocking(run).await.unwrap();
 }

@@ -9,7 +9,6 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt as _, TryStreamExt as _};
 use thingspace_settings::Secret;
-use tokio::runtime::Handle;
 
 use crate::journal::{
     Origin,
@@ -63,7 +62,6 @@ pub struct TransferDatabase {
 struct PostgresTransfer<'c> {
     connection: &'c Connection,
     db: PostgresDatabase<'c>,
-    runtime: Handle,
 }
 
 /// Exports the journal of a database as it is at one moment. Gateways may use it, but the file lacks the events that
@@ -78,11 +76,11 @@ pub fn export(
     database: &TransferDatabase,
     output: &mut dyn Write,
 ) -> Result<ExportReport, TransferError> {
-    let (connection, runtime) = connect(database)?;
+    let connection = connect(database)?;
     schema::check(&connection)?;
     let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
     let running = running_gateways(&db)?;
-    transfer::export(&PostgresTransfer { connection: &connection, db, runtime }, running, output)
+    transfer::export(&PostgresTransfer { connection: &connection, db }, running, output)
 }
 
 /// Prepares a database without a journal, or with an empty one, for an import: no gateway opens it before.
@@ -93,7 +91,7 @@ pub fn export(
 ///
 /// Fails if the database has a journal with data, or if gateways use it.
 pub fn prepare(database: &TransferDatabase) -> Result<(), TransferError> {
-    let (connection, _) = connect(database)?;
+    let connection = connect(database)?;
     prepare_on(&connection)
 }
 
@@ -111,13 +109,13 @@ pub fn import(
     origin: &Origin,
     input: &mut dyn Read,
 ) -> Result<ImportReport, TransferError> {
-    let (connection, runtime) = connect(database)?;
+    let connection = connect(database)?;
     // Otherwise, a gateway that waits would open the empty journal after an import that has failed.
     prepare_on(&connection)?;
     let db = begin_import(&connection)?;
     let durability = DurabilityCheck::new(database.allow_relaxed_durability);
     durability.check(&db)?.map_err(OpenFailure::NotDurable)?;
-    let transfer = PostgresTransfer { connection: &connection, db, runtime };
+    let transfer = PostgresTransfer { connection: &connection, db };
     let imported = transfer::import(&transfer, origin, input)?;
     meta::delete(&transfer.db, meta::AWAITS_IMPORT)?;
     transfer.db.wait()?;
@@ -150,11 +148,10 @@ fn begin_import(connection: &Connection) -> Result<PostgresDatabase<'_>, Transfe
     Ok(db)
 }
 
-fn connect(database: &TransferDatabase) -> Result<(Connection, Handle), OpenFailure> {
+fn connect(database: &TransferDatabase) -> Result<Connection, OpenFailure> {
     let settings = ConnectionSettings::parse(&database.url, database.password.clone())?;
-    let connector = Connector::new(settings);
-    let runtime = connector.runtime().clone();
-    Ok((runtime.block_on(connector.connect(None))?, runtime))
+    let connector = Connector::new(settings)?;
+    Ok(connector.driver().block_on(connector.connect(None))?)
 }
 
 /// Returns the names of the replicas that hold a lease.
@@ -179,7 +176,7 @@ impl PostgresTransfer<'_> {
     where
         SqlError: From<E>,
     {
-        Ok(self.runtime.block_on(response).map_err(SqlError::from)?)
+        Ok(self.connection.driver().block_on(response).map_err(SqlError::from)?)
     }
 
     fn execute(&self, sql: &str) -> Result<(), TransferError> {

@@ -1,8 +1,11 @@
 //! The connection that writes.
 
-use std::{cell::RefCell, collections::HashSet, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashSet, io, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::{Instant, sleep},
+};
 
 use crate::journal::{
     Epoch, ForwardQueueStats, StateCounts,
@@ -88,6 +91,13 @@ enum CommitError {
 }
 
 impl CommitEngine for PostgresWriter {
+    /// The connection is driven while the thread of the writer waits, for commands or for responses.
+    fn runtime(&mut self) -> io::Result<Arc<Runtime>> {
+        let runtime = Arc::new(Builder::new_current_thread().enable_all().build()?);
+        self.connector = self.connector.driven_in(Arc::clone(&runtime));
+        Ok(runtime)
+    }
+
     fn prepare(&mut self) -> Result<Prepared> {
         if self.connection.as_ref().is_none_or(Connection::is_closed) {
             self.connect()?;
@@ -145,7 +155,7 @@ impl PostgresWriter {
 
     /// Connects, and compares the database with what this replica knows.
     fn connect(&mut self) -> Result<()> {
-        let connection = self.connector.runtime().block_on(self.connector.connect(None))?;
+        let connection = self.connector.driver().block_on(self.connector.connect(None))?;
         let db = PostgresDatabase::begin(&connection, BEGIN);
         if let Err(settings) = self.durability.check(&db)? {
             return Err(PostgresError::new(OpenFailure::NotDurable(settings).to_string()).into());
@@ -216,7 +226,7 @@ impl PostgresWriter {
                 Err(error) => {
                     tracing::debug!(%error, "cannot read the result of a commit yet");
                     // A timer must be created in the runtime.
-                    self.connector.runtime().block_on(async { sleep(SETTLE_INTERVAL).await });
+                    self.connector.driver().block_on(async { sleep(SETTLE_INTERVAL).await });
                 }
             }
         }

@@ -62,6 +62,7 @@ pub(super) const TABLES: &[Table] = &[
             ("state", Int),
             ("accept_time", Int),
             ("update_time", Int),
+            ("final_time", Int),
             ("record", Bytes),
             ("status", Bytes),
             ("device_states", Text),

@@ -22,8 +22,9 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[arg(long)]
-    address: SocketAddr,
+    /// Address of a server. The connections are distributed over all addresses
+    #[arg(long = "address", required = true)]
+    addresses: Vec<SocketAddr>,
     #[arg(long)]
     path: String,
     /// File with the accepted changes
@@ -98,7 +99,8 @@ impl Args {
         });
         let schedule = Schedule::new(changes, self.order);
         let refused = Cell::new(0);
-        let opened = (0..self.connections).map(|_| Connection::open(self.address, &self.path));
+        let addresses = self.addresses.iter().cycle().take(self.connections);
+        let opened = addresses.map(|address| Connection::open(*address, &self.path));
         let opened = try_join_all(opened).await?;
         let (start, cpu) = (Instant::now(), report::cpu_seconds());
         let end = start + Duration::from_secs_f64(self.seconds);

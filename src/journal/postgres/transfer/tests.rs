@@ -88,7 +88,8 @@ async fn a_gateway_of_the_journal_before_an_import_into_postgres_writes_nothing(
     let options = create_database().await;
     let paused = open(&options).await.unwrap();
     loop {
-        let connection = Connector::new(ConnectionSettings::parse(&options.url, None).unwrap());
+        let connection =
+            Connector::new(ConnectionSettings::parse(&options.url, None).unwrap()).unwrap();
         let connection = connection.connect(None).await.unwrap();
         let sql = "UPDATE thingspace_gateway.replica SET lease_until = clock_timestamp()";
         connection.client().batch_execute(sql).await.unwrap();
@@ -169,7 +170,8 @@ async fn a_start_on_postgres_waits_for_an_import() {
     let waiting = async || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory%'
                    AND datname = current_database()";
-        let connection = Connector::new(ConnectionSettings::parse(&options.url, None).unwrap());
+        let connection =
+            Connector::new(ConnectionSettings::parse(&options.url, None).unwrap()).unwrap();
         let connection = connection.connect(None).await.unwrap();
         let row = connection.client().query_one(sql, &[]).await.unwrap();
         row.get::<_, i64>(0) > 1

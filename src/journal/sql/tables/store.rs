@@ -27,25 +27,27 @@ const INSERT_ACCOUNT: Statement =
 
 const INSERT_CHANGE: Statement = Statement {
     sql: "INSERT INTO change (id, change_id, account, key, fingerprint, state, accept_time, update_time,
-           record, status, device_states, device_count, key_count, request, devices, owner, attempt)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+           final_time, record, status, device_states, device_count, key_count, request, devices, owner,
+           attempt)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     params: &[
-        Int, Bytes, Int, Text, Bytes, Int, Int, Int, Bytes, Bytes, Text, Int, Int, Int, Bytes, Int,
-        Bytes,
+        Int, Bytes, Int, Text, Bytes, Int, Int, Int, Int, Bytes, Bytes, Text, Int, Int, Int, Bytes,
+        Int, Bytes,
     ],
 };
 
 const UPDATE_STATE: Statement = Statement {
-    sql: "UPDATE change SET state = ?, accept_time = ?, update_time = ?, status = ?,
+    sql:
+        "UPDATE change SET state = ?, accept_time = ?, update_time = ?, final_time = ?, status = ?,
            device_states = ?, request = ?, owner = ?, attempt = ?
          WHERE id = ?",
-    params: &[Int, Int, Int, Bytes, Text, Int, Int, Bytes, Int],
+    params: &[Int, Int, Int, Int, Bytes, Text, Int, Int, Bytes, Int],
 };
 
-/// The columns with an index are as they were.
+/// The columns with an index are as they were, except the final_time of a change in a final state.
 const UPDATE_COUNTS: Statement = Statement {
-    sql: "UPDATE change SET update_time = ?, status = ?, device_states = ? WHERE id = ?",
-    params: &[Int, Bytes, Text, Int],
+    sql: "UPDATE change SET update_time = ?, final_time = ?, status = ?, device_states = ? WHERE id = ?",
+    params: &[Int, Int, Bytes, Text, Int],
 };
 
 const UPDATE_ON_PLAN: Statement =
@@ -74,12 +76,16 @@ const INSERT_OWNER: Statement = Statement {
     params: &[Int, Text, Int],
 };
 
-const PUT_DEVICE_STATE: Statement = Statement {
+const INSERT_DEVICE_STATE: Statement = Statement {
     sql: "INSERT INTO device_state (id, identifier_kinds, precedence, decided_by, digests)
-         VALUES (?, ?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET identifier_kinds = excluded.identifier_kinds,
-           precedence = excluded.precedence, decided_by = excluded.decided_by,
-           digests = excluded.digests",
+         VALUES (?, ?, ?, ?, ?)",
+    params: &[Int, Int, Int, Int, Bytes],
+};
+
+const UPDATE_DEVICE_STATE: Statement = Statement {
+    sql: "UPDATE device_state SET identifier_kinds = ?2, precedence = ?3, decided_by = ?4,
+           digests = ?5
+         WHERE id = ?1",
     params: &[Int, Int, Int, Int, Bytes],
 };
 
@@ -169,6 +175,7 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
         }
         let status = StatusRecord::new(change, loaded.dispatch_position).to_bytes();
         let states = Json(&loaded.device_states).to_value()?;
+        let final_time = change.state.is_final().then_some(change.update_time);
         match loaded.dirty {
             Dirty::New => {
                 let devices = all_devices(loaded)?;
@@ -181,6 +188,7 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                     change.state.into(),
                     change.accept_time.into(),
                     change.update_time.into(),
+                    final_time.into(),
                     ChangeRecord::new(change).to_bytes().into(),
                     status.into(),
                     states,
@@ -196,6 +204,7 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                 change.state.into(),
                 change.accept_time.into(),
                 change.update_time.into(),
+                final_time.into(),
                 status.into(),
                 states,
                 loaded.request.into(),
@@ -203,9 +212,13 @@ fn store_changes(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                 later_attempt(loaded).into(),
                 row.into(),
             ]),
-            _ => {
-                with_new_counts.push([change.update_time.into(), status.into(), states, row.into()])
-            }
+            _ => with_new_counts.push([
+                change.update_time.into(),
+                final_time.into(),
+                status.into(),
+                states,
+                row.into(),
+            ]),
         }
     }
     write(db, &INSERT_CHANGE, &new)?;
@@ -260,7 +273,8 @@ fn insert_devices<'s>(
 fn store_devices(db: &dyn Database, set: &WorkingSet) -> Result<()> {
     let mut merged = Batch::default();
     let mut owners = Batch::default();
-    let mut states = Batch::default();
+    let mut new_states = Batch::default();
+    let mut modified_states = Batch::default();
     let mut unmatched = Batch::default();
     let mut deleted = Batch::default();
     for LoadedChange { row, devices, .. } in set.changes.values() {
@@ -278,6 +292,8 @@ fn store_devices(db: &dyn Database, set: &WorkingSet) -> Result<()> {
                 (_, Dirty::Clean) => {}
                 (DeviceRef::Device(index), _) => {
                     let (id, digests) = (part_id(*row, *index), digests.as_flattened());
+                    let is_new = *dirty == Dirty::New;
+                    let states = if is_new { &mut new_states } else { &mut modified_states };
                     states.push(values![id, kinds, precedence, state.decided_by, digests]);
                 }
                 (DeviceRef::UnmatchedResult(first), Dirty::Deleted) => {
@@ -292,7 +308,8 @@ fn store_devices(db: &dyn Database, set: &WorkingSet) -> Result<()> {
     // First, so that owners of this batch are not merged once more.
     write(db, &MERGE_OWNER, &merged)?;
     write(db, &INSERT_OWNER, &owners)?;
-    write(db, &PUT_DEVICE_STATE, &states)?;
+    write(db, &INSERT_DEVICE_STATE, &new_states)?;
+    write(db, &UPDATE_DEVICE_STATE, &modified_states)?;
     write(db, &DELETE_UNMATCHED_RESULT, &deleted)?;
     write(db, &PUT_UNMATCHED_RESULT, &unmatched)
 }

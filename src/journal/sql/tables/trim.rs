@@ -62,9 +62,9 @@ pub(in crate::journal::sql) fn trim(
     // The key of a change that is not final is still needed, however old it is.
     let sql = format!(
         "SELECT id FROM change c INDEXED BY change_final
-         WHERE {IS_FINAL} AND state = ? AND update_time < ?
+         WHERE {IS_FINAL} AND state = ? AND final_time < ?
            AND (SELECT coalesce(max(position), 0) FROM event WHERE stream IN (c.id, c.request)) <= ?
-         ORDER BY update_time LIMIT 1"
+         ORDER BY final_time LIMIT 1"
     );
     for state in ChangeState::ALL.into_iter().filter(|state| state.is_final()) {
         let change = db.find(&sql, &values![state, before, up_to], |row| row.get(0))?;

@@ -18,6 +18,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use tokio::{
+    runtime::{Builder, Runtime},
     sync::mpsc::{OwnedPermit, Sender, error::TrySendError},
     time::Instant,
 };
@@ -46,6 +47,11 @@ pub(in crate::journal) use unit_of_work::{Start, Transaction, run};
 
 /// Commits the batches of a writer, on the writer's thread.
 pub(in crate::journal) trait CommitEngine: Send + 'static {
+    /// Returns the runtime in which the thread waits for commands. Is called once, on the thread.
+    fn runtime(&mut self) -> io::Result<Arc<Runtime>> {
+        Builder::new_current_thread().enable_time().build().map(Arc::new)
+    }
+
     /// Prepares for a batch, for example by connecting.
     fn prepare(&mut self) -> error::Result<Prepared> {
         Ok(Prepared::default())
@@ -257,9 +263,7 @@ impl Drop for AbortOnPanic {
 impl<E: CommitEngine> Worker<E> {
     fn run(mut self) {
         let _guard = AbortOnPanic;
-        // Only waits on the lanes.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let runtime = match runtime {
+        let runtime = match self.engine.runtime() {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "cannot start the journal writer"),
         };

@@ -1,5 +1,7 @@
 //! Servers that do as little as possible: the floors that the gateway is compared with.
 
+mod postgres;
+
 use std::{
     fs::File,
     io::Write,
@@ -39,6 +41,8 @@ enum Floor {
     Http,
     /// Appends the body to a file. Responds with 200 after an fdatasync, which callbacks share
     File { path: PathBuf },
+    /// Stores the body in PostgreSQL by COPY. Responds with 200 after the commit, which callbacks share
+    Postgres { url: String },
     /// Forwards ChangeEsimPlan to a REST API
     Forward {
         url: String,
@@ -77,6 +81,18 @@ async fn main() -> Result<(), Failure> {
                     let (done, synced) = oneshot::channel();
                     let _ = appender.send((body, done));
                     Some(if synced.await.is_ok() { ok() } else { (503, String::new()) })
+                }
+            })
+            .await?;
+        }
+        Floor::Postgres { url } => {
+            let store = postgres::start(&url).await?;
+            http::serve(listener, move |_path, body| {
+                let store = store.clone();
+                async move {
+                    let (done, committed) = oneshot::channel();
+                    let _ = store.send((body, done)).await;
+                    Some(if committed.await.is_ok() { ok() } else { (503, String::new()) })
                 }
             })
             .await?;
