@@ -22,8 +22,8 @@ use crate::{
 
 /// Maximum number of callbacks that are read, and sent to the journal, at a time.
 const BATCH: usize = 256;
-/// Maximum number of callbacks of one request in a call of the journal, which may store them one by one.
-const CALLBACKS_PER_CALL: usize = 64;
+/// Maximum number of callbacks of one request in a call of the journal.
+const CALLBACKS_PER_CALL: usize = 256;
 /// Longest wait for the journal's answer to a call.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delays after a failure. The longest one bounds the time after which the return of the journal is noticed.

@@ -34,6 +34,29 @@ impl StoreCallback {
     }
 }
 
+/// Stores callbacks in this order.
+#[derive(Debug)]
+pub(in crate::journal) struct StoreCallbacks(Vec<StoreCallback>);
+
+impl StoreCallbacks {
+    /// Encodes the results, on the caller's thread.
+    pub(in crate::journal) fn new(received: Vec<ReceivedCallback>) -> Self {
+        Self(received.into_iter().map(StoreCallback::new).collect())
+    }
+}
+
+impl Command for StoreCallbacks {
+    type Output = Vec<Stored>;
+
+    fn collect(&self, keys: &mut Keys) {
+        self.0.iter().for_each(|callback| callback.collect(keys));
+    }
+
+    fn apply(self, set: &mut WorkingSet) -> Result<Vec<Stored>, ApplyError> {
+        self.0.into_iter().map(|callback| callback.apply(set)).collect()
+    }
+}
+
 impl Command for StoreCallback {
     type Output = Stored;
 

@@ -22,7 +22,7 @@ mod unmatched;
 mod working_set;
 
 pub(super) use attribution::AttributeRequest;
-pub(super) use callback::StoreCallback;
+pub(super) use callback::{StoreCallback, StoreCallbacks};
 pub(super) use change_devices::{ChangeDevices, LoadedState};
 pub(super) use claim::{ClaimChange, UnfinishedChange, check_claim};
 pub(super) use keys::{Keys, LookupKeys};

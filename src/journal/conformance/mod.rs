@@ -39,6 +39,7 @@ macro_rules! tests {
                 the_update_time_of_a_change_increases_while_the_clock_is_set_back;
             results:
                 a_callback_is_stored_once_and_finishes_its_change_once,
+                callbacks_of_one_call_are_stored_in_order_and_once,
                 an_early_callback_joins_the_timeline_when_its_request_is_linked,
                 early_callbacks_of_every_device_finish_a_change_when_its_request_is_linked,
                 commit_listeners_receive_the_targets_of_each_commit,

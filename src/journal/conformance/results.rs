@@ -37,6 +37,38 @@ pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_chang
     journal.close().await;
 }
 
+pub(in crate::journal) async fn callbacks_of_one_call_are_stored_in_order_and_once(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let id = accepted(&*journal, &esim("key", 0..4), "r").await;
+    journal.store_callback(received(success("r", 3), 20)).await.unwrap();
+    let callbacks = [2, 0, 3, 2, 1].map(|number| received(success("r", number), 21));
+    let foreign = received(success("foreign", 0), 21);
+    let callbacks = callbacks.into_iter().chain([foreign]).collect();
+    let (stored, result) = journal.store_callbacks(callbacks).await;
+    result.unwrap();
+    let positions: Vec<Option<u64>> = stored
+        .iter()
+        .map(|stored| match stored {
+            Stored::New(new) => Some(new.position),
+            Stored::Duplicate => None,
+        })
+        .collect();
+    assert_eq!(positions[2..4], [None, None]);
+    let new: Vec<u64> = positions.into_iter().flatten().collect();
+    assert_eq!(new.len(), 4);
+    assert!(new.is_sorted(), "{new:?}");
+    let events = timeline(&*journal, WatchTarget::Change(id)).await;
+    assert_eq!(
+        format_events(&events),
+        "Queued Dispatched Accepted 3:Succeeded 2:Succeeded 0:Succeeded 1:Succeeded Finished"
+    );
+    journal.close().await;
+    let (stored, result) = journal.store_callbacks(vec![received(success("r", 9), 22)]).await;
+    assert!(stored.is_empty() && result.is_err());
+}
+
 pub(in crate::journal) async fn an_early_callback_joins_the_timeline_when_its_request_is_linked(
     engine: &dyn Engine,
 ) {

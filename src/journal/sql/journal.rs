@@ -31,7 +31,7 @@ use crate::{
         UnmatchedResult, WatchTarget,
         apply::{
             ApplyTransition, AttributeRequest, ClaimChange, Command as _, Counts, Keys,
-            ResolveUnmatched, SettleChange, StoreCallback, check_claim,
+            ResolveUnmatched, SettleChange, StoreCallback, StoreCallbacks, check_claim,
         },
         sql::{
             Command, CommandKind, Database, Writer, error,
@@ -261,6 +261,16 @@ impl<E: SqlEngine> ChangeStore for SqlJournal<E> {
 impl<E: SqlEngine> CallbackStore for SqlJournal<E> {
     async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored> {
         self.engine.writer().store_callback(callback).await
+    }
+
+    /// Stores all of them in one commit, or none.
+    async fn store_callbacks(&self, callbacks: Vec<ReceivedCallback>) -> (Vec<Stored>, Result<()>) {
+        let rows = callbacks.len();
+        let command = Command::new(CommandKind::Other, rows, StoreCallbacks::new(callbacks));
+        match self.engine.writer().send(JournalOperation::Callback, command).await {
+            Ok(stored) => (stored, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        }
     }
 
     fn expected_wait(&self) -> Duration {
