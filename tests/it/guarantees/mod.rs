@@ -122,7 +122,7 @@ impl<'a> History<'a> {
     }
 }
 
-fn is_event(message: &RecordedMessage) -> bool {
+pub fn is_event(message: &RecordedMessage) -> bool {
     matches!(message.kind, MessageKind::Event(_))
 }
 
