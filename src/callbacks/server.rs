@@ -45,9 +45,9 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER: usize = 16 * 1024;
 /// Maximum age of a connection. Bounds clients that never read their responses.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// Time from the start of a drain for the handshake and the first request of a new connection. Its sender does not know
-/// that the listener drains.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
+/// Time from the start of a drain for the TLS handshake of a new connection, and after it for the first request. Its
+/// sender does not know that the listener drains.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// Time until a draining connection is closed: for a last response and its transmission.
 const CLOSE_TIMEOUT: Duration = RESPONSE_TIMEOUT.saturating_add(Duration::from_secs(5));
 

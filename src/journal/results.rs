@@ -27,9 +27,10 @@ pub trait CallbackStore: Send + Sync {
     /// still be stored later.
     async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored>;
 
-    /// Stores callbacks in this order: each new one gets a higher position than those before it. Stops at
-    /// the first error. Returns the results of the callbacks before it; the error belongs to the next one. The
-    /// next one may be stored all the same, and any after it only if all between are.
+    /// Stores callbacks in this order: each new one gets a higher position than those before it. Returns the results of
+    /// the callbacks before the first error, which belongs to the next one. If the journal is unavailable, the next one
+    /// may be stored all the same, and any after it only if all between are. If the next one is rejected, those after it
+    /// may be stored.
     ///
     /// An engine may store all of them in one commit.
     async fn store_callbacks(&self, callbacks: Vec<ReceivedCallback>) -> (Vec<Stored>, Result<()>) {

@@ -22,8 +22,6 @@ use crate::{
 
 /// Maximum number of callbacks that are read, and sent to the journal, at a time.
 const BATCH: usize = 256;
-/// Maximum number of callbacks of one request in a call of the journal.
-const CALLBACKS_PER_CALL: usize = 256;
 /// Longest wait for the journal's answer to a call.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delays after a failure. The longest one bounds the time after which the return of the journal is noticed.
@@ -112,28 +110,23 @@ impl<'s> Mover<'s> {
     /// has failed.
     async fn store_in_order(&self, callbacks: RequestCallbacks) -> (Removal, Result<()>) {
         let mut done = Removal::default();
-        let mut rest = callbacks.into_iter().peekable();
-        while rest.peek().is_some() {
-            let (ids, chunk): (Vec<i64>, Vec<ReceivedCallback>) =
-                rest.by_ref().take(CALLBACKS_PER_CALL).unzip();
-            let stores = timeout(STORE_TIMEOUT, self.spool.journal().store_callbacks(chunk));
-            let Ok((stored, result)) = stores.await else {
-                let error = "it did not answer in time".to_owned();
-                return (done, Err(JournalError::Unavailable(error)));
-            };
-            let mut ids = ids.into_iter();
-            done.moved.extend(ids.by_ref().take(stored.len()));
-            match result {
-                Ok(()) => {}
-                Err(error) if is_away(&error) => return (done, Err(error)),
-                Err(error) => {
-                    // The callbacks after it follow with the next batch.
-                    done.unreadable.extend(ids.next().map(|id| (id, error.to_string())));
-                    return (done, Ok(()));
-                }
+        let (ids, callbacks): (Vec<i64>, Vec<ReceivedCallback>) = callbacks.into_iter().unzip();
+        let stores = timeout(STORE_TIMEOUT, self.spool.journal().store_callbacks(callbacks));
+        let Ok((stored, result)) = stores.await else {
+            let error = "it did not answer in time".to_owned();
+            return (done, Err(JournalError::Unavailable(error)));
+        };
+        let mut ids = ids.into_iter();
+        done.moved.extend(ids.by_ref().take(stored.len()));
+        match result {
+            Ok(()) => (done, Ok(())),
+            Err(error) if is_away(&error) => (done, Err(error)),
+            Err(error) => {
+                // The callbacks after it follow with the next batch.
+                done.unreadable.extend(ids.next().map(|id| (id, error.to_string())));
+                (done, Ok(()))
             }
         }
-        (done, Ok(()))
     }
 
     /// Removes callbacks that the journal has from the database, and puts those that cannot be moved aside.

@@ -10,7 +10,10 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    background::{LeaderJob, attribution::quiet_requests::QuietRequests},
+    background::{
+        LeaderJob,
+        attribution::quiet_requests::{JudgedRequests, QuietRequests},
+    },
     domain::{
         backoff::Backoff, change::Change, clock::Clock, evidence::LookupMethod,
         identifier::ReportedId, newtypes::RequestId, state::ChangeState,
@@ -42,6 +45,7 @@ pub struct Attributor {
     clock: Arc<dyn Clock>,
     requests: Arc<QuietRequests>,
     attribution_quiet_period: Duration,
+    judged: JudgedRequests,
     lookups: Mutex<HashMap<RequestId, LookupState>>,
 }
 
@@ -84,6 +88,7 @@ impl Attributor {
             clock,
             requests,
             attribution_quiet_period,
+            judged: JudgedRequests::default(),
             lookups: Mutex::default(),
         }
     }
@@ -180,8 +185,10 @@ impl Attributor {
         else {
             return Ok(());
         };
-        // Listeners run before a read can see a commit, so `last_result` is as old as the quiet period.
-        if !self.requests.is_still_quiet(request_id, self.attribution_quiet_period) {
+        // Listeners run before a read can see a commit of this process, so `last_result` is as old as the quiet period.
+        let is_quiet = self.requests.is_still_quiet(request_id, self.attribution_quiet_period);
+        let is_shared = self.journal.coordination().is_some();
+        if !is_quiet || (is_shared && !self.judged.is_unchanged(request_id, last_result)) {
             self.requests.follow(request_id.clone(), Instant::now());
             return Ok(());
         }

@@ -25,6 +25,12 @@ pub(super) struct QuietRequests {
     pub(super) touched_again: Notify,
 }
 
+/// The last result of each request that was judged. Other replicas may have received a result that this one has not
+/// seen, so a request of a shared journal is quiet only if it is judged again after the quiet period, with the same
+/// last result.
+#[derive(Default)]
+pub(super) struct JudgedRequests(Mutex<HashMap<RequestId, u64>>);
+
 /// The requests that commits have touched.
 #[derive(Default)]
 struct TouchedRequests {
@@ -83,6 +89,22 @@ impl QuietRequests {
     }
 }
 
+impl JudgedRequests {
+    /// True if the request was judged with this last result before. Otherwise remembers it.
+    pub(super) fn is_unchanged(&self, request: &RequestId, last_result: u64) -> bool {
+        let mut judged = self.0.lock();
+        if judged.get(request) == Some(&last_result) {
+            return true;
+        }
+        if judged.len() >= MAX_FOLLOWED {
+            // The requests are judged once more.
+            judged.clear();
+        }
+        judged.insert(request.clone(), last_result);
+        false
+    }
+}
+
 impl TouchedRequests {
     /// Sets the time of the latest result of a request.
     fn insert(&mut self, request: RequestId, last_result: Instant) {
@@ -96,6 +118,29 @@ impl TouchedRequests {
 impl CommitListener for QuietRequests {
     /// Before a read can see a result, so that its request is not quiet.
     fn before_commit(&self, commit: &Commit) {
+        self.touch(commit);
+    }
+
+    fn on_commit(&self, commit: &Commit) {
+        // Of another replica, this is the first notification.
+        self.touch(commit);
+        if commit.has_new_candidates {
+            self.touched.lock().is_sweep_due = true;
+        } else if commit.unattributed.is_empty() {
+            return;
+        }
+        self.touched_again.notify_one();
+    }
+
+    fn on_new_epoch(&self) {
+        self.touched.lock().is_sweep_due = true;
+        self.touched_again.notify_one();
+    }
+}
+
+impl QuietRequests {
+    /// Follows the unattributed requests of a commit: their latest results arrive now.
+    fn touch(&self, commit: &Commit) {
         if commit.unattributed.is_empty() {
             return;
         }
@@ -110,15 +155,6 @@ impl CommitListener for QuietRequests {
                 touched.is_sweep_due = true;
             }
         }
-    }
-
-    fn on_commit(&self, commit: &Commit) {
-        if commit.has_new_candidates {
-            self.touched.lock().is_sweep_due = true;
-        } else if commit.unattributed.is_empty() {
-            return;
-        }
-        self.touched_again.notify_one();
     }
 }
 

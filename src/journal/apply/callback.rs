@@ -4,7 +4,7 @@ use crate::{
     domain::{change::Change, newtypes::AccountName, result::Match},
     failpoints,
     journal::{
-        ForwardOptions, NewResult, ReceivedCallback, Stored,
+        ForwardOptions, JournalError, NewResult, ReceivedCallback, Stored,
         apply::{
             ApplyError, Command, Dirty, EarlyResult, Keys, NewEvent, NewForward, Row, WorkingSet,
             link::{add_result, finish_if_complete},
@@ -34,7 +34,7 @@ impl StoreCallback {
     }
 }
 
-/// Stores callbacks in this order.
+/// Stores callbacks in this order. One that is rejected has no effect on the others.
 #[derive(Debug)]
 pub(in crate::journal) struct StoreCallbacks(Vec<StoreCallback>);
 
@@ -46,14 +46,18 @@ impl StoreCallbacks {
 }
 
 impl Command for StoreCallbacks {
-    type Output = Vec<Stored>;
+    type Output = Vec<Result<Stored, JournalError>>;
 
     fn collect(&self, keys: &mut Keys) {
         self.0.iter().for_each(|callback| callback.collect(keys));
     }
 
-    fn apply(self, set: &mut WorkingSet) -> Result<Vec<Stored>, ApplyError> {
-        self.0.into_iter().map(|callback| callback.apply(set)).collect()
+    fn apply(self, set: &mut WorkingSet) -> Result<Self::Output, ApplyError> {
+        let apply = |callback: StoreCallback| match callback.apply(set) {
+            Err(ApplyError::Rejected(error)) => Ok(Err(error)),
+            result => result.map(Ok),
+        };
+        self.0.into_iter().map(apply).collect()
     }
 }
 

@@ -147,8 +147,9 @@ impl Connection {
                 let receiving = AbortOnDropHandle::new(self.driver.handle().spawn(request));
                 Box::pin(async move {
                     let received = receiving.await;
-                    received
-                        .unwrap_or_else(|error| Err(PostgresError::new(error.to_string()).into()))
+                    received.unwrap_or_else(|error| {
+                        Err(PostgresError::connection_lost(error.to_string()).into())
+                    })
                 })
             }
         }

@@ -14,7 +14,8 @@ use crate::journal::{
     sql::{Batch, Database, PendingRows, Result, Row, SqlError, Statement, Value},
 };
 
-/// Number of rows from which on the database begins to write them while this thread encodes those of other tables.
+/// A batch of more rows is written to the socket at once, so that the database works while this thread encodes the next
+/// batch.
 const ROWS_TO_FLUSH: usize = 32;
 
 /// A transaction on a connection. Blocks the thread.

@@ -19,7 +19,12 @@ pub(super) struct PostgresError {
 impl PostgresError {
     /// The error of a statement that takes too long.
     pub(super) fn timed_out() -> Self {
-        Self { is_connection_lost: true, ..Self::new("the database did not respond in time") }
+        Self::connection_lost("the database did not respond in time")
+    }
+
+    /// The error of a statement that may have been executed.
+    pub(super) fn connection_lost(message: impl Into<String>) -> Self {
+        Self { is_connection_lost: true, ..Self::new(message) }
     }
 
     pub(super) fn new(message: impl Into<String>) -> Self {
@@ -49,7 +54,7 @@ impl From<tokio_postgres::Error> for PostgresError {
         let Some(server) = error.as_db_error() else {
             let source = error.source().map(|source| format!(": {source}"));
             let message = format!("{error}{}", source.unwrap_or_default());
-            return Self { is_connection_lost: true, ..Self::new(message) };
+            return Self::connection_lost(message);
         };
         // The detail of an error has values of rows.
         let message = format!("{} (SQLSTATE {})", server.message(), server.code().code());

@@ -37,6 +37,8 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval of the checks without notifications, and delay between attempts to listen.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Maximum time for the response to LISTEN.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of events that one query reads.
 const MAX_EVENTS: usize = 2_000;
 
@@ -108,9 +110,10 @@ impl OwnCommits {
         self.notifications.wake();
     }
 
-    /// Forgets the commits of an epoch that has ended.
-    fn forget(&self) {
+    /// Forgets the commits of an epoch that has ended. The next one begins after `last_position`.
+    fn forget(&self, last_position: u64) {
         self.commits.lock().succeeded.clear();
+        self.notifications.reset(last_position);
     }
 
     /// Returns the newest position up to which all commits after `seen` are those of this replica, and if the next
@@ -139,11 +142,12 @@ impl Follower {
             let mut last_check: Option<Instant> = None;
             loop {
                 let is_due = last_check.is_none_or(|last| last.elapsed() >= interval);
-                if is_due {
-                    last_check = Some(Instant::now());
-                }
-                if let Err(error) = self.notify_of_new_commits(is_due).await {
-                    tracing::debug!(%error, "cannot read the commits of other replicas");
+                match self.notify_of_new_commits(is_due).await {
+                    Ok(()) if is_due => last_check = Some(Instant::now()),
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot read the commits of other replicas");
+                    }
                 }
                 if self.continuity.take_new_epoch() {
                     self.listeners.notify_of_new_epoch();
@@ -159,7 +163,9 @@ impl Follower {
 
     async fn listen(&self, notifications: Arc<Notifications>) -> Result<Connection, PostgresError> {
         let connection = self.connector.connect(Some(notifications)).await?;
-        connection.client().batch_execute("LISTEN thingspace_gateway").await?;
+        let client = connection.client();
+        let listening = timeout(LISTEN_TIMEOUT, client.batch_execute("LISTEN thingspace_gateway"));
+        listening.await.map_err(|_elapsed| PostgresError::timed_out())??;
         Ok(connection)
     }
 
@@ -191,8 +197,11 @@ impl Follower {
             if new.head.epoch != self.epoch {
                 // The positions that were seen in the epoch before are used again.
                 self.continuity.adopt(epoch, new.head);
-                self.own_commits.forget();
+                self.own_commits.forget(new.head.last_position);
                 (self.epoch, self.seen) = (new.head.epoch, new.head.last_position);
+                // Also if the writer has notified them of the epoch before: they may have missed commits since.
+                let _notified_here = self.continuity.take_new_epoch();
+                self.listeners.notify_of_new_epoch();
                 return Ok(());
             }
             self.continuity.see(new.seen);

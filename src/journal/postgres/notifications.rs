@@ -22,6 +22,11 @@ impl Notifications {
         self.wake();
     }
 
+    /// Forgets positions that were announced in an epoch that has ended.
+    pub(super) fn reset(&self, newest: u64) {
+        self.newest.store(newest, Ordering::Release);
+    }
+
     /// Wakes the follower.
     pub(super) fn wake(&self) {
         self.arrived.notify_one();

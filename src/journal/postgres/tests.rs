@@ -13,7 +13,10 @@ use std::{
 use parking_lot::Mutex;
 use thingspace_postgres_server::{Options, Proxy, Server, StandbyOptions, Version};
 use thingspace_settings::Secret;
-use tokio::sync::{Notify, OnceCell};
+use tokio::{
+    sync::{Notify, OnceCell},
+    time::timeout,
+};
 
 use super::{connection::Connector, database::PostgresDatabase, url::ConnectionSettings, *};
 use crate::{
@@ -26,6 +29,9 @@ use crate::{
     },
     telemetry::Instruments,
 };
+
+/// Maximum time that a test waits for one condition.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The server of all tests of a process.
 static SERVER: OnceCell<Server> = OnceCell::const_new();
@@ -235,10 +241,19 @@ impl Listener {
     /// Waits for an event of a request.
     async fn wait_for(&self, request: &str) {
         let target = WatchTarget::Request(RequestId::parse(request).unwrap());
-        while !self.targets.lock().contains(&target) {
-            self.committed.notified().await;
-        }
+        let waiting = async {
+            while !self.targets.lock().contains(&target) {
+                self.committed.notified().await;
+            }
+        };
+        timeout(TIMEOUT, waiting).await.unwrap();
     }
+}
+
+/// Repeats a check until it returns true.
+async fn eventually(mut check: impl AsyncFnMut() -> bool) {
+    let checking = async { while !check().await {} };
+    timeout(TIMEOUT, checking).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,7 +277,8 @@ async fn commits_that_a_failover_has_lost_start_a_new_epoch_on_every_replica() {
     assert_eq!(a.store_callback(callback("kept")).await.unwrap(), new_at(1));
     let replicated = "SELECT last_position FROM thingspace_gateway.head";
     // The tables are replicated too.
-    while !matches!(standby.psql_in("journal", replicated).await, Ok(last) if last.trim() == "1") {}
+    let is_replicated = async || matches!(standby.psql_in("journal", replicated).await, Ok(last) if last.trim() == "1");
+    eventually(is_replicated).await;
     replication.black_hole();
     assert_eq!(a.store_callback(callback("lost")).await.unwrap(), new_at(2));
     let epoch = a.epoch();
@@ -272,7 +288,7 @@ async fn commits_that_a_failover_has_lost_start_a_new_epoch_on_every_replica() {
     // A knows of its lost commit, whichever of the two connects first.
     assert!(matches!(store_when_possible(&**b, "later").await, Stored::New(_)));
     for (journal, listener) in journals.iter().zip(&listeners) {
-        listener.new_epoch.notified().await;
+        timeout(TIMEOUT, listener.new_epoch.notified()).await.unwrap();
         assert_ne!(journal.epoch(), epoch);
     }
     assert_eq!(a.epoch(), b.epoch());
@@ -300,7 +316,7 @@ async fn a_commit_whose_backend_is_terminated_while_it_waits_for_the_standby_is_
     // The commit is on the disk of the primary, and waits for the standby.
     let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE wait_event = 'SyncRep' AND query = 'COMMIT'";
-    while primary.psql_in("journal", terminate).await.unwrap().trim() == "0" {}
+    eventually(async || primary.psql_in("journal", terminate).await.unwrap().trim() != "0").await;
     replication.pass();
     let stored = storing.await.unwrap();
     assert!(matches!(stored, Ok(Stored::New(_))), "{stored:?}");

@@ -263,14 +263,19 @@ impl<E: SqlEngine> CallbackStore for SqlJournal<E> {
         self.engine.writer().store_callback(callback).await
     }
 
-    /// Stores all of them in one commit, or none.
+    /// Stores all of them in one commit.
     async fn store_callbacks(&self, callbacks: Vec<ReceivedCallback>) -> (Vec<Stored>, Result<()>) {
         let rows = callbacks.len();
         let command = Command::new(CommandKind::Other, rows, StoreCallbacks::new(callbacks));
-        match self.engine.writer().send(JournalOperation::Callback, command).await {
-            Ok(stored) => (stored, Ok(())),
-            Err(error) => (Vec::new(), Err(error)),
+        let sent = self.engine.writer().send(JournalOperation::Callback, command).await;
+        let mut stored = Vec::with_capacity(rows);
+        for result in sent.unwrap_or_else(|error| vec![Err(error)]) {
+            match result {
+                Ok(result) => stored.push(result),
+                Err(error) => return (stored, Err(error)),
+            }
         }
+        (stored, Ok(()))
     }
 
     fn expected_wait(&self) -> Duration {

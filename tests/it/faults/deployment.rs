@@ -136,6 +136,7 @@ pub async fn inject_all(
         report(format_args!("seed {seed}: {} for {:.1?}", fault.name(), to - from));
         intervals.push(FaultInterval { fault, from, to });
     }
+    progress.allow(None);
     intervals
 }
 

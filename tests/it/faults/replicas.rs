@@ -175,9 +175,14 @@ impl Replicas {
         self.environment.probe_until_refused("JOURNAL_UNAVAILABLE", refusals).await;
         self.database.disk.empty();
         // A server that cannot create a file of the write-ahead log ends itself.
-        if self.database.primary.pid().is_none() {
-            self.database.primary.start().await.expect("it starts");
-        }
+        let primary = &self.database.primary;
+        eventually("the server has recovered", async || {
+            if primary.pid().is_none() {
+                primary.start().await.expect("it starts");
+            }
+            primary.psql("SELECT 1").await.is_ok()
+        })
+        .await;
     }
 
     async fn stop_until_lease_expires(&self, number: usize) {

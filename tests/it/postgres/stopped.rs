@@ -159,10 +159,11 @@ impl StoppedReplica {
         }
         // Then the claim of the next change is committed with DISPATCHED.
         cluster.replicas[0].change(esim("before", [0])).await;
+        // The response to the first POST that arrives.
+        cluster.thingspace.respond_once(CallKind::Change, response);
         for device in 1..=ATTEMPTS {
             let key = format!("key-{device}");
             let call = stop_at_post(&cluster, &mut gate, &key, device).await;
-            cluster.thingspace.respond_once(CallKind::Change, response.clone());
             gate.open().await;
             assert_eq!(cluster.thingspace.posts(), 1);
             cluster.replicas[0].gateway.signal(Signal::SIGCONT);

@@ -60,3 +60,18 @@ async fn no_request_is_quiet_while_a_dropped_target_may_be_that_request() {
     advance(QUIET).await;
     assert!(requests.is_still_quiet(&request(0), QUIET));
 }
+
+#[test]
+fn a_request_that_other_replicas_can_touch_is_judged_twice_with_the_same_last_result() {
+    let judged = JudgedRequests::default();
+    assert!(!judged.is_unchanged(&request(1), 7));
+    // Another replica has stored a result.
+    assert!(!judged.is_unchanged(&request(1), 8));
+    assert!(judged.is_unchanged(&request(1), 8));
+    for other in 2..=MAX_FOLLOWED {
+        judged.is_unchanged(&request(other), 9);
+    }
+    assert!(judged.is_unchanged(&request(1), 8));
+    assert!(!judged.is_unchanged(&request(MAX_FOLLOWED + 1), 9));
+    assert!(!judged.is_unchanged(&request(1), 8));
+}

@@ -15,7 +15,7 @@ use crate::{
         self, Dispatch, Intent, ReceivedCallback,
         apply::{
             ApplyTransition, AttributeRequest, ClaimChange, ResolveUnmatched, SettleChange,
-            StoreCallback,
+            StoreCallback, StoreCallbacks,
         },
         sql::writer::{CommandKind, ReplyReceiver},
         sqlite::{journal::SqliteTransaction, schema},
@@ -174,7 +174,12 @@ fn command(step: &Step, number: usize, intents: &[Intent]) -> Prepared {
                 receive_time: at(50),
                 forwarding: None,
             };
-            prepare(Command::new(CommandKind::Callback, 1, StoreCallback::new(callback)))
+            if number.is_multiple_of(3) {
+                let callbacks = StoreCallbacks::new(vec![callback.clone(), callback]);
+                prepare(Command::new(CommandKind::Other, 2, callbacks))
+            } else {
+                prepare(Command::new(CommandKind::Callback, 1, StoreCallback::new(callback)))
+            }
         }
         Step::Attribute { change, request, last_result } => {
             let attribute = AttributeRequest {
