@@ -23,20 +23,25 @@ def write(measured):
 
 def update(measured, titles):
     """Replaces the sections of the measured rows, their targets and their plots. `titles` has the order of all rows."""
-    separate = f"Measured separately from the other rows, at revision {measured['machine']['revision']}."
-
     def updated(generated):
         first, *sections = re.split("^### ", generated.strip(), flags=re.MULTILINE)
         sections = {text.splitlines()[0]: f"### {text.strip()}" for text in sections}
         old = [line for line in sections.pop("Targets").splitlines()[4:]
                if line.split("|")[1].strip() not in measured["rows"]]
         for name, row in measured["rows"].items():
-            note = f"{row['note']} {separate}" if row["note"] else separate
-            sections[row["title"]] = section(name, row | {"note": note})
+            notes = [row["note"], separate(row, measured["machine"]["revision"])]
+            sections[row["title"]] = section(name, row | {"note": "\n\n".join(filter(None, notes))})
         ordered = sorted(sections, key=lambda title: titles.index(title) if title in titles else len(titles))
         return [first.strip(), targets(measured, old), *map(sections.get, ordered)]
 
     replace(updated)
+
+
+def separate(row, revision):
+    """Describes the measurement of a row that was not measured together with all others."""
+    others = [result["other_processes"] for case in row["cases"].values() for result in case["rounds"]]
+    return (f"Measured separately from the other rows, at revision {revision}.\n"
+            f"Other processes used {min(others):.1f} to {max(others):.1f} processors, {statistics.median(others):.1f} in the median.")
 
 
 def replace(parts):
