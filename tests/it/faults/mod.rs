@@ -168,7 +168,7 @@ async fn nothing_is_sent_twice_lost_or_misreported_by_replicas_on_postgres_under
 async fn nothing_is_sent_twice_lost_or_misreported_over_repeated_failovers_of_postgres() {
     /// Mean number of changes between two faults.
     const CHANGES_PER_FAULT: usize = 15;
-    let changes = number("TSGW_FAULT_CHANGES", 4 * CHANGES_PER_FAULT);
+    let changes = number("TSGW_FAULT_CHANGES", 2 * CHANGES_PER_FAULT);
     let faults = [InjectedFault::Failover, InjectedFault::Killed];
     let faults: Vec<_> = faults.into_iter().cycle().take(changes / CHANGES_PER_FAULT).collect();
     let run =
