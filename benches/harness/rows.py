@@ -383,12 +383,19 @@ def stored_row(options):
             result["memory_bytes"] = rig.server.resident_bytes()
             return result
 
+    row.cases = cases_of_sizes(options, sizes, measure)
+    return row
+
+
+def cases_of_sizes(options, sizes, measure):
+    """A case for each gateway and number of stored results. The rounds of a size share what `measure` keeps."""
+    cases = {}
     for size in sizes:
         kept = {}
         measure_size = lambda contender, size=size, kept=kept: measure(contender, size, kept)
         for name, case in options.cases(measure_size, peer=False).items():
-            row.cases[f"{name}, {size:,} results"] = case
-    return row
+            cases[f"{name}, {size:,} results"] = case
+    return cases
 
 
 def footprint_row(options):
@@ -524,11 +531,7 @@ def postgres_stored_row(options):
         rig.servers.pop().close()
         return result
 
-    for size in sizes:
-        kept = {}
-        measure_size = lambda contender, size=size, kept=kept: measure(contender, size, kept)
-        for name, case in options.cases(measure_size, peer=False).items():
-            row.cases[f"{name}, {size:,} results"] = case
+    row.cases = cases_of_sizes(options, sizes, measure)
     return row
 
 

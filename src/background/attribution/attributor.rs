@@ -10,10 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    background::{
-        LeaderJob,
-        attribution::quiet_requests::{JudgedRequests, QuietRequests},
-    },
+    background::{LeaderJob, attribution::quiet_requests::QuietRequests},
     domain::{
         backoff::Backoff, change::Change, clock::Clock, evidence::LookupMethod,
         identifier::ReportedId, newtypes::RequestId, state::ChangeState,
@@ -45,7 +42,6 @@ pub struct Attributor {
     clock: Arc<dyn Clock>,
     requests: Arc<QuietRequests>,
     attribution_quiet_period: Duration,
-    judged: JudgedRequests,
     lookups: Mutex<HashMap<RequestId, LookupState>>,
 }
 
@@ -80,7 +76,7 @@ impl Attributor {
         clock: Arc<dyn Clock>,
         attribution_quiet_period: Duration,
     ) -> Self {
-        let requests = Arc::new(QuietRequests::default());
+        let requests = Arc::new(QuietRequests::new(journal.coordination().is_some()));
         journal.add_commit_listener(Arc::<QuietRequests>::clone(&requests));
         Self {
             journal,
@@ -88,7 +84,6 @@ impl Attributor {
             clock,
             requests,
             attribution_quiet_period,
-            judged: JudgedRequests::default(),
             lookups: Mutex::default(),
         }
     }
@@ -186,9 +181,8 @@ impl Attributor {
             return Ok(());
         };
         // Listeners run before a read can see a commit of this process, so `last_result` is as old as the quiet period.
-        let is_quiet = self.requests.is_still_quiet(request_id, self.attribution_quiet_period);
-        let is_shared = self.journal.coordination().is_some();
-        if !is_quiet || (is_shared && !self.judged.is_unchanged(request_id, last_result)) {
+        let quiet_period = self.attribution_quiet_period;
+        if !self.requests.is_still_quiet(request_id, last_result, quiet_period) {
             self.requests.follow(request_id.clone(), Instant::now());
             return Ok(());
         }

@@ -23,13 +23,14 @@ pub(super) struct QuietRequests {
     touched: Mutex<TouchedRequests>,
     /// Notified after each commit that touched a target.
     pub(super) touched_again: Notify,
+    /// If other replicas receive results, too. A commit of theirs is seen late, so a request is quiet only if it is
+    /// judged again after the quiet period, with the same last result.
+    judged: Option<Mutex<JudgedRequests>>,
 }
 
-/// The last result of each request that was judged. Other replicas may have received a result that this one has not
-/// seen, so a request of a shared journal is quiet only if it is judged again after the quiet period, with the same
-/// last result.
+/// The last result of each request that was judged.
 #[derive(Default)]
-pub(super) struct JudgedRequests(Mutex<HashMap<RequestId, u64>>);
+struct JudgedRequests(HashMap<RequestId, u64>);
 
 /// The requests that commits have touched.
 #[derive(Default)]
@@ -46,6 +47,11 @@ struct TouchedRequests {
 }
 
 impl QuietRequests {
+    /// Follows no request yet. `is_shared` is true if other replicas receive results, too.
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self { judged: is_shared.then(Mutex::default), ..Self::default() }
+    }
+
     /// Follows a request, as if its latest result had arrived at this time. Has no effect if the request is
     /// followed already.
     pub(super) fn follow(&self, request: RequestId, last_result: Instant) {
@@ -79,20 +85,29 @@ impl QuietRequests {
         (quiet, std::mem::take(&mut touched.is_sweep_due))
     }
 
-    /// True if no result of a request has arrived since the request was taken.
-    pub(super) fn is_still_quiet(&self, request: &RequestId, quiet_period: Duration) -> bool {
+    /// True if no result of a request has arrived since the request was taken. `last_result` is the position of the last
+    /// one that its judgement has considered. If false, the request is to be judged again.
+    pub(super) fn is_still_quiet(
+        &self,
+        request: &RequestId,
+        last_result: u64,
+        quiet_period: Duration,
+    ) -> bool {
         let touched = self.touched.lock();
         let has_followed_all = touched
             .overflowed_at
             .is_none_or(|overflowed_at| overflowed_at.elapsed() >= quiet_period);
-        has_followed_all && !touched.requests.contains_key(request)
+        let is_quiet = has_followed_all && !touched.requests.contains_key(request);
+        let is_unchanged =
+            |judged: &Mutex<JudgedRequests>| judged.lock().is_unchanged(request, last_result);
+        is_quiet && self.judged.as_ref().is_none_or(is_unchanged)
     }
 }
 
 impl JudgedRequests {
     /// True if the request was judged with this last result before. Otherwise remembers it.
-    pub(super) fn is_unchanged(&self, request: &RequestId, last_result: u64) -> bool {
-        let mut judged = self.0.lock();
+    fn is_unchanged(&mut self, request: &RequestId, last_result: u64) -> bool {
+        let Self(judged) = self;
         if judged.get(request) == Some(&last_result) {
             return true;
         }

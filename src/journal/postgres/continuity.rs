@@ -20,7 +20,7 @@ pub(super) struct Continuity {
     pub(super) identity: Arc<Identity>,
     pub(super) replica: Arc<Replica>,
     newest_seen: AtomicU64,
-    /// True if the listeners do not know of the epoch yet.
+    /// True if the listeners are to be notified of the epoch.
     has_new_epoch: AtomicBool,
 }
 
@@ -47,24 +47,26 @@ impl Continuity {
     }
 
     /// Adopts the epoch of a committed head. `before` is the epoch of this replica before the head was read, so that
-    /// a head that was read earlier does not replace a newer one. Returns true if the epoch has changed: then nothing
-    /// that was read before is certain.
-    pub(super) fn adopt(&self, before: Epoch, head: Head) -> bool {
-        let is_new = self.identity.replace_epoch(before, head.epoch);
-        if is_new {
+    /// a head that was read earlier does not replace a newer one.
+    pub(super) fn adopt(&self, before: Epoch, head: Head) {
+        if self.identity.replace_epoch(before, head.epoch) {
             self.newest_seen.store(head.last_position, Ordering::Release);
             self.replica.lose();
-            self.has_new_epoch.store(true, Ordering::Release);
+            self.announce_epoch();
             tracing::error!(
                 last_position = head.last_position,
                 "the journal has a new epoch, because the database has lost commits; resume tokens of \
                  the epoch before are not valid any more"
             );
         }
-        is_new
     }
 
-    /// Returns true once after the epoch has changed: the caller notifies the listeners.
+    /// Lets the listeners be notified of the epoch, also if they know of it: they may have missed commits since.
+    pub(super) fn announce_epoch(&self) {
+        self.has_new_epoch.store(true, Ordering::Release);
+    }
+
+    /// Returns true once after the epoch was announced: the caller notifies the listeners.
     pub(super) fn take_new_epoch(&self) -> bool {
         self.has_new_epoch.swap(false, Ordering::AcqRel)
     }

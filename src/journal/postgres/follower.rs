@@ -199,9 +199,8 @@ impl Follower {
                 self.continuity.adopt(epoch, new.head);
                 self.own_commits.forget(new.head.last_position);
                 (self.epoch, self.seen) = (new.head.epoch, new.head.last_position);
-                // Also if the writer has notified them of the epoch before: they may have missed commits since.
-                let _notified_here = self.continuity.take_new_epoch();
-                self.listeners.notify_of_new_epoch();
+                // The writer may have adopted it before, and the listeners may have missed commits since.
+                self.continuity.announce_epoch();
                 return Ok(());
             }
             self.continuity.see(new.seen);

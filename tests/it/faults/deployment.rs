@@ -1,6 +1,6 @@
 //! The gateway processes of a run, and the faults that they meet.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio::{
     sync::watch,
@@ -278,6 +278,3 @@ impl Progress {
 pub fn random_refusals(random: &mut fastrand::Rng) -> usize {
     random.usize(1..20)
 }
-
-/// Time between two checks of a condition that needs a query.
-pub const QUERY_INTERVAL: Duration = Duration::from_millis(100);

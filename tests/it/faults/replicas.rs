@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use nix::sys::signal::Signal;
 use thingspace_postgres_server::{Options, Proxy, Server, StandbyOptions, Version};
-use tokio::time::sleep;
 
 use super::{
-    deployment::{Deployment, Environment, InjectedFault, QUERY_INTERVAL, random_refusals},
+    deployment::{Deployment, Environment, InjectedFault, random_refusals},
     observations::{Observations, check_other_thingspace},
 };
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
         disk::FaultyDisk,
         gateway::{Gateway, Setup, TestDir},
         history::reference,
-        http::{post, readiness},
+        http::{post, wait_for_readiness},
         requests::{ACCOUNT, esim_callback, watch_account},
         wait::{eventually, in_time},
     },
@@ -98,9 +97,9 @@ impl Deployment for Replicas {
                 let replica = &self.replicas[number];
                 replica.proxy.refuse();
                 replica.proxy.cut().await;
-                replica.wait_for_readiness(503).await;
+                wait_for_readiness(&replica.gateway, 503).await;
                 replica.proxy.pass();
-                replica.wait_for_readiness(200).await;
+                wait_for_readiness(&replica.gateway, 200).await;
             }
             InjectedFault::DatabaseSlow => {
                 self.replicas[number].proxy.set_delay(SLOW);
@@ -198,12 +197,8 @@ impl Replicas {
 
     /// Waits until this number of replicas holds a lease.
     async fn wait_for_leases(&self, replicas: usize) {
-        let leases = "SELECT count(*) FROM thingspace_gateway.replica
-             WHERE lease_until > clock_timestamp()";
         eventually(&format!("{replicas} replicas hold a lease"), async || {
-            sleep(QUERY_INTERVAL).await;
-            let held = self.database.primary.psql(leases).await.expect("the primary runs");
-            held.trim() == replicas.to_string()
+            cluster::leases(&self.database.primary).await == replicas
         })
         .await;
     }
@@ -298,12 +293,5 @@ impl Replica {
         let setup = disk.attach(setup);
         let gateway = setup.start().await;
         Self { proxy, setup, gateway, disk: Arc::new(disk), _directory: directory }
-    }
-
-    async fn wait_for_readiness(&self, status: u16) {
-        eventually(&format!("/readyz is {status}"), async || {
-            readiness(&self.gateway).await == status
-        })
-        .await;
     }
 }

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::support::{
     env::TestEnv,
-    http::{http_client, post, readiness},
+    http::{http_client, post, wait_for_readiness},
     requests::{
         esim, esim_callback, iccid, parse_error, stored_iccids, until_caught_up, watch_change,
         watch_request,
@@ -75,17 +75,13 @@ async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers
     let expected: HashSet<String> = acknowledged.iter().map(|number| iccid(*number)).collect();
     let stored = stored_iccids(&mut env.client, REQUEST).await;
     assert!(stored.is_superset(&expected));
-    let status = async |expected: u16| {
-        eventually("the readiness changes", async || readiness(&env.gateway).await == expected)
-            .await;
-    };
-    status(503).await;
+    wait_for_readiness(&env.gateway, 503).await;
 
     // The gateway recovers without a restart.
     disk.empty();
     let change = in_time(in_flight).await.expect("a call").expect("OK");
     assert_eq!(change.state(), ChangeState::Accepted);
-    status(200).await;
+    wait_for_readiness(&env.gateway, 200).await;
     let accepted = env.change(esim("rejected", [900_003])).await;
     assert_eq!(accepted.state(), ChangeState::Accepted);
     assert_eq!(env.thingspace.posts(), 3);

@@ -8,7 +8,7 @@ use crate::support::{
     disk::FaultyDisk,
     env::TestEnv,
     gateway::Client,
-    http::{post, read_metrics, readiness},
+    http::{post, read_metrics, readiness, wait_for_readiness},
     requests::{esim, esim_callback, iccid, parse_error, stored_results, watch_request},
     wait::{eventually, in_time},
 };
@@ -138,9 +138,9 @@ async fn with_a_full_spool_the_replica_is_not_ready_until_the_journal_is_back() 
         count += 1;
     };
     assert_eq!((status, &body["error"]), (503, &json!("unavailable")));
-    eventually("the replica is not ready", async || readiness(&env.gateway).await == 503).await;
+    wait_for_readiness(&env.gateway, 503).await;
 
     disk.empty();
-    eventually("the replica is ready", async || readiness(&env.gateway).await == 200).await;
+    wait_for_readiness(&env.gateway, 200).await;
     check_results(&mut env, count).await;
 }

@@ -81,12 +81,14 @@ impl Cluster {
         let sql = format!("SET search_path = thingspace_gateway; {sql}");
         self.server.psql(&sql).await.expect("a result").trim().to_owned()
     }
+}
 
-    /// Number of replicas that hold a lease.
-    pub async fn leases(&self) -> usize {
-        let sql = "SELECT count(*) FROM replica WHERE lease_until > clock_timestamp()";
-        self.sql(sql).await.parse().expect("a number")
-    }
+/// Number of replicas that hold a lease.
+pub async fn leases(server: &Server) -> usize {
+    let sql = "SELECT count(*) FROM thingspace_gateway.replica
+         WHERE lease_until > clock_timestamp()";
+    let count = server.psql(sql).await.expect("a result");
+    count.trim().parse().expect("a number")
 }
 
 impl Replica {

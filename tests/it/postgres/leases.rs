@@ -2,7 +2,7 @@
 
 use thingspace_gateway::proto::ChangeState;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, leases};
 use crate::support::{
     requests::{esim, parse_error},
     thingspace::{CallKind, FakeResponse},
@@ -12,12 +12,12 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_ends_gives_up_its_lease() {
     let mut cluster = Cluster::start(2).await;
-    assert_eq!(cluster.leases().await, 2);
+    assert_eq!(leases(&cluster.server).await, 2);
     cluster.replicas[0].change(esim("key", [1])).await;
     cluster.replicas[0].terminate().await;
-    assert_eq!(cluster.leases().await, 1);
+    assert_eq!(leases(&cluster.server).await, 1);
     cluster.replicas[0].start_again().await;
-    assert_eq!(cluster.leases().await, 2);
+    assert_eq!(leases(&cluster.server).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,9 +32,7 @@ async fn a_replica_that_ends_with_a_change_in_flight_gives_up_its_lease_and_anot
     // The grace ends before ThingSpace responds.
     a.gateway.terminate().await;
     assert!(in_time(call).await.expect("the call").is_err());
-    let leases = "SELECT count(*) FROM thingspace_gateway.replica
-         WHERE lease_until > clock_timestamp()";
-    assert_eq!(cluster.server.psql(leases).await.expect("a number").trim(), "1");
+    assert_eq!(leases(&cluster.server).await, 1);
     let settled = b.wait_for("key", ChangeState::OutcomeUnknown).await;
     held.release(FakeResponse::Healthy);
     assert_eq!(b.change(esim("key", [2])).await, settled);
@@ -54,9 +52,7 @@ async fn a_killed_replica_keeps_its_changes_until_its_lease_has_expired() {
     // A call with the key waits for the response to the first one.
     let waiting = b.start_change(esim("key", [2]));
     let settled = b.wait_for("key", ChangeState::OutcomeUnknown).await;
-    let leases = "SELECT count(*) FROM thingspace_gateway.replica
-         WHERE lease_until > clock_timestamp()";
-    assert_eq!(cluster.server.psql(leases).await.expect("a number").trim(), "1");
+    assert_eq!(leases(&cluster.server).await, 1);
     assert_eq!(in_time(waiting).await.expect("the call").expect("OK"), settled);
     let error = b.try_change(esim("other", [2])).await.expect_err("the device is busy");
     assert_eq!(parse_error(&error).reason, "DEVICE_BUSY");

@@ -10,10 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{cluster::Cluster, load::Load};
 use crate::support::{
-    http::readiness,
+    http::{readiness, wait_for_readiness},
     number, report,
     requests::{esim, iccid, parse_error},
-    wait::eventually,
 };
 
 /// The first device of changes that fail.
@@ -63,13 +62,10 @@ async fn changes_fail(cluster: &Cluster, first: usize) {
     }
 }
 
-/// Waits until all replicas are ready, or none.
-async fn wait_for_readiness(cluster: &Cluster, status: u16) {
+/// Waits until `/readyz` of all replicas has this status.
+async fn wait_for_all(cluster: &Cluster, status: u16) {
     for replica in &cluster.replicas {
-        eventually(&format!("/readyz is {status}"), async || {
-            readiness(&replica.gateway).await == status
-        })
-        .await;
+        wait_for_readiness(&replica.gateway, status).await;
     }
 }
 
@@ -80,10 +76,10 @@ async fn callbacks_changes_and_watches_outlive_a_postgres_that_refuses_connectio
         let began = begin_outage(&cluster).await;
         load.rejections(20).await;
         changes_fail(&cluster, FIRST_REFUSED + 10 * round).await;
-        wait_for_readiness(&cluster, 503).await;
+        wait_for_all(&cluster, 503).await;
         end_outage(&cluster, began).await;
         load.progress(200).await;
-        wait_for_readiness(&cluster, 200).await;
+        wait_for_all(&cluster, 200).await;
     }
     report(format_args!("without a spool: {}", load.summary()));
     load.finish(&cluster).await;
@@ -102,7 +98,7 @@ async fn with_a_spool_every_callback_is_acknowledged_while_postgres_is_away() {
     load.acknowledgements(20).await;
     changes_fail(&cluster, FIRST_REFUSED).await;
     // The spool has room.
-    wait_for_readiness(&cluster, 200).await;
+    wait_for_all(&cluster, 200).await;
     end_outage(&cluster, began).await;
     load.progress(200).await;
     report(format_args!("with a spool: {}", load.summary()));

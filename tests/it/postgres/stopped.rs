@@ -11,7 +11,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, leases};
 use crate::support::{
     requests::{deliver, esim, esim_callback, five_g_bi, parse_error},
     thingspace::{CallKind, FakeResponse},
@@ -231,7 +231,7 @@ async fn a_change_of_a_stopped_replica_that_thingspace_accepts_late_is_accepted_
     deliver(&a.esim_url(), &esim_callback("late-request", device)).await;
     b.wait_for(&key, ChangeState::Finished).await;
     a.change(esim("after", [100])).await;
-    assert_eq!(cluster.leases().await, 2);
+    assert_eq!(leases(&cluster.server).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{gateway::Gateway, wait::in_time};
+use super::{
+    gateway::Gateway,
+    wait::{eventually, in_time},
+};
 
 /// A client that ignores the proxy settings of the environment.
 pub fn http_client() -> reqwest::Client {
@@ -33,6 +36,12 @@ pub async fn post(url: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = response.text().await.expect("a body");
     (status, serde_json::from_str(&text).unwrap_or_default())
+}
+
+/// Waits until `/readyz` has this status.
+pub async fn wait_for_readiness(gateway: &Gateway, status: u16) {
+    let is_reached = async || readiness(gateway).await == status;
+    eventually(&format!("/readyz is {status}"), is_reached).await;
 }
 
 /// Reads all metrics of a gateway.

@@ -31,9 +31,9 @@ async fn a_request_is_quiet_when_no_result_arrived_for_the_whole_period() {
     assert_eq!(requests.time_until_quiet(QUIET), SHORT);
     advance(SHORT).await;
     assert_eq!(take(&requests), [request(1)]);
-    assert!(requests.is_still_quiet(&request(1), QUIET));
+    assert!(requests.is_still_quiet(&request(1), 1, QUIET));
     commit_result(&requests, 1);
-    assert!(!requests.is_still_quiet(&request(1), QUIET));
+    assert!(!requests.is_still_quiet(&request(1), 1, QUIET));
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,22 +56,26 @@ async fn no_request_is_quiet_while_a_dropped_target_may_be_that_request() {
     commit_result(&requests, MAX_FOLLOWED);
     let (quiet, is_sweep_due) = requests.take_quiet(QUIET);
     assert!(is_sweep_due && quiet.len() == 1 && quiet[0].0 == request(0));
-    assert!(!requests.is_still_quiet(&request(0), QUIET));
+    assert!(!requests.is_still_quiet(&request(0), 1, QUIET));
     advance(QUIET).await;
-    assert!(requests.is_still_quiet(&request(0), QUIET));
+    assert!(requests.is_still_quiet(&request(0), 1, QUIET));
 }
 
 #[test]
-fn a_request_that_other_replicas_can_touch_is_judged_twice_with_the_same_last_result() {
-    let judged = JudgedRequests::default();
-    assert!(!judged.is_unchanged(&request(1), 7));
+fn a_request_that_other_replicas_can_touch_is_quiet_once_it_is_judged_again_with_the_same_last_result()
+ {
+    let requests = QuietRequests::new(true);
+    let is_quiet =
+        |number, last_result| requests.is_still_quiet(&request(number), last_result, QUIET);
+    assert!(!is_quiet(1, 7));
     // Another replica has stored a result.
-    assert!(!judged.is_unchanged(&request(1), 8));
-    assert!(judged.is_unchanged(&request(1), 8));
+    assert!(!is_quiet(1, 8));
+    assert!(is_quiet(1, 8));
     for other in 2..=MAX_FOLLOWED {
-        judged.is_unchanged(&request(other), 9);
+        assert!(!is_quiet(other, 9));
     }
-    assert!(judged.is_unchanged(&request(1), 8));
-    assert!(!judged.is_unchanged(&request(MAX_FOLLOWED + 1), 9));
-    assert!(!judged.is_unchanged(&request(1), 8));
+    assert!(is_quiet(1, 8));
+    // Beyond the bound, requests are judged once more.
+    assert!(!is_quiet(MAX_FOLLOWED + 1, 9));
+    assert!(!is_quiet(1, 8));
 }
