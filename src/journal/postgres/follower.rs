@@ -274,3 +274,6 @@ impl Commit {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

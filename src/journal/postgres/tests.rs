@@ -192,7 +192,7 @@ async fn replicas_share_the_permits_of_a_rate_limit() {
     assert!(delay > Duration::from_secs(3_000), "{delay:?}");
 }
 
-fn callback(request: &str) -> ReceivedCallback {
+pub(super) fn callback(request: &str) -> ReceivedCallback {
     let body = format!(r#"{{"requestId":"{request}"}}"#);
     ReceivedCallback {
         callback: payload::parse(body.as_bytes()).unwrap(),

@@ -137,13 +137,7 @@ impl Writer {
         instruments: Instruments,
     ) -> io::Result<Self> {
         let (lanes, queue) = Queue::new();
-        let state = Arc::new(WriterState {
-            commit_listeners: RwLock::default(),
-            counts: Mutex::new(counts),
-            is_failing: AtomicBool::new(false),
-            commit_times: Mutex::default(),
-            instruments,
-        });
+        let state = Arc::new(WriterState::new(counts, instruments));
         let cache = DeviceCache::default();
         let worker = Worker { engine, queue, cache, state: Arc::clone(&state) };
         let thread = thread::Builder::new().name("journal-writer".into());
@@ -326,6 +320,17 @@ impl<E: CommitEngine> Worker<E> {
 }
 
 impl WriterState {
+    /// A state without listeners. `counts` are those of the journal.
+    pub(in crate::journal) fn new(counts: Counts, instruments: Instruments) -> Self {
+        Self {
+            commit_listeners: RwLock::default(),
+            counts: Mutex::new(counts),
+            is_failing: AtomicBool::new(false),
+            commit_times: Mutex::default(),
+            instruments,
+        }
+    }
+
     /// Notifies the listeners of a commit.
     pub(in crate::journal) fn notify(&self, commit: &Commit) {
         self.commit_listeners.read().iter().for_each(|listener| listener.on_commit(commit));
