@@ -99,6 +99,7 @@ impl MessageEncoder for ProtoEncoder {
                 reason: match reason {
                     ReconnectReason::Drain => proto::ReconnectReason::Drain,
                     ReconnectReason::StreamAge => proto::ReconnectReason::StreamAge,
+                    ReconnectReason::CredentialExpired => proto::ReconnectReason::CredentialExpired,
                 }
                 .into(),
                 retry_after: retry_after.try_into().ok(),

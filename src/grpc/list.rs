@@ -59,6 +59,7 @@ pub(super) async fn list_changes(
     };
     let filter = ChangeFilter {
         account,
+        accounts: None,
         states,
         change_types,
         created_from: time("create_time_after", request.create_time_after),

@@ -155,7 +155,7 @@ impl Gateway {
             Some(by_key) => Some(WatchTarget::Change(self.find_change(by_key).await?.change_id)),
         };
         let include_raw = request.include_raw;
-        let options = WatchOptions { target, token, until, include_raw, deadline };
+        let options = WatchOptions { target, token, until, include_raw, deadline, access: None };
         Ok(self.watches.open(options).await?)
     }
 
@@ -185,6 +185,7 @@ impl Gateway {
             until,
             include_raw: request.include_raw,
             deadline,
+            access: None,
         };
         Ok(self.watches.open(options).await?)
     }

@@ -1,6 +1,6 @@
 //! Changes: claims, state transitions, lists and devices.
 
-use std::sync::Arc;
+use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -173,11 +173,19 @@ pub enum ChangeSelector {
     Key(AccountName, IdempotencyKey),
 }
 
+/// A set of accounts.
+pub trait AccountSet: Debug + Send + Sync {
+    /// True if the set contains the account.
+    fn contains(&self, account: &AccountName) -> bool;
+}
+
 /// Selects changes. All conditions that are set must hold.
 #[derive(Debug, Clone, Default)]
 pub struct ChangeFilter {
     /// Of this account.
     pub account: Option<AccountName>,
+    /// Of one of these accounts. A page reads the changes of other accounts too, so it can be short or empty.
+    pub accounts: Option<Arc<dyn AccountSet>>,
     /// In one of these states; empty for any.
     pub states: Vec<ChangeState>,
     /// Of one of these types; empty for any.

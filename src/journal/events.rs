@@ -18,6 +18,11 @@ pub trait EventStore: Send + Sync {
     /// Returns events of a target in order, and the change as of the same moment.
     async fn events(&self, target: WatchTarget, query: EventQuery) -> Result<EventPage>;
 
+    /// Returns the account that the results of a request belong to: the account of its change or, without a
+    /// change, the first one that a callback of the request named. `None` if there is no such request, or no
+    /// callback has named an account.
+    async fn account_of_request(&self, request: RequestId) -> Result<Option<AccountName>>;
+
     /// Returns the event of a target at exactly this cursor.
     async fn event_at(&self, target: WatchTarget, cursor: Cursor) -> Result<Option<Event>> {
         let before = match cursor {

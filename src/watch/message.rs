@@ -38,6 +38,8 @@ pub enum ReconnectReason {
     Drain,
     /// The stream has reached its maximum age.
     StreamAge,
+    /// The credential of the client has expired, or no longer permits the stream.
+    CredentialExpired,
 }
 
 /// Encodes messages. Implemented by `grpc`, so that this module does not depend on the protos.

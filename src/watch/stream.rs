@@ -1,6 +1,7 @@
 //! Open watches: reads stored events, waits for new ones, and ends the stream.
 
 use std::{
+    fmt::Debug,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -38,6 +39,15 @@ pub struct Watches {
     instruments: Instruments,
 }
 
+/// The right of a client to receive a stream. It can end before the stream does.
+pub trait StreamAccess: Debug + Send + Sync + 'static {
+    /// True while the client may receive the stream. Called after each [`Watches::check_access`].
+    fn is_allowed(&self) -> bool;
+
+    /// Time at which the right ends. `None` if it has no end.
+    fn expires_at(&self) -> Option<Instant>;
+}
+
 /// A client's request to watch.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
@@ -51,6 +61,8 @@ pub struct WatchOptions {
     pub include_raw: bool,
     /// Time at which the stream ends with [`StreamError::DeadlineExceeded`].
     pub deadline: Option<Instant>,
+    /// The right of the client. `None` if it has no end.
+    pub access: Option<Arc<dyn StreamAccess>>,
 }
 
 /// Condition that ends a stream with OK.
@@ -108,6 +120,10 @@ pub struct Watch {
     ends_at: Instant,
     bookmark_at: Instant,
     deadline: Option<Instant>,
+    access: Option<Arc<dyn StreamAccess>>,
+    access_ends_at: Option<Instant>,
+    /// [`TailRegistry::access_changes`] at the last check of `access`.
+    checked_access: u64,
     /// Completes at the earliest of these times, or before.
     timer: Pin<Box<Sleep>>,
     /// Completes when the tail notifies its watches.
@@ -164,9 +180,10 @@ impl Watches {
         let key = TailKey { target: token.target.clone(), include_raw: options.include_raw };
         let ends_at = Instant::now() + with_jitter(self.max_stream_age, STREAM_AGE_JITTER);
         let bookmark_at = Self::next_bookmark();
+        let access_ends_at = options.access.as_ref().and_then(|access| access.expires_at());
         // Last: an error after this line would leak the registry's entry.
         let tail = self.tail_registry.acquire(&key);
-        Ok(Watch {
+        let mut watch = Watch {
             until: options.until,
             cursor: match token.resume_point {
                 ResumePoint::AfterEvent => resume_cursor(token.cursor),
@@ -181,13 +198,24 @@ impl Watches {
             ends_at,
             bookmark_at,
             deadline: options.deadline,
-            timer: Box::pin(sleep_until(wakeup_time(ends_at, bookmark_at, options.deadline))),
+            // The rights may have changed since the caller checked them: the first poll checks them again.
+            checked_access: 0,
+            access: options.access,
+            access_ends_at,
+            timer: Box::pin(sleep_until(ends_at)),
             touched: Box::pin(tail.touched()),
             is_waiting: false,
             _open_watch: self.instruments.open_watch(),
             tail,
             watches: Arc::clone(self),
-        })
+        };
+        watch.reset_timer();
+        Ok(watch)
+    }
+
+    /// Makes all streams check the rights of their clients, which may have changed.
+    pub fn check_access(&self) {
+        self.tail_registry.check_access();
     }
 
     fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> Bytes {
@@ -209,12 +237,6 @@ fn resume_cursor(cursor: Cursor) -> Cursor {
 
 fn with_jitter(duration: Duration, max_fraction: f64) -> Duration {
     duration.mul_f64(1.0 - max_fraction * fastrand::f64())
-}
-
-/// The time at which the timer of a watch completes.
-fn wakeup_time(ends_at: Instant, bookmark_at: Instant, deadline: Option<Instant>) -> Instant {
-    let first = ends_at.min(bookmark_at);
-    deadline.map_or(first, |deadline| first.min(deadline))
 }
 
 impl Watch {
@@ -245,6 +267,10 @@ impl Watch {
             }
             if self.watches.tail_registry.is_draining() {
                 self.push_reconnect(ReconnectReason::Drain);
+                continue;
+            }
+            if !self.check_access() {
+                self.push_reconnect(ReconnectReason::CredentialExpired);
                 continue;
             }
             if self.timer.as_mut().poll(cx).is_ready() {
@@ -357,6 +383,8 @@ impl Watch {
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.fail(StreamError::DeadlineExceeded);
+        } else if self.access_ends_at.is_some_and(|end| now >= end) {
+            self.push_reconnect(ReconnectReason::CredentialExpired);
         } else if now >= self.ends_at {
             self.push_reconnect(ReconnectReason::StreamAge);
         } else if now >= self.bookmark_at {
@@ -365,8 +393,24 @@ impl Watch {
                 self.push_message(WatchMessage::Bookmark);
             }
         }
-        let next = wakeup_time(self.ends_at, self.bookmark_at, self.deadline);
+        self.reset_timer();
+    }
+
+    /// Sets the timer to the next time at which the stream has to act.
+    fn reset_timer(&mut self) {
+        let optional = [self.deadline, self.access_ends_at].into_iter().flatten();
+        let next = optional.fold(self.ends_at.min(self.bookmark_at), Instant::min);
         self.timer.as_mut().reset(next);
+    }
+
+    /// True if the client may still receive the stream. Checks it only if rights may have changed.
+    fn check_access(&mut self) -> bool {
+        let changes = self.watches.tail_registry.access_changes();
+        if self.checked_access == changes {
+            return true;
+        }
+        self.checked_access = changes;
+        self.access.as_ref().is_none_or(|access| access.is_allowed())
     }
 
     /// Ends the stream if its `until` condition holds. All stored events must have been delivered.

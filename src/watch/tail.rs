@@ -47,6 +47,8 @@ pub(super) struct TailRegistry {
     runtime: Handle,
     tails: Mutex<HashMap<WatchTarget, TargetTails>>,
     is_draining: AtomicBool,
+    /// Incremented when the rights of clients may have changed.
+    access_changes: AtomicU64,
     /// Bytes in the rings of all tails.
     ring_bytes: AtomicUsize,
     /// Incremented by each change of a ring.
@@ -106,6 +108,7 @@ impl TailRegistry {
             runtime: Handle::current(),
             tails: Mutex::default(),
             is_draining: AtomicBool::new(false),
+            access_changes: AtomicU64::new(0),
             ring_bytes: AtomicUsize::new(0),
             ring_changes: AtomicU64::new(0),
         })
@@ -151,14 +154,23 @@ impl TailRegistry {
     /// Wakes all watches, to end their streams.
     pub(super) fn start_draining(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
-        for tail in self.tails.lock().values().flat_map(|tails| tails.0.iter().flatten()) {
-            tail.touched.notify_waiters();
-        }
+        self.for_each_tail(|tail| tail.touched.notify_waiters());
     }
 
     /// True once the server ends all streams.
     pub(super) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Wakes all watches, to check the rights of their clients.
+    pub(super) fn check_access(&self) {
+        self.access_changes.fetch_add(1, Ordering::SeqCst);
+        self.for_each_tail(|tail| tail.touched.notify_waiters());
+    }
+
+    /// Number of times that the rights of clients may have changed.
+    pub(super) fn access_changes(&self) -> u64 {
+        self.access_changes.load(Ordering::SeqCst)
     }
 
     /// Empties the rings that have not changed for the longest time, if all rings together are too large.

@@ -1,7 +1,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -121,6 +121,7 @@ impl Fixture {
             until: Until::Finished,
             include_raw: false,
             deadline: None,
+            access: None,
         };
         self.open(request).await.unwrap()
     }
@@ -265,7 +266,14 @@ async fn watches_at_any_distance_from_the_end_receive_the_same_events_in_order()
 
 fn options(request: &str) -> WatchOptions {
     let target = Some(WatchTarget::Request(RequestId::parse(request).unwrap()));
-    WatchOptions { target, token: None, until: Until::Finished, include_raw: false, deadline: None }
+    WatchOptions {
+        target,
+        token: None,
+        until: Until::Finished,
+        include_raw: false,
+        deadline: None,
+        access: None,
+    }
 }
 
 #[tokio::test]
@@ -384,6 +392,66 @@ async fn a_stream_ends_at_the_deadline_of_its_call() {
     assert!((deadline..deadline + Duration::from_millis(10)).contains(&Instant::now()));
 }
 
+/// The access of a client until it is revoked or expires.
+#[derive(Debug)]
+struct TestAccess {
+    is_allowed: AtomicBool,
+    expires_at: Option<Instant>,
+}
+
+impl StreamAccess for TestAccess {
+    fn is_allowed(&self) -> bool {
+        self.is_allowed.load(Ordering::Relaxed)
+    }
+
+    fn expires_at(&self) -> Option<Instant> {
+        self.expires_at
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_reconnect_when_the_credential_of_its_client_expires() {
+    let fixture = fixture(Duration::from_secs(600));
+    let expires_at = Instant::now() + Duration::from_secs(10);
+    let access = TestAccess { is_allowed: AtomicBool::new(true), expires_at: Some(expires_at) };
+    let options = WatchOptions { access: Some(Arc::new(access)), ..options("r") };
+    let mut watch = fixture.open(options).await.unwrap();
+    assert_eq!(next_word(&mut watch).await, "opened");
+    assert_eq!(next_word(&mut watch).await, "reconnect CredentialExpired");
+    assert!((expires_at..expires_at + Duration::from_millis(10)).contains(&Instant::now()));
+    assert!(matches!(watch.next().await, Some(Err(StreamError::Reconnect))));
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_streams_of_a_client_without_access_end_when_access_is_checked() {
+    let fixture = fixture(Duration::from_secs(600));
+    let access = Arc::new(TestAccess { is_allowed: AtomicBool::new(true), expires_at: None });
+    let with_access = |access: &Arc<TestAccess>| {
+        let access: Arc<dyn StreamAccess> = access.clone();
+        fixture.open(WatchOptions { access: Some(access), ..options("r") })
+    };
+    let mut removed = with_access(&access).await.unwrap();
+    let mut other = fixture.watch().await;
+    assert_eq!(next_word(&mut removed).await, "opened");
+    assert_eq!(next_word(&mut other).await, "opened");
+    fixture.watches.check_access();
+    fixture.result(0).await;
+    assert_eq!(next_word(&mut removed).await, "event 1");
+    assert_eq!(next_word(&mut other).await, "event 1");
+    access.is_allowed.store(false, Ordering::Relaxed);
+    // An event and the check: no later event is delivered.
+    fixture.watches.check_access();
+    fixture.result(1).await;
+    assert_eq!(next_word(&mut removed).await, "reconnect CredentialExpired");
+    assert!(matches!(removed.next().await, Some(Err(StreamError::Reconnect))));
+    assert_eq!(next_word(&mut other).await, "event 2");
+    // A stream that is opened after a check that its caller has not seen.
+    let mut late = with_access(&access).await.unwrap();
+    assert_eq!(next_word(&mut late).await, "opened");
+    assert_eq!(next_word(&mut late).await, "reconnect CredentialExpired");
+}
+
 /// hyper polls a stream only while its client has a send window. So a watch can stop in the middle of a read
 /// for as long as its client does not read.
 #[tokio::test]
@@ -408,6 +476,7 @@ fn request(token: Option<ResumeToken>) -> WatchOptions {
         until: Until::CaughtUp,
         include_raw: false,
         deadline: None,
+        access: None,
     }
 }
 

@@ -57,6 +57,13 @@ pub(in crate::journal) async fn an_account_has_the_events_of_its_changes_and_req
         let accept = Transition::Accept { request_id, evidence: String::new() };
         journal.apply_transition(change, accept, at(seconds)).await.unwrap();
     }
+    let own = Some(account("0000123456-00001"));
+    let other = Some(account("0000999999-00001"));
+    let accounts = [("r-1", own.clone()), ("foreign", own), ("other", other), ("missing", None)];
+    for (request, expected) in accounts {
+        let request_id = RequestId::parse(request).unwrap();
+        assert_eq!(journal.account_of_request(request_id).await.unwrap(), expected, "{request}");
+    }
     journal.store_callback(received(success("r-2", 2), 50)).await.unwrap();
     let events = timeline(&*journal, target()).await;
     assert_eq!(

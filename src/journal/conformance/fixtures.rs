@@ -17,10 +17,10 @@ pub(super) use crate::{
         state::{ChangeState, Transition},
     },
     journal::{
-        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, Commit,
-        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, EventQuery,
-        ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
-        NewResult, ReceivedCallback, Removal, Removed, Step, Stored, WatchTarget,
+        AccountSet, Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim,
+        Commit, CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload,
+        EventQuery, ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal,
+        JournalError, NewResult, ReceivedCallback, Removal, Removed, Step, Stored, WatchTarget,
     },
     operations::{
         ChangeRequest,

@@ -3,6 +3,16 @@
 use super::fixtures::*;
 use crate::domain::identifier::DeviceId;
 
+/// The set of one account.
+#[derive(Debug)]
+struct OneAccount(&'static str);
+
+impl AccountSet for OneAccount {
+    fn contains(&self, account: &AccountName) -> bool {
+        account.as_str() == self.0
+    }
+}
+
 pub(in crate::journal) async fn lists_are_newest_first_filtered_and_paged(engine: &dyn Engine) {
     let journal = engine.open().await;
     let mut made = Vec::new();
@@ -34,8 +44,13 @@ pub(in crate::journal) async fn lists_are_newest_first_filtered_and_paged(engine
     journal.store_callback(received(success("r0", 1), 20)).await.unwrap();
     let (finished, _) = list(ChangeFilter { states, ..all.clone() }).await;
     assert_eq!(finished, made[4..]);
-    let (none, _) = list(ChangeFilter { created_from: Some(at(11)), ..all }).await;
+    let (none, _) = list(ChangeFilter { created_from: Some(at(11)), ..all.clone() }).await;
     assert!(none.is_empty());
+    for (name, expected) in [("0000123456-00001", &made[..3]), ("0000999999-00001", &[])] {
+        let accounts: Option<Arc<dyn AccountSet>> = Some(Arc::new(OneAccount(name)));
+        let (listed, _) = list(ChangeFilter { accounts, ..all.clone() }).await;
+        assert_eq!(listed, expected, "{name}");
+    }
     journal.close().await;
 }
 

@@ -18,7 +18,7 @@ use crate::{
         change::Change,
         clock::Timestamp,
         identifier::ReportedId,
-        newtypes::{ChangeId, RequestId},
+        newtypes::{AccountName, ChangeId, RequestId},
         state::ChangeState,
     },
     journal::{
@@ -392,6 +392,10 @@ impl<E: SqlEngine> ResultStore for SqlJournal<E> {
 impl<E: SqlEngine> EventStore for SqlJournal<E> {
     async fn events(&self, target: WatchTarget, query: EventQuery) -> Result<EventPage> {
         self.engine.read(move |db| events::events(db, &target, query)).await
+    }
+
+    async fn account_of_request(&self, request: RequestId) -> Result<Option<AccountName>> {
+        self.engine.read(move |db| events::account_of_request(db, &request)).await
     }
 
     fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {

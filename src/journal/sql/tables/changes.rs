@@ -153,7 +153,9 @@ fn has_state(filter: &ChangeFilter, state: i64) -> bool {
 }
 
 fn matches_filter(filter: &ChangeFilter, change: &Change) -> bool {
-    (filter.change_types.is_empty() || filter.change_types.contains(&change.change_type))
+    let accounts = filter.accounts.as_ref();
+    accounts.is_none_or(|accounts| accounts.contains(&change.account))
+        && (filter.change_types.is_empty() || filter.change_types.contains(&change.change_type))
         && filter.created_from.is_none_or(|from| change.create_time >= from)
         && filter.created_before.is_none_or(|before| change.create_time < before)
 }

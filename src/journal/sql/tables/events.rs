@@ -9,7 +9,11 @@ use std::{
 use bytes::BytesMut;
 
 use crate::{
-    domain::{change::Change, newtypes::RequestId, result::Match},
+    domain::{
+        change::Change,
+        newtypes::{AccountName, RequestId},
+        result::Match,
+    },
     journal::{
         Cursor, Event, EventPage, EventPayload, EventQuery, Removal, Removed, ResultRecord,
         WatchTarget,
@@ -67,6 +71,20 @@ pub(in crate::journal) fn events(
         resolve_devices(db, stream.as_ref(), &mut events)?;
     }
     Ok(EventPage { events, is_end, change: stream.map(|stream| stream.change), removed })
+}
+
+/// Returns the account that the results of a request belong to.
+pub(in crate::journal) fn account_of_request(
+    db: &dyn Database,
+    request: &RequestId,
+) -> Result<Option<AccountName>> {
+    let account = db.find(
+        "SELECT a.name FROM request r LEFT JOIN change c ON c.id = r.change
+         LEFT JOIN account a ON a.id = coalesce(c.account, r.account) WHERE r.request_id = ?",
+        &values![request],
+        |row| row.get(0),
+    )?;
+    Ok(account.flatten())
 }
 
 fn removals(db: &dyn Database, account: i64) -> Result<Removed> {
