@@ -6,11 +6,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 /// Our protos and third-party protos.
 const INCLUDES: [&str; 2] = ["proto", "third_party/proto"];
 
-const GATEWAY_FILES: [&str; 5] = [
+const GATEWAY_FILES: [&str; 6] = [
     "thingspace/gateway/v1/gateway_service.proto",
     "thingspace/gateway/v1/change.proto",
     "thingspace/gateway/v1/device.proto",
     "thingspace/gateway/v1/error.proto",
+    "thingspace/gateway/v1/operator_service.proto",
     "thingspace/gateway/v1/watch.proto",
 ];
 

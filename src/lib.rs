@@ -8,7 +8,7 @@
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
 //! - [`background`]: deadlines, lookups of missing results, attribution, registration of the callback URL,
 //!   forwarding, retention;
-//! - [`dispatch`]: sends a change to ThingSpace and records the response;
+//! - [`dispatch`]: sends a change to ThingSpace and records the response; pauses of changes;
 //! - [`watch`]: streams of the stored and new events of a change, a request or an account; resume tokens;
 //! - [`thingspace`]: the REST client;
 //! - [`spool`]: keeps callbacks on the local disk while the journal cannot store them;

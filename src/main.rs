@@ -18,8 +18,11 @@ fn main() -> ExitCode {
         Command::Sandbox(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Healthcheck(command) => command.run(),
+        Command::Status(command) => command.run(),
+        Command::Changes(command) => command.run(),
         Command::Quarantine(command) => command.run(),
         Command::Thingspace(command) => command.run(),
+        Command::Log(command) => command.run(),
         Command::Journal(command) => command.run(),
         Command::Config(command) => command.run(),
     })

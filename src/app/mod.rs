@@ -1,6 +1,5 @@
 //! Wiring and lifecycle: builds a gateway from its settings, runs it, and drains it.
 
-mod admin_api;
 mod admin_port;
 mod admin_socket;
 mod embedded_sandbox;

@@ -12,13 +12,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{
-        admin_api::{self, AdminState},
-        admin_port,
-        admin_socket::AdminSocket,
-        error::StartError,
-        failed_logins::JournalFailedLoginStore,
-        ports::Ports,
-        shared_state::shared_state,
+        admin_port, admin_socket::AdminSocket, error::StartError,
+        failed_logins::JournalFailedLoginStore, ports::Ports, shared_state::shared_state,
         waiting::Waiting,
     },
     background::{
@@ -27,12 +22,12 @@ use crate::{
     },
     callbacks::CallbackListener,
     config::Config,
-    dispatch::Dispatcher,
+    dispatch::{Dispatcher, Pauses},
     domain::{
         clock::{Clock, Timestamp},
         state::ChangeState,
     },
-    grpc::{Gateway, HealthService, ProtoEncoder, Server},
+    grpc::{Gateway, HealthService, Operator, ProtoEncoder, Server},
     journal::{Journal, Origin},
     operations::ValidationRules,
     spool::{Spool, SpoolOptions},
@@ -75,6 +70,7 @@ struct Shared<'a> {
     spool: Option<Arc<Spool>>,
     clock: Arc<dyn Clock>,
     steady_clock: Arc<SteadyClock>,
+    pauses: Arc<Pauses>,
     thingspace: Arc<ThingSpace>,
     inflight_dispatches: TaskTracker,
     serving: watch::Sender<bool>,
@@ -117,9 +113,15 @@ impl Components {
         // The journal's lock proves that no other process uses the default path.
         let socket = AdminSocket::bind(&socket_path)
             .map_err(|source| StartError::Socket { path: socket_path, source })?;
-        let admin_state = AdminState {
+        let operator = Operator {
+            journal: journal.clone(),
             quarantine: listener.quarantine(journal.clone()),
+            pauses: shared.pauses.clone(),
             thingspace: thingspace.clone(),
+            log_filter: telemetry.log_filter(),
+            clock: clock.clone(),
+            serving: shared.serving.subscribe(),
+            is_leader: shared.is_leader.subscribe(),
         };
         let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
         for job in shared.jobs().into_iter().chain(shared.callback_jobs(files)) {
@@ -132,7 +134,7 @@ impl Components {
             // Not ended by `stop`: callbacks may be spooled until the listener has ended.
             background.push(Box::pin(spool.clone().run()));
         }
-        background.push(Box::pin(socket.serve(admin_api::router(admin_state), stop.clone())));
+        background.push(Box::pin(socket.serve(operator.into_router(), stop.clone())));
         background.push(Box::pin(admin_port::serve(
             ports.admin,
             telemetry.clone(),
@@ -174,6 +176,7 @@ impl<'a> Shared<'a> {
         });
         let spool = open_spool(config, origin, &journal, &clock, telemetry)?;
         let steady_clock = SteadyClock::load(&*journal, clock.clone()).await?;
+        let pauses = Pauses::load(journal.clone(), clock.clone()).await?;
         let thingspace = ThingSpace::new(
             &config.thingspace,
             Arc::new(config.thingspace.clone()),
@@ -189,6 +192,7 @@ impl<'a> Shared<'a> {
             spool,
             clock,
             steady_clock,
+            pauses,
             inflight_dispatches: TaskTracker::new(),
             serving: watch::Sender::new(true),
             is_leader: watch::Sender::new(false),
@@ -203,6 +207,7 @@ impl<'a> Shared<'a> {
             journal.clone(),
             thingspace.clone(),
             clock.clone(),
+            self.pauses.clone(),
             &config.limits,
             self.inflight_dispatches.clone(),
         );
@@ -278,6 +283,7 @@ impl<'a> Shared<'a> {
             self.on_leader(reconciler),
             Box::pin(background::compete(journal.coordination(), self.is_leader.clone())),
             Box::pin(async move { thingspace.run_token_renewal().await }),
+            Box::pin(self.pauses.clone().follow()),
             Box::pin(update_readiness(
                 journal.clone(),
                 self.spool.clone(),

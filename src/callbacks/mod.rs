@@ -24,5 +24,5 @@ mod telemetry;
 mod tests;
 
 pub use certificate::TlsError;
-pub use quarantine::{Quarantine, ReplayOutcome, credential_mac};
+pub use quarantine::{Quarantine, ReplayCounts, ReplayOutcome, credential_mac};
 pub use server::CallbackListener;

@@ -47,6 +47,32 @@ pub enum ReplayOutcome {
     NotFound,
 }
 
+/// Results of the replay of all callbacks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplayCounts {
+    /// Callbacks that are stored as results.
+    pub stored: usize,
+    /// Callbacks among these that repeat a stored result.
+    pub duplicates: usize,
+    /// Callbacks that are still unusable.
+    pub still_unusable: usize,
+}
+
+// === impl ReplayCounts ===
+
+impl ReplayCounts {
+    fn count(&mut self, outcome: &ReplayOutcome) {
+        match outcome {
+            ReplayOutcome::Stored(stored) => {
+                self.stored += 1;
+                self.duplicates += usize::from(*stored == Stored::Duplicate);
+            }
+            ReplayOutcome::StillUnusable(_) => self.still_unusable += 1,
+            ReplayOutcome::NotFound => {}
+        }
+    }
+}
+
 // === impl Quarantine ===
 
 impl Quarantine {
@@ -82,25 +108,21 @@ impl Quarantine {
         }
     }
 
-    /// Replays all quarantined callbacks. Returns the numbers of stored and of still unusable ones.
+    /// Replays all quarantined callbacks.
     ///
     /// # Errors
     ///
     /// Errors of the journal.
-    pub async fn replay_all(&self) -> Result<(usize, usize), JournalError> {
-        let (mut stored, mut unusable, mut after) = (0, 0, 0);
+    pub async fn replay_all(&self) -> Result<ReplayCounts, JournalError> {
+        let (mut counts, mut after) = (ReplayCounts::default(), 0);
         loop {
             let page = self.store.list_quarantined(after, PAGE).await?;
             let Some((last, _)) = page.last() else {
-                return Ok((stored, unusable));
+                return Ok(counts);
             };
             after = *last;
             for (id, _) in page {
-                match self.replay(id).await? {
-                    ReplayOutcome::Stored(_) => stored += 1,
-                    ReplayOutcome::StillUnusable(_) => unusable += 1,
-                    ReplayOutcome::NotFound => {}
-                }
+                counts.count(&self.replay(id).await?);
             }
         }
     }

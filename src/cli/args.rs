@@ -3,9 +3,10 @@
 use clap::{Parser, Subcommand};
 
 use crate::cli::{
-    config::ConfigCommand, demo::DemoCommand, healthcheck::HealthcheckCommand,
-    journal::JournalCommand, quarantine::QuarantineCommand, sandbox::SandboxCommand,
-    serve::ServeCommand, thingspace::ThingspaceCommand,
+    changes::ChangesCommand, config::ConfigCommand, demo::DemoCommand,
+    healthcheck::HealthcheckCommand, journal::JournalCommand, log::LogCommand,
+    quarantine::QuarantineCommand, sandbox::SandboxCommand, serve::ServeCommand,
+    status::StatusCommand, thingspace::ThingspaceCommand,
 };
 
 /// A gRPC gateway to Verizon's ThingSpace Connectivity Management API
@@ -28,10 +29,16 @@ pub enum Command {
     Demo(DemoCommand),
     /// Check whether a gateway serves: exit code 0 if it does, otherwise 1
     Healthcheck(HealthcheckCommand),
+    /// Show the state of the local gateway
+    Status(StatusCommand),
+    /// Pause and resume the changes of the local gateway
+    Changes(ChangesCommand),
     /// Manage the quarantined callbacks of the local gateway
     Quarantine(QuarantineCommand),
     /// Manage the connection of the local gateway to ThingSpace
     Thingspace(ThingspaceCommand),
+    /// Change the log filter of the local gateway
+    Log(LogCommand),
     /// Repair, export or import the journal of a stopped gateway
     Journal(JournalCommand),
     /// Check, show or document the settings

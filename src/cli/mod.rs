@@ -1,18 +1,21 @@
 //! The command line: one file for each subcommand.
 
-mod admin_client;
 mod args;
+mod changes;
 mod config;
 mod demo;
 mod exit;
 mod healthcheck;
 mod journal;
+mod log;
+mod operator_client;
 mod output;
 mod quarantine;
 mod run;
 mod sandbox;
 mod serve;
 mod settings_args;
+mod status;
 mod thingspace;
 
 pub use args::{Cli, Command};

@@ -1,12 +1,19 @@
-//! `quarantine`: manages quarantined callbacks through the admin socket.
+//! `quarantine`: manages quarantined callbacks of the local gateway.
 
 use clap::{ArgGroup, Args, Subcommand};
-use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::cli::{
-    admin_client::AdminClient, exit::ExitError, output::print_line, settings_args::SettingsArgs,
+use crate::{
+    cli::{
+        exit::ExitError, operator_client::OperatorClient, output::print_line,
+        settings_args::SettingsArgs,
+    },
+    domain::clock::Timestamp,
+    proto,
 };
+
+/// Number of callbacks in a page of the list.
+const PAGE: i32 = 500;
 
 /// Arguments of `quarantine`.
 #[derive(Debug, Args)]
@@ -61,40 +68,77 @@ impl QuarantineCommand {
     ///
     /// Exit code 1: the command failed. Exit code 78: invalid settings.
     pub fn run(self) -> Result<(), ExitError> {
-        let (settings, method, path) = match self.command {
-            QuarantineSubcommand::List { settings } => return list(&settings),
-            QuarantineSubcommand::Show(OneCallback { id, settings }) => {
-                (settings, Method::GET, format!("/quarantine/{id}"))
-            }
-            QuarantineSubcommand::Drop(OneCallback { id, settings }) => {
-                (settings, Method::DELETE, format!("/quarantine/{id}"))
-            }
-            QuarantineSubcommand::Replay(Replay { id, settings, .. }) => {
-                let path = match id {
-                    Some(id) => format!("/quarantine/{id}/replay"),
-                    None => "/quarantine/replay".to_owned(),
-                };
-                (settings, Method::POST, path)
-            }
+        match self.command {
+            QuarantineSubcommand::List { settings } => list(&settings),
+            QuarantineSubcommand::Show(OneCallback { id, settings }) => show(id, &settings),
+            QuarantineSubcommand::Drop(OneCallback { id, settings }) => drop_one(id, &settings),
+            QuarantineSubcommand::Replay(replay) => replay.run(),
+        }
+    }
+}
+
+impl Replay {
+    fn run(self) -> Result<(), ExitError> {
+        let client = OperatorClient::new(&self.settings)?;
+        let id = self.id.unwrap_or_default();
+        let request = proto::ReplayQuarantinedCallbacksRequest { id, all: self.all };
+        let replayed = client
+            .call(|mut client| async move { client.replay_quarantined_callbacks(request).await })?;
+        let proto::ReplayQuarantinedCallbacksResponse { stored, duplicates, still_unusable } =
+            replayed;
+        let printed = match self.id {
+            Some(_) if duplicates > 0 => json!({ "stored": "duplicate" }),
+            Some(_) => json!({ "stored": "new" }),
+            None => json!({ "stored": stored, "still_unusable": still_unusable }),
         };
-        let response = AdminClient::new(&settings)?.send(method, &path)?;
-        Ok(print_line(&response.to_string())?)
+        Ok(print_line(&printed.to_string())?)
     }
 }
 
 /// Prints all pages of the list.
 fn list(settings: &SettingsArgs) -> Result<(), ExitError> {
-    let client = AdminClient::new(settings)?;
+    let client = OperatorClient::new(settings)?;
     let mut last_id = Some(0);
-    while let Some(after) = last_id {
-        let page = client.send(Method::GET, &format!("/quarantine/after/{after}"))?;
-        let callbacks = page.get("quarantine").and_then(Value::as_array);
-        let callbacks = callbacks.map(Vec::as_slice).unwrap_or_default();
-        for callback in callbacks {
-            print_line(&callback.to_string())?;
+    while let Some(after_id) = last_id {
+        let request = proto::ListQuarantinedCallbacksRequest { after_id, page_size: PAGE };
+        let page = client
+            .call(|mut client| async move { client.list_quarantined_callbacks(request).await })?;
+        for callback in &page.callbacks {
+            print_line(&to_json(callback).to_string())?;
         }
-        let id = |callback: &Value| callback.get("id")?.as_u64();
-        last_id = callbacks.last().and_then(id);
+        last_id = page.callbacks.last().map(|callback| callback.id);
     }
     Ok(())
+}
+
+fn show(id: u64, settings: &SettingsArgs) -> Result<(), ExitError> {
+    let request = proto::GetQuarantinedCallbackRequest { id };
+    let response = OperatorClient::new(settings)?
+        .call(|mut client| async move { client.get_quarantined_callback(request).await })?;
+    let callback = response.callback.unwrap_or_default();
+    let mut shown = to_json(&callback);
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("body".into(), String::from_utf8_lossy(&callback.body).into());
+    }
+    Ok(print_line(&shown.to_string())?)
+}
+
+fn drop_one(id: u64, settings: &SettingsArgs) -> Result<(), ExitError> {
+    let request = proto::DropQuarantinedCallbackRequest { id };
+    OperatorClient::new(settings)?
+        .call(|mut client| async move { client.drop_quarantined_callback(request).await })?;
+    Ok(print_line(&json!({ "dropped": id }).to_string())?)
+}
+
+fn to_json(callback: &proto::QuarantinedCallback) -> Value {
+    let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let receive_time = callback.receive_time.and_then(|time| Timestamp::try_from(time).ok());
+    json!({
+        "id": callback.id,
+        "receive_time_us": receive_time.map(Timestamp::as_micros),
+        "reason": callback.reason,
+        "service": text(&callback.service),
+        "account": text(&callback.account_name),
+        "bytes": callback.body_bytes,
+    })
 }

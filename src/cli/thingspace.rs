@@ -1,10 +1,14 @@
-//! `thingspace`: manages the gateway's connection to ThingSpace through the admin socket.
+//! `thingspace`: manages the connection of the local gateway to ThingSpace.
 
 use clap::{Args, Subcommand};
-use reqwest::Method;
+use serde_json::json;
 
-use crate::cli::{
-    admin_client::AdminClient, exit::ExitError, output::print_line, settings_args::SettingsArgs,
+use crate::{
+    cli::{
+        exit::ExitError, operator_client::OperatorClient, output::print_line,
+        settings_args::SettingsArgs,
+    },
+    proto,
 };
 
 /// Arguments of `thingspace`.
@@ -34,8 +38,9 @@ impl ThingspaceCommand {
     /// Exit code 1: the command failed. Exit code 78: invalid settings.
     pub fn run(self) -> Result<(), ExitError> {
         let ThingspaceSubcommand::ResetLockout { settings } = self.command;
-        let client = AdminClient::new(&settings)?;
-        let response = client.send(Method::POST, "/thingspace/reset-lockout")?;
-        Ok(print_line(&response.to_string())?)
+        let request = proto::ResetLockoutRequest {};
+        OperatorClient::new(&settings)?
+            .call(|mut client| async move { client.reset_lockout(request).await })?;
+        Ok(print_line(&json!({ "reset": true }).to_string())?)
     }
 }

@@ -111,8 +111,8 @@ settings! {
         /// Address and port of `/livez`, `/readyz` and `/metrics`, and of gRPC health for the
         /// kubelet. The port speaks plain HTTP and is read-only. Port 0 selects a free port.
         listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:9090";
-        /// Unix socket on which the running gateway accepts the commands `quarantine` and
-        /// `thingspace reset-lockout`. Unset: `admin.sock` in `journal.dir`.
+        /// Unix socket on which the running gateway serves `OperatorService`, for the commands `status`,
+        /// `changes`, `quarantine`, `thingspace` and `log`. Unset: `admin.sock` in `journal.dir`.
         socket: Option<PathBuf> = Optional(FilePath);
     }
 

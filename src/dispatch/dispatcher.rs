@@ -15,6 +15,7 @@ use crate::{
     dispatch::{
         error::{DispatchError, ExistingChange},
         in_flight::{InFlight, InFlightPermit},
+        pauses::Pauses,
         sender::RECORD_BACKOFF,
     },
     domain::{
@@ -23,7 +24,7 @@ use crate::{
         evidence::LookupMethod,
         newtypes::ChangeId,
         refusal::Refusal,
-        state::Transition,
+        state::{ChangeState, Transition},
         trace::TraceParent,
     },
     failpoints,
@@ -41,6 +42,7 @@ pub struct Dispatcher {
     pub(super) thingspace: Arc<ThingSpace>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tasks: TaskTracker,
+    pub(super) pauses: Arc<Pauses>,
     waiters: Arc<Waiters>,
     in_flight: InFlight,
 }
@@ -76,13 +78,14 @@ impl Dispatcher {
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
+        pauses: Arc<Pauses>,
         limits: &LimitsConfig,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
         journal.add_commit_listener(waiters.clone());
         let in_flight = InFlight::new(limits);
-        Arc::new(Self { journal, thingspace, clock, tasks, waiters, in_flight })
+        Arc::new(Self { journal, thingspace, clock, tasks, pauses, waiters, in_flight })
     }
 
     /// Submits a change, or finds the change of its key, and waits for the response of ThingSpace. The
@@ -141,6 +144,27 @@ impl Dispatcher {
         }
     }
 
+    /// Rejects a call that would send a change of a paused account. A call whose change was sent gets that change.
+    async fn check_paused(&self, request: &ChangeRequest) -> Result<(), DispatchError> {
+        let paused = |existing| Err(DispatchError::Paused(existing));
+        let Some(key) = request.key.clone() else {
+            return paused(ExistingChange::Absent);
+        };
+        // Read after the check of the pause: a call of this replica that claims the key later finds the pause.
+        let selector = ChangeSelector::Key(request.account.clone(), key);
+        match self.journal.change(selector).await.map_err(DispatchError::before_claim)? {
+            None if self.pauses.is_paused_on_all_replicas(&request.account) => {
+                paused(ExistingChange::Absent)
+            }
+            // Another replica may be sending it.
+            None => paused(ExistingChange::Unknown),
+            Some(change) if change.state == ChangeState::NotSent => {
+                paused(ExistingChange::Change(change.change_id))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Claims and sends a change. A change that another call is sending is returned as it is.
     async fn claim_and_send(
         self: &Arc<Self>,
@@ -148,6 +172,9 @@ impl Dispatcher {
         context: CallContext,
         _permit: InFlightPermit,
     ) -> Result<Change, DispatchError> {
+        if self.pauses.is_paused(&request.account) {
+            self.check_paused(&request).await?;
+        }
         let (request, mut intent) = self.build_intent(request).await?;
         let new = SendingChange::new(intent.change.change_id, self.journal.owner());
         let ready = self.try_prepare(&request, &context).await;

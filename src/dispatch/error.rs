@@ -20,6 +20,10 @@ pub enum DispatchError {
     /// one, may have been sent.
     #[error("too many changes or devices in flight (limits.inflight_changes, limits.devices)")]
     TooManyInFlight(ExistingChange),
+    /// An operator has paused the changes of the account. The change with the call's key, if there is one, was not
+    /// sent.
+    #[error("changes of this account are paused by an operator")]
+    Paused(ExistingChange),
     /// The journal failed. If `change_id` is set, the change is stored and was not sent.
     #[error("{error}")]
     Journal {

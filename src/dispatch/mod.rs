@@ -12,9 +12,11 @@
 mod dispatcher;
 mod error;
 mod in_flight;
+mod pauses;
 mod sender;
 #[cfg(test)]
 mod tests;
 
 pub use dispatcher::{CallContext, Dispatcher};
 pub use error::{DispatchError, ExistingChange};
+pub use pauses::{Pause, PauseError, Pauses};

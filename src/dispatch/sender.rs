@@ -80,6 +80,11 @@ impl Dispatcher {
             let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
             return self.record(Some(reservation), change, transition).await;
         }
+        if self.pauses.is_paused(&request.account) {
+            let detail = "an operator paused the changes of this account before this one was sent";
+            let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
+            return self.record(Some(reservation), change, transition).await;
+        }
         let mut response = self.thingspace.send_change(request, trace).await;
         if failpoints::is_active("retry-on-timeout")
             && matches!(response, ChangeResponse::Unknown(_))

@@ -9,6 +9,7 @@ use crate::{
     config::{Config, Sources},
     domain::{
         clock::{Clock, Timestamp},
+        newtypes::AccountName,
         state::ChangeState,
     },
     journal::{
@@ -56,7 +57,7 @@ impl FailedLoginStore for StubCredentials {
 }
 
 /// A dispatcher whose ThingSpace is unreachable, so that nothing is ever sent.
-fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
+async fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
     let directory = tempfile::tempdir().unwrap();
     let options = SqliteOptions {
         dir: directory.path().to_owned(),
@@ -77,10 +78,12 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
     let thingspace =
         ThingSpace::new(&thingspace, stub.clone(), stub, None, Instruments::noop()).unwrap();
     let tasks = TaskTracker::new();
+    let pauses = Pauses::load(Arc::clone(&journal), Arc::new(FixedClock)).await.unwrap();
     let dispatcher = Dispatcher::new(
         Arc::clone(&journal),
         Arc::new(thingspace),
         Arc::new(FixedClock),
+        pauses,
         &limits,
         tasks.clone(),
     );
@@ -93,7 +96,7 @@ fn change_request(number: usize) -> ChangeRequest {
 
 #[tokio::test]
 async fn a_caller_that_disconnects_at_any_moment_leaves_no_unsent_change() {
-    let (_directory, journal, dispatcher, tasks) = dispatcher();
+    let (_directory, journal, dispatcher, tasks) = dispatcher().await;
     // Dropped after this number of polls: before, during and after the claim is written.
     for polls in 0..300 {
         let mut call = Box::pin(dispatcher.submit(change_request(polls), CallContext::default()));
@@ -109,4 +112,37 @@ async fn a_caller_that_disconnects_at_any_moment_leaves_no_unsent_change() {
     let changes = journal.changes(filter).await.unwrap().changes;
     assert!(!changes.is_empty());
     assert!(changes.iter().all(|change| change.state == ChangeState::NotSent));
+}
+
+#[tokio::test]
+async fn a_paused_account_sends_nothing_until_it_is_resumed_and_keeps_its_pause_across_a_restart() {
+    let (_directory, journal, dispatcher, _tasks) = dispatcher().await;
+    let submit = |number| dispatcher.submit(change_request(number), CallContext::default());
+    let account = change_request(0).account;
+    let sent_before = submit(0).await.unwrap();
+    assert_eq!(sent_before.state, ChangeState::NotSent);
+
+    let pause = |by: &str| {
+        dispatcher.pauses.pause(Some(account.clone()), "planned work".into(), by.to_owned())
+    };
+    let first = pause("first").await.unwrap();
+    assert_eq!(pause("second").await.unwrap(), first, "the earlier pause stays");
+    let new = submit(1).await.unwrap_err();
+    assert!(matches!(new, DispatchError::Paused(ExistingChange::Absent)), "{new:?}");
+    let not_sent = submit(0).await.unwrap_err();
+    let expected = ExistingChange::Change(sent_before.change_id);
+    assert!(matches!(not_sent, DispatchError::Paused(existing) if existing == expected));
+    let other = AccountName::parse("0000999999-00001").unwrap();
+    assert!(!dispatcher.pauses.is_paused(&other));
+    let filter = ChangeFilter { limit: 10, ..ChangeFilter::default() };
+    assert_eq!(journal.changes(filter).await.unwrap().changes.len(), 1);
+
+    let restarted = Pauses::load(Arc::clone(&journal), Arc::new(FixedClock)).await.unwrap();
+    assert_eq!(restarted.list(), [first]);
+    assert!(!dispatcher.pauses.resume(None).await.unwrap(), "all accounts are not paused");
+    assert!(dispatcher.pauses.resume(Some(account.clone())).await.unwrap());
+    assert_eq!(submit(1).await.unwrap().state, ChangeState::NotSent);
+
+    dispatcher.pauses.pause(None, String::new(), "first".into()).await.unwrap();
+    assert!(dispatcher.pauses.is_paused(&other) && dispatcher.pauses.is_paused(&account));
 }

@@ -6,6 +6,9 @@ pub enum TelemetryError {
     /// The log filter is invalid.
     #[error("telemetry.log_filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// The log filter cannot be changed.
+    #[error("cannot change the log filter: {0}")]
+    Reload(#[from] tracing_subscriber::reload::Error),
     /// The process already has a tracing subscriber.
     #[error("telemetry is already initialised")]
     AlreadySet,

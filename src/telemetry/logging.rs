@@ -3,19 +3,23 @@
 use std::io::{self, IsTerminal as _};
 
 use opentelemetry_sdk::trace::SdkTracer;
-use tracing::{Subscriber, subscriber::set_global_default};
+use tracing::{Level, Subscriber, subscriber::set_global_default};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{LevelFilter, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt::{self, MakeWriter},
-    layer::SubscriberExt,
+    layer::{Filter, SubscriberExt},
     registry::LookupSpan,
+    reload,
 };
 
 use crate::{
     config::LogFormat,
-    telemetry::{error::TelemetryError, names},
+    telemetry::{error::TelemetryError, log_filter::LogFilter, names},
 };
+
+/// Prefix of the targets of the crates of this workspace.
+const OUR_TARGETS: &str = "thingspace_";
 
 /// Writes the log lines that match `filter` (syntax of tracing's `EnvFilter`) to standard error, and
 /// sends the spans of this module to `tracer`, if traces are exported. Applies to the whole process.
@@ -27,24 +31,28 @@ pub(super) fn init(
     log_format: LogFormat,
     filter: &str,
     tracer: Option<SdkTracer>,
-) -> Result<(), TelemetryError> {
+) -> Result<LogFilter, TelemetryError> {
     let is_terminal = io::stderr().is_terminal();
     let json = match log_format {
         LogFormat::Auto => !is_terminal,
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let lines = log_lines(json, is_terminal, io::stderr, EnvFilter::try_new(filter)?);
+    let (reloading, handle) = reload::Layer::new(EnvFilter::try_new(filter)?);
+    let lines = log_lines(json, is_terminal, io::stderr, reloading);
     let subscriber = tracing_subscriber::registry().with(lines).with(tracer.map(spans));
-    set_global_default(subscriber).map_err(|_| TelemetryError::AlreadySet)
+    set_global_default(subscriber).map_err(|_| TelemetryError::AlreadySet)?;
+    Ok(LogFilter::new(Some(handle), filter.to_owned()))
 }
 
 /// Writes log lines. The filter does not apply to exported spans.
+///
+/// Libraries log at most at level INFO: the lines below it can contain headers, bodies and parameters of statements.
 fn log_lines<W>(
     json: bool,
     is_terminal: bool,
     writer: W,
-    filter: EnvFilter,
+    filter: impl Filter<Registry> + Send + Sync + 'static,
 ) -> impl Layer<Registry> + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -61,7 +69,10 @@ where
     } else {
         lines.with_ansi(false).boxed()
     };
-    lines.with_filter(filter)
+    let is_safe = filter_fn(|metadata| {
+        *metadata.level() <= Level::INFO || metadata.target().starts_with(OUR_TARGETS)
+    });
+    lines.with_filter(filter.and(is_safe))
 }
 
 /// Exports the spans of this module, without events. Ignores the spans of other libraries.

@@ -8,6 +8,7 @@ mod error;
 mod export;
 mod instruments;
 mod labels;
+mod log_filter;
 mod log_throttle;
 mod logging;
 pub mod names;
@@ -23,5 +24,6 @@ pub use labels::{
     CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
     RegistrationState, RejectionReason,
 };
+pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;
 pub use pipeline::{EXPOSITION_TYPE, SpoolGauges, Telemetry};

@@ -22,6 +22,7 @@ use crate::{
         error::TelemetryError,
         export::{self, ExportCounters},
         instruments::Instruments,
+        log_filter::LogFilter,
         logging, names,
         otlp::OtlpExport,
     },
@@ -39,6 +40,7 @@ pub struct Telemetry {
     meter_provider: SdkMeterProvider,
     /// `None` if traces are not exported.
     tracer_provider: Option<SdkTracerProvider>,
+    log_filter: LogFilter,
 }
 
 /// Values of the gauges of the spool.
@@ -64,9 +66,9 @@ impl Telemetry {
     /// An invalid log filter or endpoint, or a second call in this process.
     pub fn init(settings: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let otlp = OtlpExport::resolve(settings, |name| std::env::var(name).ok())?;
-        let this = Self::build(otlp.as_ref())?;
+        let mut this = Self::build(otlp.as_ref())?;
         let tracer = this.tracer_provider.as_ref().map(|provider| provider.tracer(names::SCOPE));
-        logging::init(settings.log_format, &settings.log_filter, tracer)?;
+        this.log_filter = logging::init(settings.log_format, &settings.log_filter, tracer)?;
         Ok(this)
     }
 
@@ -110,7 +112,13 @@ impl Telemetry {
             registry,
             meter_provider: meters,
             tracer_provider,
+            log_filter: LogFilter::new(None, String::new()),
         })
+    }
+
+    /// The filter of log lines.
+    pub fn log_filter(&self) -> LogFilter {
+        self.log_filter.clone()
     }
 
     /// The process' instruments.

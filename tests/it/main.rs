@@ -29,6 +29,7 @@ mod journal_dir;
 mod journal_move;
 mod licences;
 mod load;
+mod operator;
 mod outbound_requests;
 mod postgres;
 mod power_loss;

@@ -71,7 +71,7 @@ async fn a_callback_with_a_wrong_password_is_quarantined_without_it_and_delivere
     assert!(shown.contains("5551234567") && !shown.contains("planted-callback"), "{shown}");
     let replay = quarantine(&env.directory, &["replay", &id]).await;
     assert_eq!(replay.code, Some(1));
-    assert!(replay.text().contains("still_unusable"), "{replay:?}");
+    assert!(replay.text().contains("CALLBACK_UNUSABLE"), "{replay:?}");
     env.gateway.kill().await;
 
     let password = env.directory.join("password");

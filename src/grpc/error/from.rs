@@ -83,6 +83,14 @@ impl From<DispatchError> for ApiError {
                     ExistingChange::Change(id) => (overloaded, Some(id)),
                 }
             }
+            DispatchError::Paused(existing) => {
+                let paused = Self::new(ErrorReason::ChangesPaused, message);
+                match existing {
+                    ExistingChange::Absent => (paused.with_executed(Executed::No), None),
+                    ExistingChange::Change(id) => (paused.with_executed(Executed::No), Some(id)),
+                    ExistingChange::Unknown => (paused.with_executed(Executed::Unknown), None),
+                }
+            }
             DispatchError::Journal { change_id, .. } => {
                 let unavailable = Self::new(ErrorReason::JournalUnavailable, message);
                 (unavailable.with_executed(Executed::Unknown), change_id)

@@ -50,6 +50,12 @@ impl ErrorReason {
             Self::Unimplemented => (Code::Unimplemented, Never),
             Self::Internal | Self::Unspecified => (Code::Internal, Never),
             Self::ThingspaceUnavailable => (Code::Unavailable, LATER),
+            Self::Unauthenticated => (Code::Unauthenticated, LATER),
+            Self::PermissionDenied => (Code::PermissionDenied, Never),
+            Self::ChangesPaused => (Code::Unavailable, MUCH_LATER),
+            Self::AuditUnavailable => (Code::Unavailable, LATER),
+            Self::CallbackNotFound => (Code::NotFound, Never),
+            Self::CallbackUnusable => (Code::FailedPrecondition, Never),
         }
     }
 }

@@ -51,3 +51,23 @@ fn a_text_log_line_has_no_escape_codes_unless_asked_for() {
     assert!(text.contains("listening port=9001"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
 }
+
+#[test]
+fn lines_of_libraries_below_info_are_never_logged() {
+    let lines = LogBuffer::default();
+    let writer = lines.clone();
+    let layer = log_lines(false, false, move || writer.clone(), EnvFilter::new("trace"));
+    let subscriber = tracing_subscriber::registry().with(layer);
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::debug!(target: "h2::codec", "a header of a request");
+        tracing::trace!(target: "tokio_postgres::query", "a parameter of a statement");
+        tracing::info!(target: "h2::codec", "a library at INFO");
+        tracing::trace!("a detail of the gateway");
+    });
+    let text = lines.text();
+    assert!(
+        text.contains("a library at INFO") && text.contains("a detail of the gateway"),
+        "{text}"
+    );
+    assert!(!text.contains("a header") && !text.contains("a parameter"), "{text}");
+}

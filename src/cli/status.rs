@@ -1,0 +1,58 @@
+//! `status`: shows the state of the local gateway.
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    cli::{
+        changes::pause_json, exit::ExitError, operator_client::OperatorClient, output::print_line,
+        settings_args::SettingsArgs,
+    },
+    domain::clock::Timestamp,
+    proto,
+};
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusCommand {
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+// === impl StatusCommand ===
+
+impl StatusCommand {
+    /// Prints the state of the local gateway as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1: the command failed. Exit code 78: invalid settings.
+    pub fn run(self) -> Result<(), ExitError> {
+        let request = proto::GetStatusRequest {};
+        let status = OperatorClient::new(&self.settings)?
+            .call(|mut client| async move { client.get_status(request).await })?;
+        let text = serde_json::to_string_pretty(&to_json(&status)).map_err(ExitError::failure)?;
+        Ok(print_line(&text)?)
+    }
+}
+
+fn to_json(status: &proto::GetStatusResponse) -> Value {
+    let counts: Map<String, Value> = status
+        .change_counts
+        .iter()
+        .map(|entry| {
+            let name = entry.state().as_str_name().trim_start_matches("CHANGE_STATE_");
+            (name.to_owned(), entry.count.into())
+        })
+        .collect();
+    let end = status.log_filter_end_time.and_then(|time| Timestamp::try_from(time).ok());
+    json!({
+        "version": status.version,
+        "serving": status.serving,
+        "leader": status.leader,
+        "changes": counts,
+        "pauses": status.pauses.iter().map(pause_json).collect::<Vec<_>>(),
+        "log_filter": status.log_filter,
+        "log_filter_end_time_us": end.map(Timestamp::as_micros),
+    })
+}

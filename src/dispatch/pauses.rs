@@ -1,0 +1,203 @@
+//! Pauses of changes: an operator stops the changes of an account, or of all accounts.
+//!
+//! The pauses are in the journal, so that they survive a restart and apply to all replicas.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use crate::{
+    domain::{
+        clock::{Clock, Timestamp},
+        newtypes::AccountName,
+    },
+    journal::{Journal, JournalError},
+};
+
+/// Maximum number of pauses.
+const MAX_PAUSES: usize = 1_000;
+/// Interval at which a replica reads the pauses that others have stored.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which all replicas have read a pause. Replicas that cannot read the journal send nothing.
+const PROPAGATION_TIME: Duration = Duration::from_secs(5);
+/// Lease of the replica that changes the pauses, and its duration.
+const LEASE: &str = "pauses";
+const LEASE_DURATION: Duration = Duration::from_secs(10);
+/// Name of the stored pauses.
+const KV_KEY: &str = "pauses";
+
+/// The pauses of one journal.
+pub struct Pauses {
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    current: RwLock<PauseTable>,
+    /// Held while this replica changes the stored pauses.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// The pauses by account; `None` stands for all accounts.
+type PauseTable = BTreeMap<Option<AccountName>, Pause>;
+
+/// A pause of changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// The account. `None` if the changes of all accounts are paused.
+    pub account: Option<AccountName>,
+    /// The reason, for other operators.
+    pub reason: String,
+    /// The name of the caller who paused the changes.
+    pub paused_by: String,
+    /// The time at which the changes were paused, in microseconds since the Unix epoch.
+    pub pause_time_us: i64,
+}
+
+/// The reason why a pause was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// There are too many pauses.
+    #[error("there are {MAX_PAUSES} pauses already; pause all accounts, or resume some")]
+    TooMany,
+    /// Another replica changes the pauses at this moment.
+    #[error("another replica is changing the pauses; try again")]
+    Contended,
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl Pauses {
+    /// Loads the pauses of a journal.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the journal.
+    pub async fn load(
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, JournalError> {
+        let current = RwLock::new(load(&*journal).await?);
+        Ok(Arc::new(Self { journal, clock, current, writing: tokio::sync::Mutex::default() }))
+    }
+
+    /// True if the changes of an account must not be sent.
+    pub fn is_paused(&self, account: &AccountName) -> bool {
+        let current = self.current.read();
+        // Copies the name only if there are pauses.
+        !current.is_empty() && find(&current, account).next().is_some()
+    }
+
+    /// True if every replica has read the pause of an account by now.
+    pub fn is_paused_on_all_replicas(&self, account: &AccountName) -> bool {
+        let is_old = |pause: &Pause| self.clock.now().since(pause.pause_time()) >= PROPAGATION_TIME;
+        self.journal.coordination().is_none() || find(&self.current.read(), account).any(is_old)
+    }
+
+    /// Returns all pauses; that of all accounts is the first.
+    pub fn list(&self) -> Vec<Pause> {
+        self.current.read().values().cloned().collect()
+    }
+
+    /// Pauses the changes of an account, or of all accounts. Returns the earlier pause if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`PauseError`]: nothing was stored, or it may be stored.
+    pub async fn pause(
+        &self,
+        account: Option<AccountName>,
+        reason: String,
+        paused_by: String,
+    ) -> Result<Pause, PauseError> {
+        let pause_time_us = self.clock.now().as_micros();
+        let pause = Pause { account: account.clone(), reason, paused_by, pause_time_us };
+        self.update(|pauses| {
+            if pauses.len() == MAX_PAUSES && !pauses.contains_key(&account) {
+                return Err(PauseError::TooMany);
+            }
+            Ok(pauses.entry(account).or_insert(pause).clone())
+        })
+        .await
+    }
+
+    /// Ends the pause of an account, or that of all accounts. Returns false if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`PauseError`]: nothing was stored, or it may be stored.
+    pub async fn resume(&self, account: Option<AccountName>) -> Result<bool, PauseError> {
+        self.update(|pauses| Ok(pauses.remove(&account).is_some())).await
+    }
+
+    /// Reads the pauses that other replicas store. Returns at once if no other replica uses the journal.
+    pub async fn follow(self: Arc<Self>) {
+        if self.journal.coordination().is_none() {
+            return;
+        }
+        loop {
+            sleep(REFRESH_INTERVAL).await;
+            let _writing = self.writing.lock().await;
+            match load(&*self.journal).await {
+                Ok(pauses) => *self.current.write() = pauses,
+                Err(error) => tracing::debug!(%error, "cannot read the pauses of changes"),
+            }
+        }
+    }
+
+    /// Changes the stored pauses, and then those in effect.
+    async fn update<T>(
+        &self,
+        change: impl FnOnce(&mut PauseTable) -> Result<T, PauseError>,
+    ) -> Result<T, PauseError> {
+        let _writing = self.writing.lock().await;
+        let coordination = self.journal.coordination();
+        if let Some(shared) = &coordination
+            && !shared.acquire_lease(LEASE, LEASE_DURATION).await?
+        {
+            return Err(PauseError::Contended);
+        }
+        let updated = async {
+            let mut pauses = load(&*self.journal).await?;
+            let result = change(&mut pauses)?;
+            let stored: Vec<&Pause> = pauses.values().collect();
+            let stored = if stored.is_empty() { Vec::new() } else { encode(&stored)? };
+            self.journal.put_kv(KV_KEY.to_owned(), stored).await?;
+            *self.current.write() = pauses;
+            Ok(result)
+        };
+        let updated = updated.await;
+        if let Some(shared) = coordination {
+            // Otherwise the lease expires.
+            let _released = shared.release_lease(LEASE).await;
+        }
+        updated
+    }
+}
+
+impl Pause {
+    /// The time at which the changes were paused.
+    pub fn pause_time(&self) -> Timestamp {
+        Timestamp::from_micros(self.pause_time_us)
+    }
+}
+
+/// Returns the pauses that concern an account.
+fn find<'t>(pauses: &'t PauseTable, account: &AccountName) -> impl Iterator<Item = &'t Pause> {
+    [pauses.get(&None), pauses.get(&Some(account.clone()))].into_iter().flatten()
+}
+
+async fn load(journal: &dyn Journal) -> Result<PauseTable, JournalError> {
+    let stored = journal.get_kv(KV_KEY.to_owned()).await?;
+    if stored.is_empty() {
+        return Ok(PauseTable::new());
+    }
+    let pauses: Vec<Pause> = serde_json::from_slice(&stored)
+        .map_err(|error| JournalError::Unavailable(format!("cannot decode the pauses: {error}")))?;
+    Ok(pauses.into_iter().map(|pause| (pause.account.clone(), pause)).collect())
+}
+
+fn encode(pauses: &[&Pause]) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(pauses)
+        .map_err(|error| JournalError::Unavailable(format!("cannot encode the pauses: {error}")))
+}
