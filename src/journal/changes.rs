@@ -173,9 +173,9 @@ pub enum ChangeSelector {
     Key(AccountName, IdempotencyKey),
 }
 
-/// A set of accounts.
-pub trait AccountSet: Debug + Send + Sync {
-    /// True if the set contains the account.
+/// The accounts whose changes a caller may see.
+pub trait VisibleAccounts: Debug + Send + Sync {
+    /// True if the caller may see the changes of the account.
     fn contains(&self, account: &AccountName) -> bool;
 }
 
@@ -185,7 +185,7 @@ pub struct ChangeFilter {
     /// Of this account.
     pub account: Option<AccountName>,
     /// Of one of these accounts. A page reads the changes of other accounts too, so it can be short or empty.
-    pub accounts: Option<Arc<dyn AccountSet>>,
+    pub accounts: Option<Arc<dyn VisibleAccounts>>,
     /// In one of these states; empty for any.
     pub states: Vec<ChangeState>,
     /// Of one of these types; empty for any.

@@ -32,9 +32,9 @@ mod unopened;
 
 pub use callbacks::{CallbackJournal, Fingerprinter};
 pub use changes::{
-    AccountSet, BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore,
-    Claim, DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Owner, Reservation,
-    StateCounts, Step,
+    BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
+    DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Owner, Reservation, StateCounts,
+    Step, VisibleAccounts,
 };
 pub use coordination::{Coordination, Rate};
 pub use engine::{Durability, Epoch, Journal, JournalInfo, KeptRange, KeyValueStore};

@@ -17,10 +17,10 @@ pub(super) use crate::{
         state::{ChangeState, Transition},
     },
     journal::{
-        AccountSet, Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim,
-        Commit, CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload,
-        EventQuery, ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal,
-        JournalError, NewResult, ReceivedCallback, Removal, Removed, Step, Stored, WatchTarget,
+        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, Commit,
+        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, EventQuery,
+        ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
+        NewResult, ReceivedCallback, Removal, Removed, Step, Stored, VisibleAccounts, WatchTarget,
     },
     operations::{
         ChangeRequest,

@@ -7,7 +7,7 @@ use crate::domain::identifier::DeviceId;
 #[derive(Debug)]
 struct OneAccount(&'static str);
 
-impl AccountSet for OneAccount {
+impl VisibleAccounts for OneAccount {
     fn contains(&self, account: &AccountName) -> bool {
         account.as_str() == self.0
     }
@@ -47,7 +47,7 @@ pub(in crate::journal) async fn lists_are_newest_first_filtered_and_paged(engine
     let (none, _) = list(ChangeFilter { created_from: Some(at(11)), ..all.clone() }).await;
     assert!(none.is_empty());
     for (name, expected) in [("0000123456-00001", &made[..3]), ("0000999999-00001", &[])] {
-        let accounts: Option<Arc<dyn AccountSet>> = Some(Arc::new(OneAccount(name)));
+        let accounts: Option<Arc<dyn VisibleAccounts>> = Some(Arc::new(OneAccount(name)));
         let (listed, _) = list(ChangeFilter { accounts, ..all.clone() }).await;
         assert_eq!(listed, expected, "{name}");
     }
