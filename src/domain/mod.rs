@@ -2,6 +2,7 @@
 
 pub mod attribution;
 pub mod backoff;
+pub mod caller_name;
 pub mod change;
 pub mod change_type;
 pub mod clock;

@@ -10,8 +10,8 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use crate::telemetry::{
     labels::{
-        CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
-        RegistrationState, RejectionReason,
+        CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, PolicyReloadOutcome,
+        RegistrationOutcome, RegistrationState, RejectionReason,
     },
     names,
 };
@@ -43,6 +43,8 @@ pub(super) struct InstrumentsInner {
     registration_attempts: Counter<u64>,
     deliveries: Counter<u64>,
     watches_open: UpDownCounter<i64>,
+    policy_reloads: Counter<u64>,
+    policy_stale: Gauge<u64>,
     journal_writes: Histogram<f64>,
     journal_batches: Histogram<u64>,
 }
@@ -101,6 +103,14 @@ impl Instruments {
             watches_open: meter
                 .i64_up_down_counter(names::WATCHES_OPEN)
                 .with_description("Open watches")
+                .build(),
+            policy_reloads: counter(
+                names::POLICY_RELOADS,
+                "Changes of the policy file, by outcome",
+            ),
+            policy_stale: meter
+                .u64_gauge(names::POLICY_STALE)
+                .with_description("1 while the policy file is not the policy in force")
                 .build(),
             journal_writes: seconds(
                 names::JOURNAL_WRITE_DURATION,
@@ -166,6 +176,24 @@ impl Instruments {
     /// Counts an attempt to register the callback URL.
     pub fn registration_attempt(&self, outcome: RegistrationOutcome) {
         self.0.registration_attempts.add(1, &[outcome.into()]);
+    }
+
+    /// Reports the first policy, with 0 for each outcome of a later change.
+    pub fn policy_loaded(&self) {
+        for outcome in PolicyReloadOutcome::ALL {
+            self.0.policy_reloads.add(0, &[outcome.into()]);
+        }
+        self.policy_stale(false);
+    }
+
+    /// Counts a change of the policy file.
+    pub fn policy_reload(&self, outcome: PolicyReloadOutcome) {
+        self.0.policy_reloads.add(1, &[outcome.into()]);
+    }
+
+    /// Reports if the policy file is not the policy in force.
+    pub fn policy_stale(&self, is_stale: bool) {
+        self.0.policy_stale.record(u64::from(is_stale), &[]);
     }
 
     /// Counts deliveries to the webhook. `reason` belongs to the outcome `dropped`.

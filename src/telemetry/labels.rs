@@ -109,6 +109,13 @@ labels! {
         Loop = "loop",
     }
 
+    /// Outcome of a change of the policy file.
+    PolicyReloadOutcome: names::OUTCOME {
+        Applied = "applied",
+        /// The file has errors or cannot be read. The last valid policy stays in force.
+        Rejected = "rejected",
+    }
+
     /// Kind of write to the journal.
     JournalOperation: names::OPERATION {
         /// A new change with its devices, or the lookup of its idempotency key.

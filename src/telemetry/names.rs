@@ -49,6 +49,10 @@ pub const WATCHES_OPEN: &str = "thingspace_gateway.watches.open";
 pub const JOURNAL_WRITE_DURATION: &str = "thingspace_gateway.journal.write.duration";
 /// Histogram: number of writes in one commit.
 pub const JOURNAL_BATCH_SIZE: &str = "thingspace_gateway.journal.batch.size";
+/// Counter: changes of the policy file, by outcome.
+pub const POLICY_RELOADS: &str = "thingspace_gateway.policy.reloads";
+/// Gauge: 1 while the policy file is not the policy in force.
+pub const POLICY_STALE: &str = "thingspace_gateway.policy.stale";
 /// Counter: sampled spans that ended.
 pub const TELEMETRY_SPANS_ENDED: &str = "thingspace_gateway.telemetry.spans.ended";
 /// Counter: spans sent to the collector, by outcome.
@@ -84,7 +88,7 @@ pub const SERVER_PORT: &str = "server.port";
 pub const CHANGE_ID: &str = "thingspace_gateway.change_id";
 /// ThingSpace's request ID. On spans only.
 pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
-/// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome` or `ExportOutcome`.
+/// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome` or `ExportOutcome`.
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
 /// Reason of an outcome: `RejectionReason` or `DropReason`.
 pub const REASON: &str = "thingspace_gateway.reason";

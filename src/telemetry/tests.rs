@@ -49,6 +49,7 @@ fn record_everything(telemetry: &Telemetry) {
     for operation in JournalOperation::ALL {
         instruments.journal_write(operation, Duration::ZERO, true);
     }
+    instruments.policy_loaded();
     instruments.journal_batch(1);
     drop(instruments.open_watch());
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));

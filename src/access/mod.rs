@@ -1,0 +1,5 @@
+//! Access of gRPC clients.
+//!
+//! [`policy`] decides what a caller may do.
+
+pub mod policy;
