@@ -7,6 +7,7 @@
 //! - [`grpc`]: the gRPC server;
 //! - [`access`]: what a caller may do;
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
+//! - [`tls`]: TLS of the gRPC port and of the callback listener;
 //! - [`background`]: deadlines, lookups of missing results, attribution, registration of the callback URL,
 //!   forwarding, retention;
 //! - [`dispatch`]: sends a change to ThingSpace and records the response; pauses of changes;
@@ -39,4 +40,5 @@ pub mod proto;
 pub mod spool;
 pub mod telemetry;
 pub mod thingspace;
+pub mod tls;
 pub mod watch;

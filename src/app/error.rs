@@ -3,11 +3,11 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
-    callbacks::TlsError,
     config,
     journal::{JournalError, postgres, sqlite},
     spool::SpoolOpenError,
     thingspace::ClientBuildError,
+    tls::TlsError,
 };
 
 /// A gateway that cannot start.
@@ -47,9 +47,9 @@ pub enum StartError {
     /// The gRPC server cannot be built.
     #[error("cannot build the reflection service: {0}")]
     Api(#[from] tonic_reflection::server::Error),
-    /// The certificate of the callback listener cannot be used.
+    /// The certificate of a port cannot be used.
     #[error(transparent)]
-    Listener(#[from] TlsError),
+    Tls(#[from] TlsError),
     /// The admin socket cannot be created.
     #[error("admin.socket {path}: {source}", path = .path.display())]
     Socket {

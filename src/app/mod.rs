@@ -17,3 +17,4 @@ pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
 pub use transfer::{export_journal, import_journal, prepare_import};
+pub(crate) use wiring::SystemClock;

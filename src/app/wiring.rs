@@ -33,6 +33,7 @@ use crate::{
     spool::{Spool, SpoolOptions},
     telemetry::{SpoolGauges, Telemetry},
     thingspace::ThingSpace,
+    tls::{ServerTls, TlsOptions},
     watch::Watches,
 };
 
@@ -40,7 +41,7 @@ use crate::{
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The only clock that reads the system time.
-struct SystemClock;
+pub(crate) struct SystemClock;
 
 /// The components of a gateway. Nothing is served before the tasks are spawned.
 pub(super) struct Components {
@@ -92,14 +93,26 @@ impl Components {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let waiting =
-            Waiting { config, origin: origin.clone(), clock: clock.clone(), telemetry, shutdown };
+        let grpc_tls = TlsOptions::grpc(config)
+            .map(|options| ServerTls::new(options, clock.clone(), telemetry.instruments()))
+            .transpose()?;
+        let waiting = Waiting {
+            config,
+            origin: origin.clone(),
+            clock: clock.clone(),
+            telemetry,
+            grpc_tls: grpc_tls.clone(),
+            shutdown,
+        };
         let journal = Box::pin(waiting.open_journal(&ports)).await?;
         let shared = Shared::build(config, origin, journal, clock, telemetry).await?;
         let Shared { journal, spool, clock, steady_clock, thingspace, draining, stop, .. } =
             &shared;
-        let server = shared.server().await?;
         let mut files = FileReloader::default();
+        if let Some(tls) = &grpc_tls {
+            tls.reload_with(&mut files);
+        }
+        let server = shared.server(grpc_tls).await?;
         let listener = CallbackListener::new(
             config,
             journal.clone(),
@@ -201,7 +214,7 @@ impl<'a> Shared<'a> {
         })
     }
 
-    async fn server(&self) -> Result<Server, StartError> {
+    async fn server(&self, tls: Option<Arc<ServerTls>>) -> Result<Server, StartError> {
         let Self { config, journal, clock, thingspace, draining, .. } = self;
         let dispatcher = Dispatcher::new(
             journal.clone(),
@@ -228,7 +241,7 @@ impl<'a> Shared<'a> {
             validation_rules: ValidationRules::new(config),
         };
         let health = HealthService::new(self.serving.subscribe(), draining.clone());
-        Ok(Server::new(gateway, health, config, self.telemetry.instruments())?)
+        Ok(Server::new(gateway, health, config, tls, self.telemetry.instruments())?)
     }
 
     /// Returns a job that runs while this replica is the leader.

@@ -4,12 +4,15 @@ use clap::{Args, Subcommand};
 use thingspace_settings::json_schema;
 
 use crate::{
+    app::SystemClock,
     cli::{
         exit::ExitError,
         output::{print_error, print_line},
         settings_args::SettingsArgs,
     },
     config::{Mode, TABLE, markdown},
+    domain::clock::Clock as _,
+    tls::check_certificates,
 };
 
 /// Arguments of `config`.
@@ -21,7 +24,7 @@ pub struct ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 enum ConfigSubcommand {
-    /// Validate the settings without starting; exit code 78 if they are invalid
+    /// Validate the settings and the certificates without starting; exit code 78 if they are invalid
     Check(ModeArgs),
     /// Print the settings in effect with their sources; hides secrets
     Show(ModeArgs),
@@ -47,14 +50,22 @@ impl ConfigCommand {
     ///
     /// # Errors
     ///
-    /// Invalid settings, with exit code 78. `show` ignores invalid combinations, so that it helps to
+    /// Invalid settings, and unusable or expired certificates, with exit code 78. `show` ignores invalid combinations, so that it helps to
     /// find the cause of an error of `check`.
     pub fn run(self) -> Result<(), ExitError> {
         match self.command {
             ConfigSubcommand::Check(args) => {
                 let loaded = args.settings.load_for(args.mode())?;
+                let certificates = check_certificates(&loaded.config, SystemClock.now())
+                    .map_err(ExitError::settings)?;
+                if !certificates.errors.is_empty() {
+                    return Err(ExitError::settings(certificates.errors.join("\n")));
+                }
                 print_line("settings are valid")?;
-                for warning in loaded.warnings {
+                for fact in certificates.facts {
+                    print_line(&fact)?;
+                }
+                for warning in loaded.warnings.into_iter().chain(certificates.warnings) {
                     print_line(&format!("warning: {warning}"))?;
                 }
             }

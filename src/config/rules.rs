@@ -54,10 +54,22 @@ pub(super) static RULES: &[Rule] = &[
     Rule {
         doc: "`callbacks.username` and `callbacks.password` must both be set, or neither. The same \
               applies to `callbacks.previous_username` and `callbacks.previous_password`, which also \
-              need the current credentials, and to `callbacks.tls_cert_file` and \
-              `callbacks.tls_key_file`",
+              need the current credentials, to `callbacks.tls_cert_file` and `callbacks.tls_key_file`, \
+              and to `grpc.tls_cert_file` and `grpc.tls_key_file`",
         modes: GATEWAY,
         check: check_pairs,
+    },
+    Rule {
+        doc: "`grpc.tls_client_ca_file` needs `grpc.tls_cert_file`",
+        modes: GATEWAY,
+        check: |config| {
+            let grpc = &config.grpc;
+            (grpc.tls_client_ca_file.is_some() && grpc.tls_cert_file.is_none()).then(|| {
+                let problem = "set without grpc.tls_cert_file, expected the certificate of the gRPC \
+                               port with it";
+                ("grpc.tls_client_ca_file", problem.to_owned())
+            })
+        },
     },
     Rule {
         doc: "if `callbacks.listen` is not a loopback address, `callbacks.path_secret` or \
@@ -187,10 +199,11 @@ const CREDENTIALS: [&str; 4] = [
     "thingspace.uws_password",
 ];
 
-const PAIRS: [(&str, &str); 3] = [
+const PAIRS: [(&str, &str); 4] = [
     ("callbacks.username", "callbacks.password"),
     ("callbacks.previous_username", "callbacks.previous_password"),
     ("callbacks.tls_cert_file", "callbacks.tls_key_file"),
+    ("grpc.tls_cert_file", "grpc.tls_key_file"),
 ];
 
 impl Config {

@@ -40,6 +40,15 @@ settings! {
         /// Maximum size of a request message, in bytes. The default is enough for 10,000 devices
         /// with their addresses.
         max_message_bytes: usize = WithDefault(Number { min: 65_536, max: 268_435_456 }) or "16777216";
+        /// PEM file with the certificate of the gRPC port, followed by its intermediate certificates.
+        /// With this and `grpc.tls_key_file`, the port accepts only TLS. The gateway reads the TLS
+        /// files again when they change.
+        tls_cert_file: Option<PathBuf> = Optional(FilePath);
+        /// PEM file with the private key of the certificate.
+        tls_key_file: Option<PathBuf> = Optional(FilePath);
+        /// PEM file with the certificate authorities that sign client certificates. The gateway then
+        /// asks each client for a certificate, and refuses a connection whose certificate is not valid.
+        tls_client_ca_file: Option<PathBuf> = Optional(FilePath);
     }
 
     /// The port on which ThingSpace delivers results.

@@ -134,6 +134,47 @@ labels! {
         Retention = "retention",
     }
 
+    /// Port that serves TLS.
+    TlsPort: names::PORT {
+        Grpc = "grpc",
+        Callbacks = "callbacks",
+    }
+
+    /// Kind of certificate on a port.
+    CertificateKind: names::KIND {
+        /// The certificate of the gateway.
+        Server = "server",
+        /// The CA bundle for client certificates.
+        ClientCa = "client_ca",
+    }
+
+    /// Reason of a failed TLS handshake.
+    HandshakeFailure: names::REASON {
+        /// The client did not finish the handshake in time.
+        Timeout = "timeout",
+        /// The client presented no certificate, and one is required.
+        NoCertificate = "no_certificate",
+        /// No authority of the CA bundle has signed the certificate of the client.
+        UnknownCa = "unknown_ca",
+        /// The certificate of the client has expired, or is not valid yet.
+        ExpiredCertificate = "expired_certificate",
+        /// The certificate of the client is not usable for another reason.
+        BadCertificate = "bad_certificate",
+        /// The client supports neither TLS 1.2 nor 1.3.
+        ProtocolVersion = "protocol_version",
+        /// No cipher suite, group or signature scheme is shared with the client.
+        NoSharedCipher = "no_shared_cipher",
+        /// The client does not speak TLS, or sent a malformed message.
+        NotTls = "not_tls",
+        /// The client does not offer the protocol of the port.
+        Alpn = "alpn",
+        /// The client closed the connection.
+        Closed = "closed",
+        /// The client sent an alert, for example because it does not trust the certificate of the gateway.
+        ClientAlert = "client_alert",
+        Other = "other",
+    }
+
     /// Error class of an HTTP request without a complete response.
     CallError: names::ERROR_TYPE {
         NotSent = "not_sent",

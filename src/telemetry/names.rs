@@ -53,6 +53,10 @@ pub const JOURNAL_BATCH_SIZE: &str = "thingspace_gateway.journal.batch.size";
 pub const POLICY_RELOADS: &str = "thingspace_gateway.policy.reloads";
 /// Gauge: 1 while the policy file is not the policy in force.
 pub const POLICY_STALE: &str = "thingspace_gateway.policy.stale";
+/// Counter: TLS handshakes that failed, by port and reason.
+pub const TLS_HANDSHAKES_FAILED: &str = "thingspace_gateway.tls.handshakes.failed";
+/// Gauge, seconds since the Unix epoch: expiry of the certificates of a port.
+pub const TLS_CERTIFICATE_EXPIRY: &str = "thingspace_gateway.tls.certificate.expiry";
 /// Counter: sampled spans that ended.
 pub const TELEMETRY_SPANS_ENDED: &str = "thingspace_gateway.telemetry.spans.ended";
 /// Counter: spans sent to the collector, by outcome.
@@ -90,12 +94,17 @@ pub const CHANGE_ID: &str = "thingspace_gateway.change_id";
 pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
 /// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome` or `ExportOutcome`.
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
-/// Reason of an outcome: `RejectionReason` or `DropReason`.
+/// Reason of an outcome or a failure: `RejectionReason`, `DropReason` or `HandshakeFailure`.
 pub const REASON: &str = "thingspace_gateway.reason";
 /// State of a change or of a registration.
 pub const STATE: &str = "thingspace_gateway.state";
 /// Kind of journal write: `JournalOperation`.
 pub const OPERATION: &str = "thingspace_gateway.operation";
+
+/// Port of the gateway: `TlsPort`.
+pub const PORT: &str = "thingspace_gateway.port";
+/// Kind of certificate: `CertificateKind`.
+pub const KIND: &str = "thingspace_gateway.kind";
 
 /// Stands for a value outside a closed set.
 pub const OTHER: &str = "_OTHER";

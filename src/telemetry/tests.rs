@@ -51,6 +51,11 @@ fn record_everything(telemetry: &Telemetry) {
     }
     instruments.policy_loaded();
     instruments.journal_batch(1);
+    for port in TlsPort::ALL {
+        for kind in CertificateKind::ALL {
+            instruments.certificate_expiry(port, kind, 1);
+        }
+    }
     drop(instruments.open_watch());
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));
     telemetry.observe_forwards(|| 1);

@@ -41,3 +41,4 @@ mod service_plan;
 mod shared_identity;
 mod support;
 mod telemetry;
+mod tls;

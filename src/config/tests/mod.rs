@@ -100,6 +100,8 @@ fn settings_that_do_not_fit_together_stop_the_start() {
         (&open_listener, "callbacks.listen", Serve),
         (&with("thingspace.base_url", "http://127.0.0.1:1"), "thingspace.base_url", ServeSandbox),
         (&with("callbacks.tls_key_file", "k"), "callbacks.tls_key_file", ServeSandbox),
+        (&with("grpc.tls_cert_file", "c"), "grpc.tls_cert_file", ServeSandbox),
+        (&with("grpc.tls_client_ca_file", "ca"), "grpc.tls_client_ca_file", ServeSandbox),
         (&with("grpc.max_stream_age", "30m"), "grpc.max_stream_age", ServeSandbox),
         (
             &Sources::default().with_environment([("TSGW_CALLBACKS__USERNAME", "u")]),
