@@ -1,3 +1,4 @@
+mod auth;
 mod forward;
 mod registration;
 mod secrets;
