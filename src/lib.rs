@@ -5,6 +5,7 @@
 //! - [`cli`]: the command line, one file for each subcommand;
 //! - [`app`]: wiring and lifecycle;
 //! - [`grpc`]: the gRPC server;
+//! - [`access`]: who calls, and what a caller may do;
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
 //! - [`background`]: deadlines, lookups of missing results, attribution, registration of the callback URL,
 //!   forwarding, retention;
@@ -22,6 +23,7 @@
 //!   async, no clock;
 //! - [`failpoints`]: rules that test builds can break.
 
+pub mod access;
 pub mod app;
 pub mod background;
 pub mod callbacks;

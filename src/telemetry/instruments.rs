@@ -10,8 +10,8 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use crate::telemetry::{
     labels::{
-        CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
-        RegistrationState, RejectionReason,
+        AuthFailureReason, AuthMethod, CallbackOutcome, DeliveryOutcome, DropReason,
+        JournalOperation, RegistrationOutcome, RegistrationState, RejectionReason,
     },
     names,
 };
@@ -43,6 +43,7 @@ pub(super) struct InstrumentsInner {
     registration_attempts: Counter<u64>,
     deliveries: Counter<u64>,
     watches_open: UpDownCounter<i64>,
+    auth_failures: Counter<u64>,
     journal_writes: Histogram<f64>,
     journal_batches: Histogram<u64>,
 }
@@ -60,7 +61,7 @@ impl Instruments {
         };
         let counter =
             |name, description| meter.u64_counter(name).with_description(description).build();
-        Self(Arc::new(InstrumentsInner {
+        let instruments = Self(Arc::new(InstrumentsInner {
             rpc_calls: seconds(
                 names::RPC_SERVER_CALL_DURATION,
                 &CALL_SECONDS,
@@ -102,6 +103,10 @@ impl Instruments {
                 .i64_up_down_counter(names::WATCHES_OPEN)
                 .with_description("Open watches")
                 .build(),
+            auth_failures: counter(
+                names::AUTH_FAILURES,
+                "Calls refused because their caller could not be identified",
+            ),
             journal_writes: seconds(
                 names::JOURNAL_WRITE_DURATION,
                 &WRITE_SECONDS,
@@ -112,7 +117,13 @@ impl Instruments {
                 .with_boundaries(BATCH_SIZES.to_vec())
                 .with_description("Number of writes in one commit")
                 .build(),
-        }))
+        }));
+        for method in AuthMethod::ALL {
+            for reason in method.failure_reasons() {
+                instruments.auth_failures(method, *reason, 0);
+            }
+        }
+        instruments
     }
 
     /// Instruments without a reader.
@@ -124,6 +135,15 @@ impl Instruments {
     pub fn open_watch(&self) -> OpenWatch {
         self.0.watches_open.add(1, &[]);
         OpenWatch(self.clone())
+    }
+
+    /// Counts a call whose caller could not be identified.
+    pub fn auth_failure(&self, method: AuthMethod, reason: AuthFailureReason) {
+        self.auth_failures(method, reason, 1);
+    }
+
+    fn auth_failures(&self, method: AuthMethod, reason: AuthFailureReason, count: u64) {
+        self.0.auth_failures.add(count, &[method.into(), reason.into()]);
     }
 
     /// Records the duration of a write to the journal.

@@ -109,6 +109,44 @@ labels! {
         Loop = "loop",
     }
 
+    /// Method that identifies a caller.
+    AuthMethod: names::METHOD {
+        /// The call has no credential, or none is needed.
+        None = "none",
+        /// A client certificate.
+        Mtls = "mtls",
+        /// A bearer token.
+        Jwt = "jwt",
+        /// The header of a service mesh.
+        Mesh = "mesh",
+    }
+
+    /// Reason why a caller could not be identified.
+    AuthFailureReason: names::REASON {
+        NoCredential = "no_credential",
+        /// The header with the credential cannot be read, or occurs more than once.
+        MalformedHeader = "malformed_header",
+        /// The token is not a JSON Web Token with valid claims, or is longer than 8 KiB.
+        MalformedToken = "malformed_token",
+        /// The signature algorithm is not accepted, or does not fit the key.
+        Algorithm = "algorithm",
+        /// The issuer has no such key.
+        UnknownKey = "unknown_key",
+        /// The keys of the issuer have not been read yet, or too many calls wait for them.
+        KeysUnavailable = "keys_unavailable",
+        BadSignature = "bad_signature",
+        WrongIssuer = "wrong_issuer",
+        WrongAudience = "wrong_audience",
+        Expired = "expired",
+        NotYetValid = "not_yet_valid",
+        /// The certificate cannot be read, or breaks the rules of SPIFFE.
+        MalformedCertificate = "malformed_certificate",
+        /// The client CA that signed the certificate is not trusted any more.
+        UntrustedCertificate = "untrusted_certificate",
+        /// The credential contains no usable name.
+        NoName = "no_name",
+    }
+
     /// Kind of write to the journal.
     JournalOperation: names::OPERATION {
         /// A new change with its devices, or the lookup of its idempotency key.
@@ -132,5 +170,36 @@ labels! {
         NotSent = "not_sent",
         NoResponse = "no_response",
         Cancelled = "cancelled",
+    }
+}
+
+impl AuthMethod {
+    /// The reasons that can occur with this method.
+    pub const fn failure_reasons(self) -> &'static [AuthFailureReason] {
+        use AuthFailureReason as Reason;
+        match self {
+            Self::None => &[Reason::NoCredential],
+            Self::Mtls => &[
+                Reason::MalformedCertificate,
+                Reason::UntrustedCertificate,
+                Reason::Expired,
+                Reason::NotYetValid,
+                Reason::NoName,
+            ],
+            Self::Jwt => &[
+                Reason::MalformedHeader,
+                Reason::MalformedToken,
+                Reason::Algorithm,
+                Reason::UnknownKey,
+                Reason::KeysUnavailable,
+                Reason::BadSignature,
+                Reason::WrongIssuer,
+                Reason::WrongAudience,
+                Reason::Expired,
+                Reason::NotYetValid,
+                Reason::NoName,
+            ],
+            Self::Mesh => &[Reason::MalformedHeader, Reason::NoName],
+        }
     }
 }

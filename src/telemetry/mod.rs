@@ -20,8 +20,8 @@ pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
-    CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
-    RegistrationState, RejectionReason,
+    AuthFailureReason, AuthMethod, CallError, CallbackOutcome, DeliveryOutcome, DropReason,
+    JournalOperation, RegistrationOutcome, RegistrationState, RejectionReason,
 };
 pub use log_throttle::LogThrottle;
 pub use pipeline::{EXPOSITION_TYPE, SpoolGauges, Telemetry};

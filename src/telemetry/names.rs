@@ -45,6 +45,8 @@ pub const SPOOL_OLDEST_AGE: &str = "thingspace_gateway.spool.oldest_age";
 pub const CHANGES: &str = "thingspace_gateway.changes";
 /// Gauge: open watches.
 pub const WATCHES_OPEN: &str = "thingspace_gateway.watches.open";
+/// Counter: calls that were refused because their caller could not be identified, by method and reason.
+pub const AUTH_FAILURES: &str = "thingspace_gateway.auth.failures";
 /// Histogram, seconds: writes to the journal, until the commit is synced.
 pub const JOURNAL_WRITE_DURATION: &str = "thingspace_gateway.journal.write.duration";
 /// Histogram: number of writes in one commit.
@@ -86,7 +88,9 @@ pub const CHANGE_ID: &str = "thingspace_gateway.change_id";
 pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
 /// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome` or `ExportOutcome`.
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
-/// Reason of an outcome: `RejectionReason` or `DropReason`.
+/// Method that identifies a caller: `AuthMethod`.
+pub const METHOD: &str = "thingspace_gateway.method";
+/// Reason of an outcome: `RejectionReason`, `DropReason` or `AuthFailureReason`.
 pub const REASON: &str = "thingspace_gateway.reason";
 /// State of a change or of a registration.
 pub const STATE: &str = "thingspace_gateway.state";

@@ -51,6 +51,11 @@ fn record_everything(telemetry: &Telemetry) {
     }
     instruments.journal_batch(1);
     drop(instruments.open_watch());
+    for method in AuthMethod::ALL {
+        for reason in method.failure_reasons() {
+            instruments.auth_failure(method, *reason);
+        }
+    }
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));
     telemetry.observe_forwards(|| 1);
     telemetry.observe_spool(SpoolGauges::default);

@@ -1,0 +1,3 @@
+//! Access to the gRPC API: who calls, and what a caller may do.
+
+pub mod identity;
