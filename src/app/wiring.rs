@@ -11,6 +11,7 @@ use tokio::{sync::watch, time::interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::policy::{PolicyLoadError, ReloadingPolicy},
     app::{
         admin_port, admin_socket::AdminSocket, error::StartError,
         failed_logins::JournalFailedLoginStore, ports::Ports, shared_state::shared_state,
@@ -92,6 +93,8 @@ impl Components {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mut files = FileReloader::default();
+        load_policy(config, &mut files, telemetry)?;
         let waiting =
             Waiting { config, origin: origin.clone(), clock: clock.clone(), telemetry, shutdown };
         let journal = Box::pin(waiting.open_journal(&ports)).await?;
@@ -99,7 +102,6 @@ impl Components {
         let Shared { journal, spool, clock, steady_clock, thingspace, draining, stop, .. } =
             &shared;
         let server = shared.server().await?;
-        let mut files = FileReloader::default();
         let listener = CallbackListener::new(
             config,
             journal.clone(),
@@ -338,6 +340,16 @@ impl Clock for SystemClock {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
+}
+
+/// Reads the policy file, if the settings name it.
+fn load_policy(
+    config: &Config,
+    files: &mut FileReloader,
+    telemetry: &Telemetry,
+) -> Result<Option<Arc<ReloadingPolicy>>, PolicyLoadError> {
+    let path = config.auth.policy_file.as_deref();
+    path.map(|path| ReloadingPolicy::load(path, files, telemetry.instruments())).transpose()
 }
 
 /// Opens the spool, if the settings name its directory.

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use thingspace_settings::json_schema;
 
 use crate::{
+    access::policy::Policy,
     cli::{
         exit::ExitError,
         output::{print_error, print_line},
@@ -21,7 +22,7 @@ pub struct ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 enum ConfigSubcommand {
-    /// Validate the settings without starting; exit code 78 if they are invalid
+    /// Validate the settings and the policy file without starting; exit code 78 if they are invalid
     Check(ModeArgs),
     /// Print the settings in effect with their sources; hides secrets
     Show(ModeArgs),
@@ -52,7 +53,12 @@ impl ConfigCommand {
     pub fn run(self) -> Result<(), ExitError> {
         match self.command {
             ConfigSubcommand::Check(args) => {
-                let loaded = args.settings.load_for(args.mode())?;
+                let mut loaded = args.settings.load_for(args.mode())?;
+                if let Some(path) = &loaded.config.auth.policy_file {
+                    let policy = Policy::load(path).map_err(ExitError::settings)?;
+                    let changes_per_minute = loaded.config.thingspace.changes_per_minute;
+                    loaded.warnings.extend(policy.warnings(Some(changes_per_minute)));
+                }
                 print_line("settings are valid")?;
                 for warning in loaded.warnings {
                     print_line(&format!("warning: {warning}"))?;

@@ -116,6 +116,18 @@ pub(super) static RULES: &[Rule] = &[
         },
     },
     Rule {
+        doc: "`auth.policy_file` must be set if `auth.mode` is set and is not `none`, and only then",
+        modes: GATEWAY,
+        check: |config| {
+            let problem = match (config.auth.authenticates(), &config.auth.policy_file) {
+                (true, None) => "not set, expected it with an auth.mode other than none",
+                (false, Some(_)) => "set, expected unset, or an auth.mode other than none with it",
+                (true, Some(_)) | (false, None) => return None,
+            };
+            Some(("auth.policy_file", problem.to_owned()))
+        },
+    },
+    Rule {
         doc: "`grpc.max_stream_age` must be less than `grpc.max_connection_age`",
         modes: GATEWAY,
         check: |config| {

@@ -240,6 +240,9 @@ settings! {
         /// setting is required if clients on a network can change real plans: with Verizon's base
         /// URL and a `grpc.listen` that is not loopback.
         mode: Option<AuthMode> = Optional(one_of::<AuthMode>());
+        /// File that says which clients may do what, in TOML (docs/access.md). The gateway reads it
+        /// again when it changes. Required if clients are authenticated, and only then.
+        policy_file: Option<PathBuf> = Optional(FilePath);
     }
 
     /// The end of the process.
@@ -341,6 +344,13 @@ impl Config {
     pub fn admin_socket(&self) -> PathBuf {
         let default = || self.journal.dir.join("admin.sock");
         self.admin.socket.clone().unwrap_or_else(default)
+    }
+}
+
+impl AuthConfig {
+    /// True if clients must authenticate.
+    pub fn authenticates(&self) -> bool {
+        self.mode.is_some_and(|mode| mode != AuthMode::None)
     }
 }
 

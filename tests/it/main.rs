@@ -31,6 +31,7 @@ mod licences;
 mod load;
 mod operator;
 mod outbound_requests;
+mod policy;
 mod postgres;
 mod power_loss;
 mod pressure;

@@ -271,6 +271,21 @@ def test_the_notes_contain_the_callback_url_and_warnings():
     assert "callbacks in the spool are lost" in notes({"journal": spooling})
 
 
+def test_a_policy_is_mounted_and_a_new_one_restarts_no_pod():
+    policy = '[[caller]]\nname = "a"\nidentities = ["jwt:a"]\n'
+    before = objects({"policy": policy})
+    (found,) = [o for o in before if o["kind"] == "ConfigMap" and "policy.toml" in o["data"]]
+    assert found["data"]["policy.toml"] == policy
+    (settings,) = [o for o in before if o["kind"] == "ConfigMap" and "gateway.toml" in o["data"]]
+    path = tomllib.loads(settings["data"]["gateway.toml"])["auth"]["policy_file"]
+    workload = lambda parts: next(o for o in parts if o["kind"] == "StatefulSet")
+    (volume,) = [v for v in workload(before)["spec"]["template"]["spec"]["volumes"] if v["name"] == "settings"]
+    sources = [s["configMap"] for s in volume["projected"]["sources"] if "configMap" in s]
+    (item,) = [i for s in sources if s["name"] == found["metadata"]["name"] for i in s["items"]]
+    assert path == f"/etc/thingspace-gateway/{item['path']}"
+    assert workload(before) == workload(objects({"policy": policy.replace("jwt:a", "jwt:b")}))
+
+
 def test_the_values_schema_knows_every_setting_as_the_binary_does():
     schema = subprocess.run(
         [os.environ["TSGW_BINARY"], "config", "schema"], check=True, capture_output=True, text=True

@@ -161,6 +161,9 @@ journal.password: {{ . | quote }}
 {{- $_ := set $ours.callbacks "tls_cert_file" "/etc/thingspace-gateway/tls/tls.crt" -}}
 {{- $_ := set $ours.callbacks "tls_key_file" "/etc/thingspace-gateway/tls/tls.key" -}}
 {{- end -}}
+{{- if .Values.policy -}}
+{{- $_ := set $ours "auth" (dict "policy_file" "/etc/thingspace-gateway/policy/policy.toml") -}}
+{{- end -}}
 {{- if .Values.sandbox.enabled -}}
 {{- $_ := set $ours.thingspace "base_url" (printf "http://%s-sandbox:8080/api" (include "gateway.fullname" .)) -}}
 {{- end -}}

@@ -218,3 +218,13 @@ fn the_documentation_of_the_settings_is_up_to_date() {
         "docs/settings.md is stale: run `cargo run -- config docs > docs/settings.md`"
     );
 }
+
+#[test]
+fn a_policy_file_is_set_if_clients_are_authenticated_and_only_then() {
+    let sources = real().with_flag("auth.policy_file", "/etc/policy.toml");
+    assert_eq!(
+        error_for(&sources, Mode::Serve),
+        "auth.policy_file from --auth.policy_file: set, expected unset, or an auth.mode other than \
+         none with it"
+    );
+}
