@@ -19,6 +19,7 @@
 //! - [`telemetry`]: logs, spans and metrics;
 //! - [`config`]: the settings of this program;
 //! - [`proto`]: the messages of the API, and their conversion from and to domain types;
+//! - [`shares`]: divides limits among callers;
 //! - [`domain`]: changes and their states, identifiers, matching, counts, attribution. Pure: no I/O, no
 //!   async, no clock;
 //! - [`failpoints`]: rules that test builds can break.
@@ -36,6 +37,7 @@ pub mod grpc;
 pub mod journal;
 pub mod operations;
 pub mod proto;
+pub mod shares;
 pub mod spool;
 pub mod telemetry;
 pub mod thingspace;

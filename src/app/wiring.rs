@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::policy::{PolicyLoadError, ReloadingPolicy},
+    access::policy::{Policy, PolicyLoadError, ReloadingPolicy},
     app::{
         admin_port, admin_socket::AdminSocket, error::StartError,
         failed_logins::JournalFailedLoginStore, ports::Ports, shared_state::shared_state,
@@ -23,14 +23,15 @@ use crate::{
     },
     callbacks::CallbackListener,
     config::Config,
-    dispatch::{Dispatcher, Pauses},
+    dispatch::{Dispatcher, InFlight, Pauses},
     domain::{
         clock::{Clock, Timestamp},
         state::ChangeState,
     },
-    grpc::{Gateway, HealthService, Operator, ProtoEncoder, Server},
+    grpc::{CallerUsages, Gateway, HealthService, Operator, ProtoEncoder, Server},
     journal::{Journal, Origin},
     operations::ValidationRules,
+    shares::CallerShares,
     spool::{Spool, SpoolOptions},
     telemetry::{SpoolGauges, Telemetry},
     thingspace::ThingSpace,
@@ -74,6 +75,12 @@ struct Shared<'a> {
     pauses: Arc<Pauses>,
     thingspace: Arc<ThingSpace>,
     inflight_dispatches: TaskTracker,
+    /// `None` if clients are not authenticated.
+    policy: Option<Arc<ReloadingPolicy>>,
+    /// What each caller uses of its limits.
+    callers: Arc<CallerUsages>,
+    /// Divides the limits that all callers share.
+    shares: Arc<CallerShares>,
     serving: watch::Sender<bool>,
     /// True while this replica runs the jobs that one replica runs for all.
     is_leader: watch::Sender<bool>,
@@ -94,11 +101,11 @@ impl Components {
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut files = FileReloader::default();
-        load_policy(config, &mut files, telemetry)?;
+        let policy = load_policy(config, &mut files, telemetry)?;
         let waiting =
             Waiting { config, origin: origin.clone(), clock: clock.clone(), telemetry, shutdown };
         let journal = Box::pin(waiting.open_journal(&ports)).await?;
-        let shared = Shared::build(config, origin, journal, clock, telemetry).await?;
+        let shared = Shared::build(config, origin, journal, clock, telemetry, policy).await?;
         let Shared { journal, spool, clock, steady_clock, thingspace, draining, stop, .. } =
             &shared;
         let server = shared.server().await?;
@@ -126,7 +133,8 @@ impl Components {
             is_leader: shared.is_leader.subscribe(),
         };
         let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
-        for job in shared.jobs().into_iter().chain(shared.callback_jobs(files)) {
+        let jobs = shared.jobs().into_iter().chain(shared.callback_jobs(files));
+        for job in jobs.chain(shared.follow_policy()) {
             let stop = stop.clone();
             background.push(Box::pin(async move {
                 stop.run_until_cancelled(job).await;
@@ -168,6 +176,7 @@ impl<'a> Shared<'a> {
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
         telemetry: &'a Telemetry,
+        policy: Option<Arc<ReloadingPolicy>>,
     ) -> Result<Self, StartError> {
         // The metrics outlive the journal and must not keep its directory locked.
         let observed = Arc::downgrade(&journal);
@@ -196,6 +205,9 @@ impl<'a> Shared<'a> {
             steady_clock,
             pauses,
             inflight_dispatches: TaskTracker::new(),
+            policy,
+            callers: Arc::default(),
+            shares: Arc::default(),
             serving: watch::Sender::new(true),
             is_leader: watch::Sender::new(false),
             draining: CancellationToken::new(),
@@ -210,7 +222,7 @@ impl<'a> Shared<'a> {
             thingspace.clone(),
             clock.clone(),
             self.pauses.clone(),
-            &config.limits,
+            InFlight::new(&config.limits, config.changes.max_devices_per_request, &self.shares),
             self.inflight_dispatches.clone(),
         );
         background::settle_interrupted(&**journal, &**clock).await?;
@@ -230,7 +242,27 @@ impl<'a> Shared<'a> {
             validation_rules: ValidationRules::new(config),
         };
         let health = HealthService::new(self.serving.subscribe(), draining.clone());
-        Ok(Server::new(gateway, health, config, self.telemetry.instruments())?)
+        let callers = Arc::clone(&self.callers);
+        let observed = Arc::clone(&callers);
+        self.telemetry.observe_callers(move || observed.gauges());
+        let instruments = self.telemetry.instruments();
+        Ok(Server::new(gateway, health, config, callers, &self.shares, instruments)?)
+    }
+
+    /// Applies the policy, and returns a job that applies its successors. `None` without a policy.
+    fn follow_policy(&self) -> Option<BoxFuture<'static, ()>> {
+        let mut policies = self.policy.as_ref()?.subscribe();
+        let (callers, shares) = (Arc::clone(&self.callers), Arc::clone(&self.shares));
+        let apply = move |policy: &Policy| {
+            callers.set_callers(policy.callers());
+            shares.set_callers(policy.callers().iter().map(|caller| caller.name().clone()));
+        };
+        apply(&policies.borrow_and_update());
+        Some(Box::pin(async move {
+            while policies.changed().await.is_ok() {
+                apply(&policies.borrow_and_update());
+            }
+        }))
     }
 
     /// Returns a job that runs while this replica is the leader.

@@ -19,6 +19,7 @@ mod service;
 mod unavailable;
 mod watch_body;
 
+pub use admission::caller_usage::CallerUsages;
 pub use convert::ProtoEncoder;
 pub use generated::health_v1;
 pub use health::HealthService;

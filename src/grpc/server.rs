@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     grpc::{
         admission::{
+            caller_usage::CallerUsages,
             concurrency::{AdmissionControl, MAX_SMALL_MESSAGE},
             slow_reader::SlowReader,
         },
@@ -39,6 +40,7 @@ use crate::{
         service::Gateway,
     },
     proto,
+    shares::CallerShares,
     telemetry::Instruments,
 };
 
@@ -78,11 +80,14 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECTION_AGE_JITTER: f64 = 0.1;
 
 impl Server {
-    /// Builds the services and their layers.
+    /// Builds the services and their layers. `callers` has the limits of each caller, and `shares` divides the
+    /// limits that all callers share.
     pub fn new(
         gateway: Gateway,
         health: HealthService,
         config: &Config,
+        callers: Arc<CallerUsages>,
+        shares: &CallerShares,
         instruments: Instruments,
     ) -> Result<Self, tonic_reflection::server::Error> {
         let reflection = || {
@@ -101,7 +106,8 @@ impl Server {
             .add_service(
                 reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
-        let admission = AdmissionControl::new(&config.limits, config.grpc.max_message_bytes);
+        let admission =
+            AdmissionControl::new(&config.limits, config.grpc.max_message_bytes, callers, shares);
         let services = routes.prepare().into_axum_router();
         // A call may still wait for ThingSpace when its connection reaches its maximum age.
         let longest_call = config.thingspace.request_timeout + CALL_GRACE;

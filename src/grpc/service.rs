@@ -6,8 +6,10 @@ use tokio::{task::spawn_blocking, time::Instant};
 use tonic::{Extensions, Request, Response, Status};
 
 use crate::{
+    access::policy::CallerPolicy,
     dispatch::{CallContext, Dispatcher},
     domain::{
+        caller_name::CallerName,
         change::Change,
         clock::Clock,
         newtypes::{AccountName, ChangeId, RequestId},
@@ -106,6 +108,7 @@ impl Gateway {
         let caller = CallContext {
             trace: traceparent.and_then(|text| TraceParent::parse(&text)),
             deadline: call_deadline(extensions),
+            caller: caller_name(extensions),
         };
         let change = self.dispatcher.submit(request, caller).await?;
         if let Some(span) = span {
@@ -189,6 +192,12 @@ impl Gateway {
         };
         Ok(self.watches.open(options).await?)
     }
+}
+
+/// Returns the caller of a call. It is anonymous unless clients are authenticated.
+fn caller_name(extensions: &Extensions) -> CallerName {
+    let caller = extensions.get::<Arc<CallerPolicy>>();
+    caller.map_or_else(CallerName::anonymous, |caller| caller.name().clone())
 }
 
 /// Returns the deadline of a call.

@@ -26,4 +26,4 @@ pub use labels::{
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;
-pub use pipeline::{EXPOSITION_TYPE, SpoolGauges, Telemetry};
+pub use pipeline::{CallerGauges, EXPOSITION_TYPE, SpoolGauges, Telemetry};

@@ -49,6 +49,12 @@ pub const WATCHES_OPEN: &str = "thingspace_gateway.watches.open";
 pub const JOURNAL_WRITE_DURATION: &str = "thingspace_gateway.journal.write.duration";
 /// Histogram: number of writes in one commit.
 pub const JOURNAL_BATCH_SIZE: &str = "thingspace_gateway.journal.batch.size";
+/// Gauge: change calls and reads in flight, by caller.
+pub const CALLER_CALLS: &str = "thingspace_gateway.caller.calls";
+/// Gauge: open streams, by caller.
+pub const CALLER_STREAMS: &str = "thingspace_gateway.caller.streams";
+/// Counter: calls refused at a limit of the caller, by caller and limit.
+pub const CALLER_REFUSALS: &str = "thingspace_gateway.caller.refusals";
 /// Counter: changes of the policy file, by outcome.
 pub const POLICY_RELOADS: &str = "thingspace_gateway.policy.reloads";
 /// Gauge: 1 while the policy file is not the policy in force.
@@ -96,6 +102,11 @@ pub const REASON: &str = "thingspace_gateway.reason";
 pub const STATE: &str = "thingspace_gateway.state";
 /// Kind of journal write: `JournalOperation`.
 pub const OPERATION: &str = "thingspace_gateway.operation";
+
+/// Name of a caller of the policy file, or `anonymous`.
+pub const CALLER: &str = "thingspace_gateway.caller";
+/// Limit of a caller: a key of `limits` in the policy file.
+pub const LIMIT: &str = "thingspace_gateway.limit";
 
 /// Stands for a value outside a closed set.
 pub const OTHER: &str = "_OTHER";
