@@ -25,5 +25,6 @@ fn main() -> ExitCode {
         Command::Log(command) => command.run(),
         Command::Journal(command) => command.run(),
         Command::Config(command) => command.run(),
+        Command::Policy(command) => command.run(),
     })
 }

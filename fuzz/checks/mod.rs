@@ -2,6 +2,7 @@
 
 pub mod callback;
 pub mod error_body;
+pub mod policy;
 pub mod settings;
 pub mod token;
 

@@ -1,5 +1,6 @@
 //! Wiring and lifecycle: builds a gateway from its settings, runs it, and drains it.
 
+mod access;
 mod admin_port;
 mod admin_socket;
 mod embedded_sandbox;
@@ -17,3 +18,4 @@ pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
 pub use transfer::{export_journal, import_journal, prepare_import};
+pub(crate) use wiring::SystemClock;

@@ -11,7 +11,6 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,7 +19,6 @@ use crate::{
         auth::Authenticator,
         body::BodyBudget,
         callback_log::CallbackLog,
-        certificate::{ReloadingCertificate, TlsError},
         quarantine::Quarantine,
         state::{AppState, RESPONSE_TIMEOUT},
         telemetry::CallbackService,
@@ -30,6 +28,7 @@ use crate::{
     journal::{CallbackJournal, QuarantineStore},
     spool::Spool,
     telemetry::Instruments,
+    tls::{Accepted, ServerTls, TlsError, TlsOptions},
 };
 
 /// Maximum number of connections. Further ones wait to be accepted. Idle connections close soon, so
@@ -37,8 +36,6 @@ use crate::{
 const MAX_CONNECTIONS: usize = 8_192;
 /// Maximum number of TLS handshakes in progress. Further connections wait to be accepted.
 const MAX_HANDSHAKES: usize = 8_192;
-/// Time for a TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a request's header, from the last response: also the time that a connection may idle.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a request's header, and of a connection's read buffer, in bytes.
@@ -54,14 +51,14 @@ const CLOSE_TIMEOUT: Duration = RESPONSE_TIMEOUT.saturating_add(Duration::from_s
 /// The callback listener.
 pub struct CallbackListener {
     pub(super) state: Arc<AppState>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerTls>>,
 }
 
 /// The connections of a listener.
 #[derive(Clone)]
 struct Connections {
     service: Arc<CallbackService>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerTls>>,
     permits: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Connections finish their current request.
@@ -89,15 +86,12 @@ impl CallbackListener {
         files: &mut FileReloader,
     ) -> Result<Self, TlsError> {
         let callbacks = &config.callbacks;
-        let tls = match (&callbacks.tls_cert_file, &callbacks.tls_key_file) {
-            (Some(cert_file), Some(key_file)) => {
-                let certificate = ReloadingCertificate::load(cert_file.clone(), key_file.clone())?;
-                let config = certificate.server_config()?;
-                files.add(move || certificate.reload());
-                Some(TlsAcceptor::from(config))
-            }
-            _ => None,
-        };
+        let tls = TlsOptions::callbacks(config)
+            .map(|options| ServerTls::new(options, clock.clone(), instruments.clone()))
+            .transpose()?;
+        if let Some(tls) = &tls {
+            tls.reload_with(files);
+        }
         let forward_url = callbacks.forward_url.as_ref();
         let state = AppState {
             authenticator: Authenticator::new(callbacks, files),
@@ -170,20 +164,13 @@ impl Connections {
             let _connection = permit;
             return self.serve(stream, peer).await;
         };
-        let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
-        match self.before_close(handshake).await {
-            Some(Ok(Ok(stream))) => {
-                let acquired = self.before_close(self.permits.acquire()).await;
-                if let Some(Ok(_connection)) = acquired {
-                    drop(permit);
-                    self.serve(stream, peer).await;
-                }
+        let accepted = self.before_close(tls.accept(stream, peer)).await;
+        if let Some(Some(Accepted { stream, .. })) = accepted {
+            let acquired = self.before_close(self.permits.acquire()).await;
+            if let Some(Ok(_connection)) = acquired {
+                drop(permit);
+                self.serve(stream, peer).await;
             }
-            Some(Ok(Err(error))) => {
-                tracing::debug!(client_ip = %peer.ip(), %error, "TLS handshake failed");
-            }
-            Some(Err(_)) => tracing::debug!(client_ip = %peer.ip(), "TLS handshake timed out"),
-            None => {}
         }
     }
 

@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::cli::{
     changes::ChangesCommand, config::ConfigCommand, demo::DemoCommand,
     healthcheck::HealthcheckCommand, journal::JournalCommand, log::LogCommand,
-    quarantine::QuarantineCommand, sandbox::SandboxCommand, serve::ServeCommand,
-    status::StatusCommand, thingspace::ThingspaceCommand,
+    policy::PolicyCommand, quarantine::QuarantineCommand, sandbox::SandboxCommand,
+    serve::ServeCommand, status::StatusCommand, thingspace::ThingspaceCommand,
 };
 
 /// A gRPC gateway to Verizon's ThingSpace Connectivity Management API
@@ -43,6 +43,8 @@ pub enum Command {
     Journal(JournalCommand),
     /// Check, show or document the settings
     Config(ConfigCommand),
+    /// Check, explain or document the policy file
+    Policy(PolicyCommand),
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod journal;
 mod log;
 mod operator_client;
 mod output;
+mod policy;
 mod quarantine;
 mod run;
 mod sandbox;

@@ -18,9 +18,9 @@ pub use docs::markdown;
 pub use mode::Mode;
 pub use settings::{
     AdminConfig, AllowMode, AuthConfig, AuthMode, CallbacksConfig, ChangesConfig, Config,
-    FiveGBiHttpMethod, GrpcConfig, JournalConfig, JournalEngine, LimitsConfig, LogFormat,
-    OtlpProtocol, RegisterPolicy, RequiredDurability, ShutdownConfig, TABLE, TelemetryConfig,
-    ThingSpaceConfig,
+    FiveGBiHttpMethod, GrpcConfig, JournalConfig, JournalEngine, JwtAlgorithm, LimitsConfig,
+    LogFormat, MeshHeader, OtlpProtocol, RegisterPolicy, RequiredDurability, ShutdownConfig, TABLE,
+    TelemetryConfig, ThingSpaceConfig,
 };
 pub use thingspace_settings::{ConfigError, Secret, Sources};
 

@@ -14,7 +14,7 @@ use crate::grpc::{
         HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
         health_check_response::ServingStatus, health_server,
     },
-    middleware::with_layers,
+    middleware::{Layers, with_layers},
 };
 
 /// Reports whether the gateway serves calls.
@@ -39,7 +39,7 @@ impl HealthService {
     pub fn into_router(self) -> Router {
         let service = health_server::HealthServer::new(self);
         let router = Router::new().route_service("/grpc.health.v1.Health/{*method}", service);
-        with_layers(router, None, None)
+        with_layers(router, Layers::default())
     }
 
     fn status(service: &str, serving: bool) -> ServingStatus {

@@ -10,8 +10,9 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use crate::telemetry::{
     labels::{
-        CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, PolicyReloadOutcome,
-        RegistrationOutcome, RegistrationState, RejectionReason,
+        AuthFailureReason, AuthMethod, CallbackOutcome, CertificateKind, DeliveryOutcome,
+        DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome, RegistrationOutcome,
+        RegistrationState, RejectionReason, TlsPort,
     },
     names,
 };
@@ -45,8 +46,11 @@ pub(super) struct InstrumentsInner {
     watches_open: UpDownCounter<i64>,
     policy_reloads: Counter<u64>,
     policy_stale: Gauge<u64>,
+    auth_failures: Counter<u64>,
     journal_writes: Histogram<f64>,
     journal_batches: Histogram<u64>,
+    handshakes_failed: Counter<u64>,
+    certificate_expiry: Gauge<u64>,
 }
 
 /// Counts one open watch until it is dropped.
@@ -62,7 +66,7 @@ impl Instruments {
         };
         let counter =
             |name, description| meter.u64_counter(name).with_description(description).build();
-        Self(Arc::new(InstrumentsInner {
+        let this = Self(Arc::new(InstrumentsInner {
             rpc_calls: seconds(
                 names::RPC_SERVER_CALL_DURATION,
                 &CALL_SECONDS,
@@ -112,6 +116,10 @@ impl Instruments {
                 .u64_gauge(names::POLICY_STALE)
                 .with_description("1 while the policy file is not the policy in force")
                 .build(),
+            auth_failures: counter(
+                names::AUTH_FAILURES,
+                "Calls refused because their caller could not be identified",
+            ),
             journal_writes: seconds(
                 names::JOURNAL_WRITE_DURATION,
                 &WRITE_SECONDS,
@@ -122,7 +130,32 @@ impl Instruments {
                 .with_boundaries(BATCH_SIZES.to_vec())
                 .with_description("Number of writes in one commit")
                 .build(),
-        }))
+            handshakes_failed: counter(
+                names::TLS_HANDSHAKES_FAILED,
+                "TLS handshakes that failed, by port and reason",
+            ),
+            certificate_expiry: meter
+                .u64_gauge(names::TLS_CERTIFICATE_EXPIRY)
+                .with_unit("s")
+                .with_description("Expiry of the certificates of a port, since the Unix epoch")
+                .build(),
+        }));
+        this.start_at_zero();
+        this
+    }
+
+    /// Creates the series of counters that alerts compare with their earlier values.
+    fn start_at_zero(&self) {
+        for port in TlsPort::ALL {
+            for reason in HandshakeFailure::ALL {
+                self.0.handshakes_failed.add(0, &[port.into(), reason.into()]);
+            }
+        }
+        for method in AuthMethod::ALL {
+            for reason in method.failure_reasons() {
+                self.auth_failures(method, *reason, 0);
+            }
+        }
     }
 
     /// Instruments without a reader.
@@ -134,6 +167,15 @@ impl Instruments {
     pub fn open_watch(&self) -> OpenWatch {
         self.0.watches_open.add(1, &[]);
         OpenWatch(self.clone())
+    }
+
+    /// Counts a call whose caller could not be identified.
+    pub fn auth_failure(&self, method: AuthMethod, reason: AuthFailureReason) {
+        self.auth_failures(method, reason, 1);
+    }
+
+    fn auth_failures(&self, method: AuthMethod, reason: AuthFailureReason, count: u64) {
+        self.0.auth_failures.add(count, &[method.into(), reason.into()]);
     }
 
     /// Records the duration of a write to the journal.
@@ -194,6 +236,16 @@ impl Instruments {
     /// Reports if the policy file is not the policy in force.
     pub fn policy_stale(&self, is_stale: bool) {
         self.0.policy_stale.record(u64::from(is_stale), &[]);
+    }
+
+    /// Counts a failed TLS handshake.
+    pub fn handshake_failed(&self, port: TlsPort, reason: HandshakeFailure) {
+        self.0.handshakes_failed.add(1, &[port.into(), reason.into()]);
+    }
+
+    /// Sets the expiry of a certificate, in seconds since the Unix epoch.
+    pub fn certificate_expiry(&self, port: TlsPort, kind: CertificateKind, seconds: u64) {
+        self.0.certificate_expiry.record(seconds, &[port.into(), kind.into()]);
     }
 
     /// Counts deliveries to the webhook. `reason` belongs to the outcome `dropped`.

@@ -21,9 +21,10 @@ pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
-    CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, PolicyReloadOutcome,
-    RegistrationOutcome, RegistrationState, RejectionReason,
+    AuthFailureReason, AuthMethod, CallError, CallbackOutcome, CertificateKind, DeliveryOutcome,
+    DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome, RegistrationOutcome,
+    RegistrationState, RejectionReason, TlsPort,
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;
-pub use pipeline::{EXPOSITION_TYPE, SpoolGauges, Telemetry};
+pub use pipeline::{CallerGauges, EXPOSITION_TYPE, SpoolGauges, Telemetry};

@@ -45,14 +45,26 @@ pub const SPOOL_OLDEST_AGE: &str = "thingspace_gateway.spool.oldest_age";
 pub const CHANGES: &str = "thingspace_gateway.changes";
 /// Gauge: open watches.
 pub const WATCHES_OPEN: &str = "thingspace_gateway.watches.open";
+/// Counter: calls that were refused because their caller could not be identified, by method and reason.
+pub const AUTH_FAILURES: &str = "thingspace_gateway.auth.failures";
 /// Histogram, seconds: writes to the journal, until the commit is synced.
 pub const JOURNAL_WRITE_DURATION: &str = "thingspace_gateway.journal.write.duration";
 /// Histogram: number of writes in one commit.
 pub const JOURNAL_BATCH_SIZE: &str = "thingspace_gateway.journal.batch.size";
+/// Gauge: change calls and reads in flight, by caller.
+pub const CALLER_CALLS: &str = "thingspace_gateway.caller.calls";
+/// Gauge: open streams, by caller.
+pub const CALLER_STREAMS: &str = "thingspace_gateway.caller.streams";
+/// Counter: calls refused at a limit of the caller, by caller and limit.
+pub const CALLER_REFUSALS: &str = "thingspace_gateway.caller.refusals";
 /// Counter: changes of the policy file, by outcome.
 pub const POLICY_RELOADS: &str = "thingspace_gateway.policy.reloads";
 /// Gauge: 1 while the policy file is not the policy in force.
 pub const POLICY_STALE: &str = "thingspace_gateway.policy.stale";
+/// Counter: TLS handshakes that failed, by port and reason.
+pub const TLS_HANDSHAKES_FAILED: &str = "thingspace_gateway.tls.handshakes.failed";
+/// Gauge, seconds since the Unix epoch: expiry of the certificates of a port.
+pub const TLS_CERTIFICATE_EXPIRY: &str = "thingspace_gateway.tls.certificate.expiry";
 /// Counter: sampled spans that ended.
 pub const TELEMETRY_SPANS_ENDED: &str = "thingspace_gateway.telemetry.spans.ended";
 /// Counter: spans sent to the collector, by outcome.
@@ -90,12 +102,23 @@ pub const CHANGE_ID: &str = "thingspace_gateway.change_id";
 pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
 /// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome` or `ExportOutcome`.
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
-/// Reason of an outcome: `RejectionReason` or `DropReason`.
+/// Method that identifies a caller: `AuthMethod`.
+pub const METHOD: &str = "thingspace_gateway.method";
+/// Reason of an outcome or a failure: `RejectionReason`, `DropReason`, `HandshakeFailure` or `AuthFailureReason`.
 pub const REASON: &str = "thingspace_gateway.reason";
 /// State of a change or of a registration.
 pub const STATE: &str = "thingspace_gateway.state";
 /// Kind of journal write: `JournalOperation`.
 pub const OPERATION: &str = "thingspace_gateway.operation";
+
+/// Port of the gateway: `TlsPort`.
+pub const PORT: &str = "thingspace_gateway.port";
+/// Kind of certificate: `CertificateKind`.
+pub const KIND: &str = "thingspace_gateway.kind";
+/// Name of a caller of the policy file, or `anonymous`.
+pub const CALLER: &str = "thingspace_gateway.caller";
+/// Limit of a caller: a key of `limits` in the policy file.
+pub const LIMIT: &str = "thingspace_gateway.limit";
 
 /// Stands for a value outside a closed set.
 pub const OTHER: &str = "_OTHER";

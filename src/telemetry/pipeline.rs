@@ -9,7 +9,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::{
     Resource,
-    metrics::SdkMeterProvider,
+    metrics::{SdkMeterProvider, Stream},
     resource::{EnvResourceDetector, TelemetryResourceDetector},
     trace::SdkTracerProvider,
 };
@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     config::TelemetryConfig,
+    domain::caller_name::CallerName,
     telemetry::{
         error::TelemetryError,
         export::{self, ExportCounters},
@@ -56,6 +57,23 @@ pub struct SpoolGauges {
     pub oldest_age: Duration,
 }
 
+/// Values of the metrics of one caller.
+#[derive(Debug, Clone)]
+pub struct CallerGauges {
+    /// The caller.
+    pub caller: CallerName,
+    /// Change calls and reads in flight.
+    pub calls: u64,
+    /// Open streams.
+    pub streams: u64,
+    /// Number of refused calls for each limit of a caller.
+    pub refusals: [(&'static str, u64); 4],
+}
+
+/// Maximum number of series of one metric of the callers: 1,000 callers with four limits each, and some that
+/// were removed while they had calls in flight.
+const MAX_CALLER_SERIES: usize = 10_000;
+
 // === impl Telemetry ===
 
 impl Telemetry {
@@ -88,6 +106,11 @@ impl Telemetry {
             .build()?;
         let mut meters =
             SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(pull);
+        meters = meters.with_view(|instrument| {
+            let is_by_caller = instrument.name().starts_with(names::CALLER);
+            let stream = Stream::builder().with_cardinality_limit(MAX_CALLER_SERIES);
+            is_by_caller.then(|| stream.build().ok()).flatten()
+        });
         let mut tracer_provider = None;
         if let Some(otlp) = otlp {
             let endpoint = otlp.endpoint.as_ref();
@@ -148,6 +171,41 @@ impl Telemetry {
             .u64_observable_gauge(names::FORWARD_PENDING)
             .with_description("Callbacks pending for the webhook")
             .with_callback(move |observer| observer.observe(count(), &[]))
+            .build();
+    }
+
+    /// Reports what each caller uses. `load` runs for each of the metrics on each collection.
+    pub fn observe_callers(
+        &self,
+        load: impl Fn() -> Vec<CallerGauges> + Clone + Send + Sync + 'static,
+    ) {
+        let caller =
+            |gauges: &CallerGauges| KeyValue::new(names::CALLER, gauges.caller.as_str().to_owned());
+        let gauge = |name, description, value: fn(&CallerGauges) -> u64| {
+            let load = load.clone();
+            self.meter
+                .u64_observable_gauge(name)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    for gauges in load() {
+                        observer.observe(value(&gauges), &[caller(&gauges)]);
+                    }
+                })
+                .build();
+        };
+        gauge(names::CALLER_CALLS, "Change calls and reads in flight, by caller", |it| it.calls);
+        gauge(names::CALLER_STREAMS, "Open streams, by caller", |it| it.streams);
+        self.meter
+            .u64_observable_counter(names::CALLER_REFUSALS)
+            .with_description("Calls refused at a limit of the caller, by caller and limit")
+            .with_callback(move |observer| {
+                for gauges in load() {
+                    for (limit, refusals) in gauges.refusals {
+                        let limit = KeyValue::new(names::LIMIT, limit);
+                        observer.observe(refusals, &[caller(&gauges), limit]);
+                    }
+                }
+            })
             .build();
     }
 

@@ -9,14 +9,14 @@ use std::{
 use http::HeaderMap;
 
 use super::{export::ExportCounters, *};
-use crate::domain::state::ChangeState;
+use crate::domain::{caller_name::CallerName, state::ChangeState};
 
 /// Metric names, each with its labels and the values of each label.
 type Metrics = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// Labels of the semantic conventions, whose values are not listed in the manual.
+/// False for labels of the semantic conventions, and for the callers, which the policy file names.
 fn has_listed_values(label: &str) -> bool {
-    label.starts_with("thingspace_gateway_")
+    label.starts_with("thingspace_gateway_") && label != "thingspace_gateway_caller"
 }
 
 /// Records all values of all labels.
@@ -51,9 +51,24 @@ fn record_everything(telemetry: &Telemetry) {
     }
     instruments.policy_loaded();
     instruments.journal_batch(1);
+    for port in TlsPort::ALL {
+        for kind in CertificateKind::ALL {
+            instruments.certificate_expiry(port, kind, 1);
+        }
+    }
     drop(instruments.open_watch());
+    for method in AuthMethod::ALL {
+        for reason in method.failure_reasons() {
+            instruments.auth_failure(method, *reason);
+        }
+    }
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));
     telemetry.observe_forwards(|| 1);
+    telemetry.observe_callers(|| {
+        let limits = ["changes_per_minute", "devices_per_minute", "streams", "inflight_calls"];
+        let refusals = limits.map(|limit| (limit, 1));
+        vec![CallerGauges { caller: CallerName::anonymous(), calls: 1, streams: 1, refusals }]
+    });
     telemetry.observe_spool(SpoolGauges::default);
     Arc::new(ExportCounters::default()).observe(&telemetry.meter);
 }
@@ -113,7 +128,9 @@ fn documented(manual: &str) -> Metrics {
 }
 
 fn is_conventional(label: &str) -> bool {
-    ["rpc_", "http_", "url_", "server_", "error_"].iter().any(|prefix| label.starts_with(prefix))
+    ["rpc_", "http_", "url_", "server_", "error_", "thingspace_gateway_caller"]
+        .iter()
+        .any(|prefix| label.starts_with(prefix))
 }
 
 #[test]

@@ -41,3 +41,8 @@ fn responses_are_classified_as_documented() {
 fn errors_of_settings_files_contain_no_secrets() {
     replay("settings", checks::settings::check);
 }
+
+#[test]
+fn a_policy_grants_only_what_its_file_says() {
+    replay("policy", checks::policy::check);
+}

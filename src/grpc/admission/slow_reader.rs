@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::{body::Body, response::Response};
 use http_body_util::BodyExt;
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// Cancelled if a client does not read a response of its connection. Extension of each request.
@@ -17,10 +17,10 @@ pub(in crate::grpc) struct SlowReader(pub(in crate::grpc) CancellationToken);
 /// Maximum time in which a client reads a response.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Holds a permit until the response is sent. With `slow_reader`, it must be sent within [`READ_TIMEOUT`].
+/// Holds permits until the response is sent. With `slow_reader`, it must be sent within [`READ_TIMEOUT`].
 pub(in crate::grpc) fn guard_response(
     response: Response,
-    permit: OwnedSemaphorePermit,
+    permits: impl Send + 'static,
     slow_reader: Option<SlowReader>,
 ) -> Response {
     let watchdog = slow_reader.map(|SlowReader(slow_reader)| {
@@ -32,7 +32,7 @@ pub(in crate::grpc) fn guard_response(
             }
         }))
     });
-    let guards = (permit, watchdog);
+    let guards = (permits, watchdog);
     response.map(|body| {
         Body::new(body.inspect_frame(move |_frame| {
             let _held_by_the_body = &guards;

@@ -1,5 +1,6 @@
 //! Shared set-up: gateway processes, a fake ThingSpace, clients, callbacks and faulty disks.
 
+pub mod authority;
 pub mod cli;
 pub mod disk;
 pub mod env;
