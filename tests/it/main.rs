@@ -11,6 +11,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod access;
 mod attribution;
 mod callbacks;
 mod cli;

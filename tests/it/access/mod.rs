@@ -1,17 +1,14 @@
 //! Access control: who may call what, on which account.
 
-mod calls;
 mod callers;
+mod calls;
 mod matrix;
 mod reload;
 mod streams;
 
-use std::fs;
-
 use crate::support::{
     authority::{Authority, TlsFiles},
-    env::TestEnv,
-    gateway::{Setup, TestDir, UNREACHABLE_URL},
+    gateway::Setup,
     tokens::{AUDIENCE, ISSUER, Issuer, key_set},
 };
 

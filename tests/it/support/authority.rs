@@ -1,15 +1,20 @@
 //! Certificate authorities, certificates, and clients that use them.
 
-use std::{fs, io, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use hyper_util::rt::TokioIo;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use thingspace_gateway::proto::gateway_service_client::GatewayServiceClient;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -19,7 +24,7 @@ use tokio_rustls::{
         version::{TLS12, TLS13},
     },
 };
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::gateway::{Client, TestDir};
@@ -33,6 +38,13 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct Issued {
     cert: rcgen::Certificate,
     key: KeyPair,
+}
+
+/// The name in a certificate.
+pub enum ClientName {
+    Dns(&'static str),
+    Spiffe(&'static str),
+    Subject { organization: &'static str, name: &'static str },
 }
 
 /// The TLS files of a gateway.
@@ -55,7 +67,26 @@ impl Authority {
 
     /// Issues a certificate for `localhost`, for servers and clients, that is valid until this year begins.
     pub fn issue_until(&self, year: i32) -> Issued {
-        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("parameters");
+        self.issue_named(&ClientName::Dns("localhost"), year)
+    }
+
+    /// Issues a certificate with this name, for servers and clients, that is valid until this year begins.
+    pub fn issue_named(&self, name: &ClientName, year: i32) -> Issued {
+        let mut params = CertificateParams::new([]).expect("parameters");
+        params.distinguished_name = DistinguishedName::new();
+        match name {
+            ClientName::Dns(name) => {
+                let name = SanType::DnsName((*name).try_into().expect("a name"));
+                params.subject_alt_names.push(name);
+            }
+            ClientName::Spiffe(id) => {
+                params.subject_alt_names.push(SanType::URI((*id).try_into().expect("a URI")));
+            }
+            ClientName::Subject { organization, name } => {
+                params.distinguished_name.push(DnType::OrganizationName, *organization);
+                params.distinguished_name.push(DnType::CommonName, *name);
+            }
+        }
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = date_time_ymd(1_990, 1, 1);
@@ -127,7 +158,8 @@ impl TlsFiles {
         self.replace("ca.pem", &pem);
     }
 
-    fn replace(&self, name: &str, content: &str) {
+    /// Replaces a file at once.
+    pub fn replace(&self, name: &str, content: &str) {
         let (new, file) = (self.directory.join("new"), self.directory.join(name));
         fs::write(&new, content).expect("a file");
         fs::rename::<&Path, &Path>(&new, &file).expect("a file");
@@ -139,7 +171,18 @@ pub async fn connect_tls(
     address: SocketAddr,
     config: &Arc<ClientConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
+    connect_tls_from(Ipv4Addr::UNSPECIFIED, address, config).await
+}
+
+/// Opens a TLS connection from a local address.
+pub async fn connect_tls_from(
+    local: Ipv4Addr,
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((local, 0).into())?;
+    let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from("localhost").expect("a name");
     TlsConnector::from(Arc::clone(config)).connect(name, stream).await
@@ -150,11 +193,21 @@ pub async fn tls_client(
     address: SocketAddr,
     config: &Arc<ClientConfig>,
 ) -> Result<Client, tonic::transport::Error> {
+    let channel = tls_channel(Ipv4Addr::UNSPECIFIED, address, config).await;
+    channel.map(GatewayServiceClient::new)
+}
+
+/// Opens a TLS connection of its own from a local address.
+pub async fn tls_channel(
+    local: Ipv4Addr,
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
     let config = Arc::clone(config);
     let connector = service_fn(move |_uri| {
         let config = Arc::clone(&config);
-        async move { connect_tls(address, &config).await.map(TokioIo::new) }
+        async move { connect_tls_from(local, address, &config).await.map(TokioIo::new) }
     });
-    endpoint.connect_with_connector(connector).await.map(GatewayServiceClient::new)
+    endpoint.connect_with_connector(connector).await
 }

@@ -13,6 +13,7 @@ pub mod raw;
 pub mod requests;
 pub mod secrets;
 pub mod thingspace;
+pub mod tokens;
 pub mod wait;
 pub mod webhook;
 
