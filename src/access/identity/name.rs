@@ -7,12 +7,6 @@ const MAX_LENGTH: usize = 512;
 /// Maximum number of names of one caller.
 const MAX_NAMES: usize = 64;
 
-const SPIFFE: &str = "spiffe://";
-const DNS: &str = "dns:";
-const SUBJECT: &str = "subject:";
-const JWT: &str = "jwt:";
-const MESH: &str = "mesh:";
-
 /// A name of a caller, with a scheme. At most 512 bytes, without control characters.
 ///
 /// | scheme | source |
@@ -44,15 +38,15 @@ impl IdentityName {
     ///
     /// A scheme that does not exist, or a name that is not valid for its scheme.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
-        if text.starts_with(SPIFFE) {
-            return Self::spiffe(text);
+        let (scheme, name) = text.split_once(':').ok_or(InvalidName)?;
+        match scheme {
+            "spiffe" => Self::spiffe(text),
+            "dns" => Self::dns(name),
+            "subject" => Self::subject(name),
+            "jwt" => Self::jwt(name),
+            "mesh" => Self::mesh(name),
+            _ => Err(InvalidName),
         }
-        let constructors: [(&str, fn(&str) -> Result<Self, InvalidName>); 4] =
-            [(DNS, Self::dns), (SUBJECT, Self::subject), (JWT, Self::jwt), (MESH, Self::mesh)];
-        let parsed = constructors
-            .into_iter()
-            .find_map(|(scheme, constructor)| text.strip_prefix(scheme).map(constructor));
-        parsed.unwrap_or(Err(InvalidName))
     }
 
     /// A SPIFFE ID of a workload: `spiffe://trust-domain/path`.
@@ -64,7 +58,7 @@ impl IdentityName {
     /// no workload.
     pub fn spiffe(uri: &str) -> Result<Self, InvalidName> {
         let (trust_domain, path) =
-            uri.strip_prefix(SPIFFE).and_then(|id| id.split_once('/')).ok_or(InvalidName)?;
+            uri.strip_prefix("spiffe://").and_then(|id| id.split_once('/')).ok_or(InvalidName)?;
         let is_domain_byte =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
         let is_path_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
@@ -93,7 +87,7 @@ impl IdentityName {
         if name.len() > 253 || !name.split('.').all(is_label) {
             return Err(InvalidName);
         }
-        Self::new(DNS, &name.to_ascii_lowercase())
+        Self::new("dns:", &name.to_ascii_lowercase())
     }
 
     /// The subject of a certificate, in the form of RFC 4514.
@@ -102,7 +96,7 @@ impl IdentityName {
     ///
     /// An empty text, one without `=`, or one that is too long.
     pub fn subject(name: &str) -> Result<Self, InvalidName> {
-        if name.contains('=') { Self::new(SUBJECT, name) } else { Err(InvalidName) }
+        if name.contains('=') { Self::new("subject:", name) } else { Err(InvalidName) }
     }
 
     /// The subject of a token.
@@ -111,7 +105,7 @@ impl IdentityName {
     ///
     /// An empty text, one with control characters, or one that is too long.
     pub fn jwt(subject: &str) -> Result<Self, InvalidName> {
-        Self::new(JWT, subject)
+        Self::new("jwt:", subject)
     }
 
     /// Linkerd's client ID.
@@ -121,7 +115,7 @@ impl IdentityName {
     /// An empty text, one with other characters than letters, digits and `-._:/`, or one that is too long.
     pub fn mesh(id: &str) -> Result<Self, InvalidName> {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/".contains(&byte);
-        if id.bytes().all(is_valid) { Self::new(MESH, id) } else { Err(InvalidName) }
+        if id.bytes().all(is_valid) { Self::new("mesh:", id) } else { Err(InvalidName) }
     }
 
     /// The name with its scheme.

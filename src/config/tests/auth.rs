@@ -1,17 +1,19 @@
 use super::*;
 
-/// Settings of a gateway that accepts JWTs.
+/// Settings of a gateway that accepts these credentials.
+fn accepting(modes: &str) -> Sources {
+    real().with_flag("auth.mode", modes).with_flag("auth.policy_file", "policy.toml")
+}
+
 fn jwt() -> Sources {
-    real()
-        .with_flag("auth.mode", "jwt")
+    accepting("jwt")
         .with_flag("auth.jwt_issuer", "https://issuer.example")
         .with_flag("auth.jwt_audience", "gateway")
         .with_flag("grpc.listen", "127.0.0.1:0")
 }
 
 fn mesh() -> Sources {
-    real()
-        .with_flag("auth.mode", "mesh")
+    accepting("mesh")
         .with_flag("auth.mesh_header", "l5d-client-id")
         .with_flag("auth.mesh_trusted_cidrs", "10.0.0.0/8")
 }
@@ -52,16 +54,12 @@ fn a_symmetric_algorithm_cannot_be_configured() {
 #[test]
 fn each_kind_of_credential_needs_its_settings() {
     let url = jwt().with_flag("auth.jwt_jwks_url", "https://issuer.example/keys");
-    let mesh_without_header =
-        real().with_flag("auth.mode", "mesh").with_flag("auth.mesh_trusted_cidrs", "10.0.0.0/8");
+    let mesh_without_header = accepting("mesh").with_flag("auth.mesh_trusted_cidrs", "10.0.0.0/8");
     for (sources, key) in [
-        (real().with_flag("auth.mode", "none,jwt"), "auth.mode"),
-        (real().with_flag("auth.mode", "mtls"), "grpc.tls_client_ca_file"),
-        (real().with_flag("auth.mode", "jwt"), "auth.jwt_issuer"),
-        (
-            real().with_flag("auth.mode", "jwt").with_flag("auth.jwt_issuer", "i"),
-            "auth.jwt_audience",
-        ),
+        (accepting("none,jwt"), "auth.mode"),
+        (accepting("mtls"), "grpc.tls_client_ca_file"),
+        (accepting("jwt"), "auth.jwt_issuer"),
+        (accepting("jwt").with_flag("auth.jwt_issuer", "i"), "auth.jwt_audience"),
         (jwt(), "auth.jwt_jwks_file"),
         (url.clone().with_flag("auth.jwt_jwks_file", "keys.json"), "auth.jwt_jwks_url"),
         (jwt().with_flag("auth.jwt_jwks_url", "http://issuer.example/keys"), "auth.jwt_jwks_url"),
