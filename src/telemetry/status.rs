@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+/// The number of values of [`names::SERVICE`].
+const SERVICES: usize = ResultService::ALL.len() + 1;
 /// Value of [`names::SERVICE`] for callbacks of all services that carry no results.
 const OTHER_SERVICE: &str = "other";
 
@@ -50,9 +52,6 @@ pub struct StatusGauges {
     /// only stores a number.
     last_callbacks: Arc<[AtomicI64; SERVICES]>,
 }
-
-/// The number of values of [`names::SERVICE`].
-const SERVICES: usize = ResultService::ALL.len() + 1;
 
 /// The log-in at ThingSpace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,28 +1,23 @@
 """The dashboard and the alerts: recorded faults, the schema of Grafana, and a real Prometheus."""
 
-import json
 import re
 import subprocess
 import sys
 import time
-import urllib.parse
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
-from alert_faults import ACCOUNT, RECORDINGS, Run, answer, free_port, on_postgres, webhook
+from alert_faults import RECORDINGS, Run, answer, with_fake
 from alert_recorder import RECORDINGS as RECORDED
 from alert_recorder import ROOT, RULES
-from fake_thingspace import FakeThingSpace
+from fake_thingspace import FakeThingSpace, callback, post
+from monitoring_demo import DASHBOARD, TIMEOUT, all_series, panels, produce_data, prometheus, start
+from prometheus_client.parser import text_string_to_metric_families
 
-DASHBOARD = RULES.with_name("dashboard.json")
 OPERATIONS = ROOT / "docs/operations.md"
 GO = Path(sys.executable).with_name("go")
-
-# Maximum seconds until Prometheus has data for every query.
-TIMEOUT = 40
 
 
 def run(*command, **options):
@@ -40,10 +35,7 @@ def recordings():
 
 def queries():
     """Returns the queries of all panels, for all series."""
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    found = [target["expr"] for panel in panels for target in panel.get("targets", [])]
-    found = [re.sub(r"\$(namespace|job|instance)", ".*", query) for query in found]
-    return [query.replace("$__rate_interval", "15s") for query in found]
+    return [all_series(target["expr"]) for panel in panels() for target in panel.get("targets", [])]
 
 
 def selectors(query):
@@ -95,91 +87,66 @@ def test_each_alert_has_its_section_in_the_manual_and_names_it():
 
 
 def links_of_panels():
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    return [link for panel in panels for link in panel.get("links", [])]
+    return [link for panel in panels() for link in panel.get("links", [])]
 
 
-@contextmanager
-def prometheus(targets, directory):
-    """Runs a Prometheus that scrapes targets every second. Yields a function that runs a query."""
-    static = [{"targets": [f"127.0.0.1:{address.rsplit(':', 1)[1]}"], "labels": {"namespace": "default"}} for address in targets]
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": "thingspace-gateway", "static_configs": static}],
-    }
-    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{free_port()}"
-    with (directory / "log").open("w") as log:
-        process = subprocess.Popen(
-            ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}",
-             f"--web.listen-address={address}"],
-            stdout=log, stderr=log,
-        )
-
-    def get(path, **arguments):
-        url = f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
-        with urllib.request.urlopen(url, timeout=10) as response:
-            return json.load(response)["data"]
-
-    try:
-        deadline = time.monotonic() + TIMEOUT
-        while True:
-            try:
-                get("status/buildinfo")
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (directory / "log").read_text()
-                time.sleep(0.2)
-        yield get
-    finally:
-        process.kill()
-        process.wait()
+@pytest.fixture
+def faults(stubs):
+    run = Run(stubs)
+    with run.stack:
+        yield run
+        run.recorder.stop()
 
 
 @pytest.fixture
 def demo(stubs):
-    """Gateways whose settings and traffic make all series exist: one with SQLite, two replicas with PostgreSQL."""
-    demo = Run(stubs)
-    with demo.stack:
-        hook = demo.stack.enter_context(webhook(200))
-        port = free_port()
-        demo.gateway(
-            "gateway-sqlite",
-            sandbox__failure_rate="0.2",
-            callbacks__listen=f"127.0.0.1:{port}",
-            callbacks__public_url=f"http://127.0.0.1:{port}",
-            callbacks__register="replace",
-            callbacks__forward_url=hook,
-            thingspace__accounts=ACCOUNT,
-            journal__spool_dir=str(demo.directory()),
-        )
-        server, upstream = demo.postgres(), FakeThingSpace()
-        for number in range(2):
-            on_postgres(demo, server, upstream, f"gateway-{number}")
+    with start(stubs) as demo:
         yield demo
-    demo.recorder.stop()
 
 
-def produce_data(demo):
-    """Changes, callbacks, watches and errors."""
-    sqlite, replica = demo.gateways["gateway-sqlite"], demo.gateways["gateway-0"]
-    change = demo.change(sqlite)
-    watch(demo, sqlite, change.change_id)
-    # A refused change, an unknown outcome, and a callback with a wrong path.
-    demo.change(sqlite, prefix="9994974")
-    demo.change(sqlite, prefix="9994964")
-    first = demo.devices
-    answer(demo, replica, demo.change(replica), [first, first + 1])
+def samples(gateway):
+    with urllib.request.urlopen(f"http://{gateway.admin}/metrics", timeout=60) as response:
+        families = text_string_to_metric_families(response.read().decode())
+    found = {}
+    for sample in (sample for family in families for sample in family.samples):
+        values = [sample.labels[key] for key in sorted(sample.labels)]
+        found[" ".join([sample.name.removeprefix("thingspace_gateway_"), *values])] = sample.value
+    return found
 
 
-def watch(demo, gateway, change_id):
-    import grpc
+def wait_for(gateway, condition):
+    """Waits until the samples fulfil a condition: the gauges are read every five seconds."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition(found := samples(gateway)):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
 
-    with grpc.insecure_channel(gateway.address) as channel:
-        request = demo.pb.WatchRequestRequest(change_id=change_id)
-        for _ in demo.Stub(channel).WatchRequest(request, timeout=30):
-            pass
+
+def test_the_gauges_of_the_state_follow_changes_callbacks_and_the_quarantine(faults):
+    service = "DeviceProfileService"
+    status = {"code": 200}
+    upstream = FakeThingSpace(lambda _: (status["code"], {"requestId": "r"} if status["code"] == 200 else {}))
+    gateway = with_fake(faults, upstream)
+    wait_for(gateway, lambda found: found["journal_free_bytes"] > 0 and found["leader"] == 1)
+    found = samples(gateway)
+    assert found["journal_writable"] == 1 and found["journal_bytes"] > 0 and found["process_open_fds"] > 0
+    assert found[f"callbacks_last_time_seconds {service}"] == found["changes_oldest_pending_age_seconds"] == 0
+
+    first = faults.devices
+    change = faults.change(gateway)
+    age = f"changes_oldest_without_result_age_seconds {service}"
+    wait_for(gateway, lambda found: found[age] > 0 and found["login_session_open"] == 1)
+    answer(faults, gateway, change, [first])
+    assert samples(gateway)[f"callbacks_last_time_seconds {service}"] > 0
+    wait_for(gateway, lambda found: found[age] == 0 and found["changes_oldest_pending_age_seconds"] > 0)
+
+    assert post(gateway, b"{") == 200
+    status["code"] = 500
+    faults.change(gateway)
+    post(gateway, callback("foreign", "89148000000009999999"))
+    wait_for(gateway, lambda found: found["quarantine_callbacks unreviewed"] == 1 and found["attribution_requests"] == 1)
+    assert samples(gateway)["quarantine_bytes"] > 0
+    assert samples(gateway)["attribution_oldest_age_seconds"] > 0
 
 
 def test_every_query_of_the_dashboard_and_of_the_alerts_returns_data(demo, tmp_path):
