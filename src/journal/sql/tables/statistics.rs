@@ -72,10 +72,11 @@ fn oldest_unknown(db: &dyn Database) -> Result<Option<Timestamp>> {
     db.get(&sql, &params, |row| row.get(0))
 }
 
+/// The order makes PostgreSQL read the index, not the table, although it does not know how many rows match.
 fn count_waiting_requests(db: &dyn Database, since: Timestamp) -> Result<u64> {
     let sql = "SELECT count(*) FROM
          (SELECT 1 FROM request WHERE change IS NULL AND request_id IS NOT NULL
-            AND last_result_time >= ? LIMIT ?) AS oldest";
+            AND last_result_time >= ? ORDER BY last_result_time DESC LIMIT ?) AS newest";
     db.get(sql, &values![since, Statistics::MAX_COUNTED], |row| row.get(0))
 }
 
