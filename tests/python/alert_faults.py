@@ -31,6 +31,8 @@ class Run:
         self.pb, self.Stub = stubs
         self.stack, self.recorder, self.faulty_at = ExitStack(), Recorder(), None
         self.gateways, self.devices = {}, 0
+        # Sent with each call.
+        self.metadata = []
 
     def gateway(self, instance="gateway-0", **settings):
         gateway = Gateway(**settings)
@@ -72,7 +74,7 @@ class Run:
         )
         with grpc.insecure_channel(gateway.address) as channel:
             try:
-                return self.Stub(channel).ChangeEsimPlan(request, timeout=5).change
+                return self.Stub(channel).ChangeEsimPlan(request, timeout=5, metadata=self.metadata).change
             except grpc.RpcError:
                 return None
 
@@ -405,6 +407,97 @@ def callbacks_not_stored(run):
     for number in range(first, first + 15):
         answer(run, gateway, change, [number])
         time.sleep(1)
+
+
+POLICY = """
+[[caller]]
+name = "fleet-service"
+identities = ["mesh:fleet"]
+[[caller.allow]]
+permissions = ["change", "watch", "list"]
+accounts = ["*"]
+[caller.limits]
+changes_per_minute = 20
+"""
+
+
+def policy(file):
+    """Writes a policy file. Returns the settings of a gateway behind a mesh."""
+    file.write_text(POLICY)
+    return {
+        "auth__mode": "mesh",
+        "auth__mesh_header": "l5d-client-id",
+        "auth__mesh_trusted_cidrs": "127.0.0.0/8",
+        "auth__policy_file": str(file),
+    }
+
+
+@recording("ThingspaceGatewayCallerAtQuota")
+def caller_at_quota(run):
+    """A caller with 20 changes a minute makes more."""
+    gateway = run.gateway(**policy(run.directory() / "policy.toml"))
+    run.metadata = [("l5d-client-id", "fleet")]
+    for _ in range(5):
+        run.change(gateway)
+        time.sleep(1)
+    run.fault()
+    for _ in range(15):
+        for _ in range(4):
+            run.change(gateway)
+        time.sleep(1)
+
+
+@recording("ThingspaceGatewayPolicyRejected")
+def policy_rejected(run):
+    """The policy file is replaced by one with an error."""
+    file = run.directory() / "policy.toml"
+    run.gateway(**policy(file))
+    time.sleep(6)
+    run.fault()
+    file.write_text(POLICY + "unknown = true\n")
+    time.sleep(20)
+
+
+@recording("ThingspaceGatewayAuditLogFailing")
+def audit_log_failing(run):
+    """A file fills the disk of the audit log."""
+    disk = run.small_disk(16)
+    gateway = run.gateway(audit__output="file", audit__file=str(disk / "audit.log"))
+    run.traffic(gateway, 6)
+    run.fault()
+    subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}", "bs=4k"], stderr=subprocess.DEVNULL)
+    run.traffic(gateway, 15)
+
+
+def certificate(directory, ends):
+    """Makes a certificate that is valid until a time, such as `20300101000000Z`. Returns the settings of the port."""
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    (directory / "index").write_text("")
+    (directory / "ca.cnf").write_text(
+        "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nnew_certs_dir = .\nrand_serial = yes\n"
+        "default_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n"
+    )
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=localhost")
+    openssl("ca", "-batch", "-config", "ca.cnf", "-selfsign", "-keyfile", "key.pem", "-in", "request.pem", "-notext",
+            "-out", "cert.pem", "-enddate", ends)
+    return {"grpc__tls_cert_file": str(directory / "cert.pem"), "grpc__tls_key_file": str(directory / "key.pem")}
+
+
+def utc(seconds):
+    return time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + seconds))
+
+
+@recording("ThingspaceGatewayCertificateExpiry")
+def certificate_expiry(run):
+    """The certificate of the gRPC port is replaced by one that expires soon: in four hours, ten days of the test."""
+    directory = run.directory()
+    run.gateway(**certificate(directory, utc(90 * 86400)))
+    time.sleep(6)
+    run.fault()
+    certificate(directory, utc(4 * 3600))
+    time.sleep(75)
 
 
 def record(name, stubs):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import grpc
 import yaml
-from alert_faults import ACCOUNT, Run, answer, free_port, on_postgres, webhook
+from alert_faults import ACCOUNT, Run, answer, certificate, free_port, on_postgres, policy, utc, webhook
 from alert_recorder import RULES
 from fake_thingspace import FakeThingSpace
 
@@ -70,7 +70,8 @@ def prometheus(targets, directory):
 
 @contextmanager
 def start(stubs):
-    """Starts gateways whose settings and traffic make all series exist: one with SQLite, two replicas with PostgreSQL."""
+    """Starts gateways whose settings and traffic make all series exist: one with SQLite, one with TLS and a policy file,
+    and two replicas with PostgreSQL."""
     demo = Run(stubs)
     with demo.stack:
         hook = demo.stack.enter_context(webhook(200))
@@ -84,6 +85,12 @@ def start(stubs):
             callbacks__forward_url=hook,
             thingspace__accounts=ACCOUNT,
             journal__spool_dir=str(demo.directory()),
+        )
+        demo.gateway(
+            "gateway-secure",
+            **certificate(demo.directory(), utc(90 * 86400)),
+            **policy(demo.directory() / "policy.toml"),
+            audit__output="stdout",
         )
         server, upstream = demo.postgres(), FakeThingSpace()
         for number in range(2):
