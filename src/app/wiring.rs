@@ -18,7 +18,7 @@ use crate::{
     },
     background::{
         self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
-        SteadyClock,
+        StatusReporter, SteadyClock,
     },
     callbacks::CallbackListener,
     config::Config,
@@ -31,7 +31,7 @@ use crate::{
     journal::{Journal, Origin},
     operations::ValidationRules,
     spool::{Spool, SpoolOptions},
-    telemetry::{SpoolGauges, Telemetry},
+    telemetry::{Instruments, SpoolGauges, Telemetry},
     thingspace::ThingSpace,
     tls::{ServerTls, TlsOptions},
     watch::Watches,
@@ -310,8 +310,16 @@ impl<'a> Shared<'a> {
                 Box::pin(background::trim_journal(journal.clone(), clock.clone(), retention))
             }
         };
+        let status_reporter = StatusReporter::new(
+            journal.clone(),
+            thingspace.clone(),
+            clock.clone(),
+            self.is_leader.subscribe(),
+            self.telemetry.instruments(),
+        );
         let thingspace = thingspace.clone();
         vec![
+            Box::pin(status_reporter.run()),
             self.on_leader(watch_deadlines),
             self.on_leader(trim_journal),
             Box::pin(background::watch_interrupted(journal.clone(), clock.clone())),
@@ -325,6 +333,7 @@ impl<'a> Shared<'a> {
                 self.spool.clone(),
                 self.serving.clone(),
                 self.draining.clone(),
+                self.telemetry.instruments(),
             )),
         ]
     }
@@ -419,9 +428,11 @@ async fn update_readiness(
     spool: Option<Arc<Spool>>,
     serving: watch::Sender<bool>,
     draining: CancellationToken,
+    instruments: Instruments,
 ) {
     let mut interval = interval(READINESS_INTERVAL);
     while draining.run_until_cancelled(interval.tick()).await.is_some() {
+        instruments.status().journal_writable(journal.is_writable());
         serving.send_if_modified(|serving| {
             // Checked under the lock, so that a drain that has begun stays not ready.
             let has_room = || spool.as_ref().is_some_and(|spool| spool.has_room());

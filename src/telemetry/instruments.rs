@@ -15,6 +15,7 @@ use crate::telemetry::{
         RegistrationState, RejectionReason, TlsPort,
     },
     names,
+    status::StatusGauges,
 };
 
 /// Buckets that the semantic conventions advise for durations of calls, in seconds.
@@ -51,6 +52,8 @@ pub(super) struct InstrumentsInner {
     journal_batches: Histogram<u64>,
     handshakes_failed: Counter<u64>,
     certificate_expiry: Gauge<u64>,
+    journal_errors: Counter<u64>,
+    status: StatusGauges,
 }
 
 /// Counts one open watch until it is dropped.
@@ -139,13 +142,42 @@ impl Instruments {
                 .with_unit("s")
                 .with_description("Expiry of the certificates of a port, since the Unix epoch")
                 .build(),
+            journal_errors: counter(
+                names::JOURNAL_ERRORS,
+                "Writes to the journal that failed because it was unavailable",
+            ),
+            status: StatusGauges::new(meter),
         }));
         this.start_at_zero();
         this
     }
 
-    /// Creates the series of counters that alerts compare with their earlier values.
+    /// Makes every series of a counter and of a gauge exist from the start, so that a rate includes its first
+    /// increment.
     fn start_at_zero(&self) {
+        use CallbackOutcome::{Duplicate, Quarantined, Rejected, Spooled, Stored};
+        let inner = &*self.0;
+        let callbacks = |outcome: CallbackOutcome, reason: Option<RejectionReason>| {
+            inner.callbacks.add(0, &attributes(outcome, reason));
+        };
+        [Stored, Duplicate, Spooled].into_iter().for_each(|outcome| callbacks(outcome, None));
+        let unusable = [RejectionReason::Malformed, RejectionReason::Unauthorized];
+        unusable.into_iter().for_each(|reason| callbacks(Quarantined, Some(reason)));
+        RejectionReason::ALL.into_iter().for_each(|reason| callbacks(Rejected, Some(reason)));
+        inner.callbacks_stored_after_timeout.add(0, &[]);
+        inner.callbacks_outside_allow_cidrs.add(0, &[]);
+        for outcome in RegistrationOutcome::ALL {
+            inner.registration_attempts.add(0, &[outcome.into()]);
+        }
+        self.deliveries(DeliveryOutcome::Delivered, None, 0);
+        self.deliveries(DeliveryOutcome::Failed, None, 0);
+        for reason in DropReason::ALL {
+            self.deliveries(DeliveryOutcome::Dropped, Some(reason), 0);
+        }
+        for operation in JournalOperation::ALL {
+            inner.journal_errors.add(0, &[operation.into()]);
+        }
+        inner.watches_open.add(0, &[]);
         for port in TlsPort::ALL {
             for reason in HandshakeFailure::ALL {
                 self.0.handshakes_failed.add(0, &[port.into(), reason.into()]);
@@ -156,6 +188,11 @@ impl Instruments {
                 self.auth_failures(method, *reason, 0);
             }
         }
+    }
+
+    /// The gauges of the state of the gateway.
+    pub fn status(&self) -> &StatusGauges {
+        &self.0.status
     }
 
     /// Instruments without a reader.
@@ -183,6 +220,9 @@ impl Instruments {
         let error = failed.then(|| KeyValue::new(names::ERROR_TYPE, "unavailable"));
         let attributes = attributes(operation, error);
         self.0.journal_writes.record(elapsed.as_secs_f64(), &attributes);
+        if failed {
+            self.0.journal_errors.add(1, &[operation.into()]);
+        }
     }
 
     /// Records the number of writes in one commit.

@@ -213,6 +213,21 @@ labels! {
         Other = "other",
     }
 
+    /// State of a quarantined callback.
+    QuarantineState: names::STATE {
+        /// An operator has listed it.
+        Reviewed = "reviewed",
+        Unreviewed = "unreviewed",
+    }
+
+    /// State of a replica.
+    ReplicaState: names::STATE {
+        /// It holds its lease.
+        Live = "live",
+        /// Its lease expired, and no replica replaces it.
+        Lost = "lost",
+    }
+
     /// Error class of an HTTP request without a complete response.
     CallError: names::ERROR_TYPE {
         NotSent = "not_sent",

@@ -14,6 +14,8 @@ mod logging;
 pub mod names;
 mod otlp;
 mod pipeline;
+mod process;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +24,10 @@ pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
     AuthFailureReason, AuthMethod, CallError, CallbackOutcome, CertificateKind, DeliveryOutcome,
-    DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome, RegistrationOutcome,
-    RegistrationState, RejectionReason, TlsPort,
+    DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome, QuarantineState,
+    RegistrationOutcome, RegistrationState, RejectionReason, ReplicaState, TlsPort,
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;
 pub use pipeline::{CallerGauges, EXPOSITION_TYPE, SpoolGauges, Telemetry};
+pub use status::{LoginGauges, StatusGauges};

@@ -26,6 +26,7 @@ use crate::{
         log_filter::LogFilter,
         logging, names,
         otlp::OtlpExport,
+        process,
     },
 };
 
@@ -104,6 +105,7 @@ impl Telemetry {
             .with_registry(registry.clone())
             .scope_info_enabled(false)
             .build()?;
+        process::register(&registry)?;
         let mut meters =
             SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(pull);
         meters = meters.with_view(|instrument| {
@@ -126,6 +128,11 @@ impl Telemetry {
         }
         let meters = meters.build();
         let meter = meters.meter(names::SCOPE);
+        meter
+            .u64_gauge(names::BUILD_INFO)
+            .with_description("Version of the gateway")
+            .build()
+            .record(1, &[KeyValue::new(names::SERVICE_VERSION, env!("CARGO_PKG_VERSION"))]);
         if otlp.is_some() {
             counters.observe(&meter);
         }

@@ -62,6 +62,10 @@ fn record_everything(telemetry: &Telemetry) {
             instruments.auth_failure(method, *reason);
         }
     }
+    let status = instruments.status();
+    status.journal_file_system(1, 1);
+    status.replicas(1, 1);
+    status.lease_age(Duration::ZERO);
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));
     telemetry.observe_forwards(|| 1);
     telemetry.observe_callers(|| {
@@ -128,7 +132,7 @@ fn documented(manual: &str) -> Metrics {
 }
 
 fn is_conventional(label: &str) -> bool {
-    ["rpc_", "http_", "url_", "server_", "error_", "thingspace_gateway_caller"]
+    ["rpc_", "http_", "url_", "server_", "service_", "error_", "thingspace_gateway_caller"]
         .iter()
         .any(|prefix| label.starts_with(prefix))
 }
@@ -152,6 +156,47 @@ fn without_exported_traces_a_call_has_no_span_and_passes_the_trace_of_its_caller
     assert_eq!(begin(Some("malformed")).traceparent(), None);
     let callback = CallbackCall::begin(&instruments, &http::Method::POST, "/route", "http");
     assert!(!callback.is_sampled());
+}
+
+/// Histograms cannot exist before their first value. The others are present only with a setting, or since the
+/// state was first read.
+const MAY_BE_ABSENT: [&str; 12] = [
+    "http_",
+    "rpc_",
+    "thingspace_gateway_changes{",
+    "thingspace_gateway_forward_pending",
+    "thingspace_gateway_journal_batch_size",
+    "thingspace_gateway_journal_capacity_bytes",
+    "thingspace_gateway_journal_free_bytes",
+    "thingspace_gateway_journal_write_duration",
+    "thingspace_gateway_registrations{",
+    "thingspace_gateway_replica",
+    "thingspace_gateway_spool",
+    "thingspace_gateway_telemetry",
+];
+
+#[test]
+fn every_series_that_dashboards_and_alerts_count_exists_from_the_start() {
+    let telemetry = Telemetry::metrics_only().unwrap();
+    let at_the_start = series(&telemetry);
+    record_everything(&telemetry);
+    let missing: Vec<_> = series(&telemetry).difference(&at_the_start).cloned().collect();
+    let is_excused = |series: &String| {
+        MAY_BE_ABSENT.iter().any(|prefix| series.starts_with(prefix))
+            // An outcome without its reason: only this test records it.
+            || ["quarantined", "rejected", "dropped"]
+                .iter()
+                .any(|outcome| series.ends_with(&format!("outcome=\"{outcome}\"}}")))
+    };
+    let missing: Vec<_> = missing.iter().filter(|series| !is_excused(series)).collect();
+    assert_eq!(missing, Vec::<&String>::new());
+}
+
+/// All series of counters and gauges.
+fn series(telemetry: &Telemetry) -> BTreeSet<String> {
+    let text = telemetry.exposition().unwrap();
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
 }
 
 #[test]
