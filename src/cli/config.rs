@@ -52,8 +52,8 @@ impl ConfigCommand {
     ///
     /// # Errors
     ///
-    /// Invalid settings, and unusable or expired certificates, with exit code 78. `show` ignores invalid combinations, so that it helps to
-    /// find the cause of an error of `check`.
+    /// Invalid settings, and unusable or expired certificates, with exit code 78. `show` ignores invalid
+    /// combinations, so that it helps to find the cause of an error of `check`.
     pub fn run(self) -> Result<(), ExitError> {
         match self.command {
             ConfigSubcommand::Check(args) => {

@@ -64,8 +64,9 @@ const CALL_GRACE: Duration = Duration::from_secs(30);
 
 /// Maximum number of connections. Further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
-/// Maximum number of TLS handshakes in progress. Further connections wait in the listener's backlog.
-const MAX_HANDSHAKES: usize = 4_096;
+/// Maximum number of TLS handshakes in progress. Further connections wait in the listener's backlog. Each may buffer a
+/// message of 64 KiB.
+const MAX_HANDSHAKES: usize = 1_024;
 /// Maximum number of calls in flight on one connection. The client delays further ones or opens another connection.
 const MAX_CONCURRENT_STREAMS: u32 = 500;
 /// Maximum size of the unsent bytes of one stream.

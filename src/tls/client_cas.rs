@@ -45,7 +45,7 @@ pub(super) struct ReloadingClientCas {
     current: RwLock<Arc<CaBundle>>,
     /// Generation of `current`.
     generation: AtomicU64,
-    /// Receives each new generation.
+    /// Receives each new generation, once handshakes use it.
     changed: watch::Sender<u64>,
 }
 
@@ -83,7 +83,8 @@ impl ReloadingClientCas {
         })))
     }
 
-    /// Reads the file again, and replaces the bundle if the file has changed. Returns true if it has.
+    /// Reads the file again, and replaces the bundle if the file has changed. Returns true if it has: the caller
+    /// announces it.
     pub(super) fn reload(&self) -> Result<bool, TlsError> {
         let pem = read(CONTENT, &self.file)?;
         let current = self.current();
@@ -94,8 +95,12 @@ impl ReloadingClientCas {
         let bundle = CaBundle::parse(&self.file, pem, next, self.is_optional, &self.provider)?;
         *self.current.write() = Arc::new(bundle);
         self.generation.store(next, Ordering::Release);
-        self.changed.send_replace(next);
         Ok(true)
+    }
+
+    /// Notifies the subscribers of the current generation.
+    pub(super) fn announce(&self) {
+        self.changed.send_replace(self.generation());
     }
 
     pub(super) fn current(&self) -> Arc<CaBundle> {

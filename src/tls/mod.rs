@@ -1,8 +1,8 @@
 //! TLS of the gRPC port and of the callback listener.
 //!
-//! [`ServerTls`] makes the handshakes of one port. It serves the certificate and verifies client certificates with the
-//! CA bundle that the files contained last. A change of the files affects new handshakes. Open connections
-//! continue, and their [`Peer`] tells whether the client's certificate is still trusted.
+//! [`ServerTls`] makes the handshakes of one port, with the last valid certificate and CA bundle of its files. A
+//! change of the files affects new handshakes. Open connections continue; [`PeerCertificates::is_trusted`] verifies the
+//! certificate of their client again.
 
 mod certificate;
 mod check;

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::{config::Config, telemetry::TlsPort};
+use crate::{
+    config::{AuthMode, Config},
+    telemetry::TlsPort,
+};
 
 /// TLS on one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,9 +82,10 @@ impl ClientCertificates {
     /// The key of the setting that names the CA bundle.
     pub(super) const CA_KEY: &str = "grpc.tls_client_ca_file";
 
-    /// Client certificates on the gRPC port.
+    /// Client certificates on the gRPC port. Required if callers have no other credential.
     fn grpc(config: &Config) -> Self {
         match config.grpc.tls_client_ca_file.clone() {
+            Some(ca_file) if config.auth.modes() == [AuthMode::Mtls] => Self::Required { ca_file },
             Some(ca_file) => Self::Optional { ca_file },
             None => Self::None,
         }

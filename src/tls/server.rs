@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -49,6 +49,8 @@ pub struct ServerTls {
     certificate: Arc<ReloadingCertificate>,
     client_cas: Option<Arc<ReloadingClientCas>>,
     current: RwLock<Arc<CurrentConfig>>,
+    /// Serializes reloads of the CA bundle, so that each bundle has a generation of its own.
+    reload: Mutex<()>,
     instruments: Instruments,
     failures: FailureLog,
 }
@@ -110,6 +112,7 @@ impl ServerTls {
             certificate,
             client_cas,
             current,
+            reload: Mutex::new(()),
             instruments,
             failures,
         };
@@ -208,6 +211,7 @@ impl ServerTls {
 
     fn reload_client_cas(&self) -> Result<(), TlsError> {
         let Some(cas) = &self.client_cas else { return Ok(()) };
+        let _reload = self.reload.lock();
         if cas.reload()? {
             // A handshake with the previous configuration in the meantime carries its generation, so that its
             // client is verified again.
@@ -219,6 +223,7 @@ impl ServerTls {
                 Some(cas),
             )?;
             *self.current.write() = Arc::new(config);
+            cas.announce();
             tracing::info!(port = self.options.port.name(), "reloaded the client CA bundle");
             self.record_expiry();
         }

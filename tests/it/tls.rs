@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_rustls::{client::TlsStream, rustls::ClientConfig, rustls::version::TLS13};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::support::{
     authority::{Authority, Issued, TlsFiles, VERSIONS, connect_tls, tls_client},
@@ -100,7 +100,7 @@ async fn calls_are_served_with_tls_12_and_13_and_not_without_tls() {
     assert_eq!(tls.failed_handshakes("not_tls").await, 0);
     let plaintext = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     if let Ok(channel) = plaintext.connect().await {
-        assert_eq!(call(&mut Client::new(channel)).await.unwrap_err().code(), Code::Unavailable);
+        call(&mut Client::new(channel)).await.unwrap_err();
     }
     let mut garbage = TcpStream::connect(address).await.unwrap();
     garbage.write_all(b"Q\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
@@ -227,13 +227,11 @@ async fn read_frame(stream: &mut TlsStream<TcpStream>) -> Option<u8> {
     Some(header[3])
 }
 
-/// Returns the types of all frames until the end of the connection.
-async fn read_to_end(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
-    let mut types = Vec::new();
-    while let Some(frame) = read_frame(stream).await {
-        types.push(frame);
+/// Waits for GOAWAY, and closes the connection.
+async fn wait_for_goaway(mut stream: TlsStream<TcpStream>) {
+    while read_frame(&mut stream).await.expect("GOAWAY before the end of the connection") != GOAWAY
+    {
     }
-    types
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,18 +243,13 @@ async fn a_removed_authority_ends_the_connections_of_its_clients_with_goaway() {
     let (removed, kept) = (tls.clients.issue(), other.issue());
     let (removed, kept) = (tls.config(Some(&removed)), tls.config(Some(&kept)));
     eventually("both authorities are in force", async || is_served(address, &kept).await).await;
-    let mut removed_connection = connect_http2(address, &removed).await;
+    let removed_connection = connect_http2(address, &removed).await;
     let mut anonymous_client = tls_client(address, &tls.config(None)).await.unwrap();
     let mut kept_client = tls_client(address, &kept).await.unwrap();
 
     let begin = Instant::now();
     tls.files.write_client_cas(&[&other]);
-    eventually_some("GOAWAY", async || match read_frame(&mut removed_connection).await {
-        Some(GOAWAY) => Some(()),
-        Some(_) => None,
-        None => panic!("the connection ended without GOAWAY"),
-    })
-    .await;
+    wait_for_goaway(removed_connection).await;
     report(format!("GOAWAY after {:?}", begin.elapsed()));
     eventually("new handshakes fail", async || !is_served(address, &removed).await).await;
     assert!(tls.failed_handshakes("unknown_ca").await > 0);
@@ -269,14 +262,13 @@ async fn a_removed_authority_ends_the_connections_of_its_clients_with_goaway() {
 async fn a_drain_sends_goaway_and_does_not_wait_for_handshakes() {
     let mut tls = TlsGateway::start().await;
     let config = tls.config(None);
-    let mut connection = connect_http2(tls.gateway.grpc, &config).await;
+    let connection = connect_http2(tls.gateway.grpc, &config).await;
     // Before the first byte, during the handshake, and after it.
     let _idle = TcpStream::connect(tls.gateway.grpc).await.unwrap();
     let mut stalled = TcpStream::connect(tls.gateway.grpc).await.unwrap();
     stalled.write_all(&[0x16, 3, 1]).await.unwrap();
     let _silent = connect_tls(tls.gateway.grpc, &config).await.unwrap();
-    let (frames, exit) = tokio::join!(read_to_end(&mut connection), tls.gateway.terminate());
-    assert!(frames.contains(&GOAWAY), "{frames:?}");
+    let ((), exit) = tokio::join!(wait_for_goaway(connection), tls.gateway.terminate());
     assert_eq!(exit.code, Some(0), "{exit:?}");
     assert!(exit.log.contains("\"drained\":true"), "{}", exit.log);
 }

@@ -107,6 +107,8 @@ fn a_broken_ca_bundle_keeps_the_last_one_and_a_changed_one_has_the_next_generati
     }
     fs::write(&file, authority.pem() + &Authority::new("other").pem()).unwrap();
     assert!(cas.reload().unwrap());
+    assert_eq!((cas.generation(), *cas.subscribe().borrow()), (2, 1));
+    cas.announce();
     assert_eq!((cas.generation(), *cas.subscribe().borrow()), (2, 2));
 }
 

@@ -54,7 +54,8 @@ async fn a_removed_authority_is_not_trusted_on_open_connections_and_in_handshake
     }
     assert!(!first_peer.is_trusted() && second_peer.is_trusted());
     assert!(second_peer.wait_until_untrusted().now_or_never().is_none());
-    // The configuration for handshakes follows the notification. Its generation makes the peer be verified again.
+    // A handshake may use the previous configuration until the change is announced. Its generation makes the peer be
+    // verified again.
     let is_refused = async {
         loop {
             let offer = Offer { certificate: Some(&old), ..Offer::default() };
