@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
+    audit::AuditOpenError,
     callbacks::TlsError,
     config,
     journal::{JournalError, postgres, sqlite},
@@ -38,6 +39,9 @@ pub enum StartError {
     /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditOpenError),
     /// Changes that the last stop interrupted cannot be recovered.
     #[error("cannot recover the journal: {0}")]
     Recover(#[from] JournalError),

@@ -2,6 +2,7 @@
 
 mod admin_port;
 mod admin_socket;
+mod audit_log;
 mod embedded_sandbox;
 mod error;
 mod failed_logins;

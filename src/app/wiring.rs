@@ -12,10 +12,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{
-        admin_port, admin_socket::AdminSocket, error::StartError,
+        admin_port, admin_socket::AdminSocket, audit_log::open_audit_log, error::StartError,
         failed_logins::JournalFailedLoginStore, ports::Ports, shared_state::shared_state,
         waiting::Waiting,
     },
+    audit::AuditLog,
     background::{
         self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
         SteadyClock,
@@ -52,6 +53,7 @@ pub(super) struct Components {
     pub(super) background: Vec<BoxFuture<'static, ()>>,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) spool: Option<Arc<Spool>>,
+    pub(super) audit: AuditLog,
     /// Requests to ThingSpace in flight.
     pub(super) inflight_dispatches: TaskTracker,
     /// True while the gateway is ready.
@@ -68,6 +70,7 @@ struct Shared<'a> {
     telemetry: &'a Telemetry,
     journal: Arc<dyn Journal>,
     spool: Option<Arc<Spool>>,
+    audit: AuditLog,
     clock: Arc<dyn Clock>,
     steady_clock: Arc<SteadyClock>,
     pauses: Arc<Pauses>,
@@ -149,6 +152,7 @@ impl Components {
             background,
             journal: shared.journal,
             spool: shared.spool,
+            audit: shared.audit,
             inflight_dispatches: shared.inflight_dispatches,
             serving: shared.serving,
             draining: shared.draining,
@@ -174,6 +178,7 @@ impl<'a> Shared<'a> {
             zip(ChangeState::ALL, counts.unwrap_or_default().0)
                 .map(|(state, count)| (state.as_str(), u64::try_from(count).unwrap_or(0)))
         });
+        let audit = open_audit_log(config, &clock, telemetry)?;
         let spool = open_spool(config, origin, &journal, &clock, telemetry)?;
         let steady_clock = SteadyClock::load(&*journal, clock.clone()).await?;
         let pauses = Pauses::load(journal.clone(), clock.clone()).await?;
@@ -190,6 +195,7 @@ impl<'a> Shared<'a> {
             thingspace: Arc::new(thingspace),
             journal,
             spool,
+            audit,
             clock,
             steady_clock,
             pauses,
@@ -275,6 +281,7 @@ impl<'a> Shared<'a> {
             }
         };
         let thingspace = thingspace.clone();
+        let audit = self.audit.clone();
         vec![
             self.on_leader(watch_deadlines),
             self.on_leader(trim_journal),
@@ -284,6 +291,7 @@ impl<'a> Shared<'a> {
             Box::pin(background::compete(journal.coordination(), self.is_leader.clone())),
             Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(self.pauses.clone().follow()),
+            Box::pin(async move { audit.run().await }),
             Box::pin(update_readiness(
                 journal.clone(),
                 self.spool.clone(),

@@ -21,9 +21,9 @@ pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
-    CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, PolicyReloadOutcome,
-    RegistrationOutcome, RegistrationState, RejectionReason,
+    AuditOutcome, CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation,
+    PolicyReloadOutcome, RegistrationOutcome, RegistrationState, RejectionReason,
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;
-pub use pipeline::{EXPOSITION_TYPE, SpoolGauges, Telemetry};
+pub use pipeline::{AuditGauges, EXPOSITION_TYPE, SpoolGauges, Telemetry};

@@ -53,6 +53,12 @@ pub const JOURNAL_BATCH_SIZE: &str = "thingspace_gateway.journal.batch.size";
 pub const POLICY_RELOADS: &str = "thingspace_gateway.policy.reloads";
 /// Gauge: 1 while the policy file is not the policy in force.
 pub const POLICY_STALE: &str = "thingspace_gateway.policy.stale";
+/// Counter: records of the audit log, by outcome.
+pub const AUDIT_RECORDS: &str = "thingspace_gateway.audit.records";
+/// Gauge: records that wait to be written to the audit log.
+pub const AUDIT_QUEUE: &str = "thingspace_gateway.audit.queue";
+/// Gauge: 1 while the audit log cannot be written, otherwise 0.
+pub const AUDIT_FAILING: &str = "thingspace_gateway.audit.failing";
 /// Counter: sampled spans that ended.
 pub const TELEMETRY_SPANS_ENDED: &str = "thingspace_gateway.telemetry.spans.ended";
 /// Counter: spans sent to the collector, by outcome.
@@ -88,7 +94,8 @@ pub const SERVER_PORT: &str = "server.port";
 pub const CHANGE_ID: &str = "thingspace_gateway.change_id";
 /// ThingSpace's request ID. On spans only.
 pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
-/// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome` or `ExportOutcome`.
+/// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome`, `AuditOutcome`
+/// or `ExportOutcome`.
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
 /// Reason of an outcome: `RejectionReason` or `DropReason`.
 pub const REASON: &str = "thingspace_gateway.reason";

@@ -46,6 +46,9 @@ fn record_everything(telemetry: &Telemetry) {
     for reason in DropReason::ALL {
         instruments.deliveries(DeliveryOutcome::Dropped, Some(reason), 1);
     }
+    for outcome in AuditOutcome::ALL {
+        instruments.audit_records(outcome, 1);
+    }
     for operation in JournalOperation::ALL {
         instruments.journal_write(operation, Duration::ZERO, true);
     }
@@ -55,6 +58,7 @@ fn record_everything(telemetry: &Telemetry) {
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));
     telemetry.observe_forwards(|| 1);
     telemetry.observe_spool(SpoolGauges::default);
+    telemetry.observe_audit(AuditGauges::default);
     Arc::new(ExportCounters::default()).observe(&telemetry.meter);
 }
 

@@ -12,6 +12,7 @@
 )]
 
 mod attribution;
+mod audit;
 mod callbacks;
 mod cli;
 mod clock;
