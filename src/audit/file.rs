@@ -3,7 +3,10 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -158,16 +161,16 @@ impl OpenFile {
 
 /// Returns the rotated files of the log at `path`, the oldest first. Files with other names are not part of it.
 pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<RotatedFile>> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = path.file_name().unwrap_or_default().as_bytes();
     let mut files = Vec::new();
     for entry in fs::read_dir(directory(path).unwrap_or(Path::new(".")))? {
         let entry = entry?;
         let file_name = entry.file_name();
-        let number =
-            file_name.to_str().and_then(|file| file.strip_prefix(&*name)?.strip_prefix('.'));
-        let number = number.filter(|number| {
-            number.len() == NUMBER_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit())
+        let digits = file_name.as_bytes().strip_prefix(name).and_then(|end| end.strip_prefix(b"."));
+        let digits = digits.filter(|digits| {
+            digits.len() == NUMBER_DIGITS && digits.iter().all(u8::is_ascii_digit)
         });
+        let number = digits.and_then(|digits| str::from_utf8(digits).ok());
         if let Some(number) = number.and_then(|number| number.parse().ok()) {
             files.push(RotatedFile { number, path: entry.path() });
         }

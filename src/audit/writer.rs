@@ -59,8 +59,8 @@ pub(super) struct Writer<O> {
     throttle: LogThrottle,
     /// Lines that are not written yet, in their order. The slots bound their number.
     pending: VecDeque<Entry>,
-    /// True if written lines are not synced.
-    has_unsynced: bool,
+    /// The time since when a written line is not synced.
+    unsynced_since: Option<Instant>,
 }
 
 /// A group of lines for one write.
@@ -93,7 +93,7 @@ impl<O: Output> Writer<O> {
             instruments,
             throttle,
             pending,
-            has_unsynced: false,
+            unsynced_since: None,
         }
     }
 
@@ -134,10 +134,9 @@ impl<O: Output> Writer<O> {
         if !self.pending.is_empty() {
             return true;
         }
-        let first = if self.has_unsynced {
-            self.entries.recv_timeout(SYNC_DELAY)
-        } else {
-            self.entries.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        let first = match self.unsynced_since {
+            Some(since) => self.entries.recv_timeout(SYNC_DELAY.saturating_sub(since.elapsed())),
+            None => self.entries.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match first {
             Ok(entry) => {
@@ -172,7 +171,7 @@ impl<O: Output> Writer<O> {
     /// Syncs lines that no caller waits for.
     fn sync_late(&mut self) {
         let Self { status, output, .. } = self;
-        self.has_unsynced = false;
+        self.unsynced_since = None;
         if let Err(error) = status.while_busy(|| output.sync()) {
             self.fail(&error);
         }
@@ -208,7 +207,6 @@ impl<O: Output> Writer<O> {
             if written < batch.head {
                 self.status.add_lost(batch.lost);
             }
-            self.has_unsynced |= written > 0;
             let whole = self.whole_entries(written.saturating_sub(batch.head));
             if whole > 0 && (!batch.must_sync || self.output.sync().is_ok()) {
                 self.complete(whole);
@@ -220,9 +218,9 @@ impl<O: Output> Writer<O> {
                 self.status.add_lost(batch.lost);
                 return Err(error);
             }
-            self.has_unsynced = false;
+            self.unsynced_since = None;
         } else {
-            self.has_unsynced = true;
+            self.unsynced_since.get_or_insert_with(Instant::now);
         }
         self.complete(batch.entries);
         Ok(())
@@ -240,7 +238,9 @@ impl<O: Output> Writer<O> {
             bytes.extend((self.log_line)(AuditEvent::RecordsLost, Some(lost)));
         }
         let head = bytes.len();
-        let mut batch = Batch { bytes, head, entries: 0, must_sync: false, lost };
+        let is_due = |since: Instant| since.elapsed() >= SYNC_DELAY;
+        let must_sync = self.unsynced_since.is_some_and(is_due);
+        let mut batch = Batch { bytes, head, entries: 0, must_sync, lost };
         for entry in &self.pending {
             if batch.entries > 0 && batch.bytes.len() + entry.line.len() > BATCH_BYTES {
                 break;

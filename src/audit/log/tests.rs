@@ -183,6 +183,20 @@ async fn a_failed_sync_of_reads_makes_the_log_unavailable_until_one_succeeds() {
     until_available(&log, true).await;
 }
 
+#[tokio::test]
+async fn reads_that_never_pause_are_synced_within_a_second() {
+    let output = FakeOutput::default();
+    let log = start(&output, 10);
+    log.record_synced(record(AuditEvent::Call, "first")).await.unwrap();
+    let before = output.syncs();
+    let reads = async {
+        while output.syncs() < before + 2 {
+            log.record(record(AuditEvent::Call, "read")).await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(60), reads).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn aggregated_refusals_are_written_after_ten_seconds_and_at_the_end() {
     let output = FakeOutput::default();
