@@ -134,6 +134,7 @@ impl AuditLog {
         clock: Arc<dyn Clock>,
         instruments: Instruments,
     ) -> Result<Self, AuditOpenError> {
+        // Bounded by the slots. A channel with a bound would reserve the memory of all places.
         let (sender, receiver) = mpsc::channel();
         let status = Arc::new(Status::default());
         let replica = options.replica.clone();
