@@ -17,6 +17,7 @@
 //! - [`journal`]: the durable store of changes, responses and callbacks: one commit for the writes of many
 //!   callers;
 //! - [`operations`]: one folder for each kind of change: validation, wire format, evidence rules;
+//! - [`audit`]: the audit log: who did what, with what outcome;
 //! - [`telemetry`]: logs, spans and metrics;
 //! - [`config`]: the settings of this program;
 //! - [`proto`]: the messages of the API, and their conversion from and to domain types;
@@ -27,6 +28,7 @@
 
 pub mod access;
 pub mod app;
+pub mod audit;
 pub mod background;
 pub mod callbacks;
 pub mod cli;

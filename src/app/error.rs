@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
     access::{identity::SetupError, policy::PolicyLoadError},
+    audit::AuditOpenError,
     config,
     journal::{JournalError, postgres, sqlite},
     spool::SpoolOpenError,
@@ -39,6 +40,9 @@ pub enum StartError {
     /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditOpenError),
     /// Changes that the last stop interrupted cannot be recovered.
     #[error("cannot recover the journal: {0}")]
     Recover(#[from] JournalError),

@@ -3,6 +3,7 @@
 mod access;
 mod admin_port;
 mod admin_socket;
+mod audit_log;
 mod embedded_sandbox;
 mod error;
 mod failed_logins;

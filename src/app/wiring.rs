@@ -12,10 +12,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{
-        access::Access, admin_port, admin_socket::AdminSocket, error::StartError,
-        failed_logins::JournalFailedLoginStore, ports::Ports, shared_state::shared_state,
-        waiting::Waiting,
+        access::Access, admin_port, admin_socket::AdminSocket, audit_log::open_audit_log,
+        error::StartError, failed_logins::JournalFailedLoginStore, ports::Ports,
+        shared_state::shared_state, waiting::Waiting,
     },
+    audit::AuditLog,
     background::{
         self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
         StatusReporter, SteadyClock,
@@ -53,6 +54,7 @@ pub(super) struct Components {
     pub(super) background: Vec<BoxFuture<'static, ()>>,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) spool: Option<Arc<Spool>>,
+    pub(super) audit: AuditLog,
     /// Requests to ThingSpace in flight.
     pub(super) inflight_dispatches: TaskTracker,
     /// True while the gateway is ready.
@@ -69,6 +71,7 @@ struct Shared<'a> {
     telemetry: &'a Telemetry,
     journal: Arc<dyn Journal>,
     spool: Option<Arc<Spool>>,
+    audit: AuditLog,
     clock: Arc<dyn Clock>,
     steady_clock: Arc<SteadyClock>,
     pauses: Arc<Pauses>,
@@ -166,6 +169,7 @@ impl Components {
             background,
             journal: shared.journal,
             spool: shared.spool,
+            audit: shared.audit,
             inflight_dispatches: shared.inflight_dispatches,
             serving: shared.serving,
             draining: shared.draining,
@@ -192,6 +196,7 @@ impl<'a> Shared<'a> {
             zip(ChangeState::ALL, counts.unwrap_or_default().0)
                 .map(|(state, count)| (state.as_str(), u64::try_from(count).unwrap_or(0)))
         });
+        let audit = open_audit_log(config, &clock, telemetry)?;
         let spool = open_spool(config, origin, &journal, &clock, telemetry)?;
         let steady_clock = SteadyClock::load(&*journal, clock.clone()).await?;
         let pauses = Pauses::load(journal.clone(), clock.clone()).await?;
@@ -208,6 +213,7 @@ impl<'a> Shared<'a> {
             thingspace: Arc::new(thingspace),
             journal,
             spool,
+            audit,
             clock,
             steady_clock,
             pauses,
@@ -318,6 +324,7 @@ impl<'a> Shared<'a> {
             self.telemetry.instruments(),
         );
         let thingspace = thingspace.clone();
+        let audit = self.audit.clone();
         vec![
             Box::pin(status_reporter.run()),
             self.on_leader(watch_deadlines),
@@ -328,6 +335,7 @@ impl<'a> Shared<'a> {
             Box::pin(background::compete(journal.coordination(), self.is_leader.clone())),
             Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(self.pauses.clone().follow()),
+            Box::pin(async move { audit.run().await }),
             Box::pin(update_readiness(
                 journal.clone(),
                 self.spool.clone(),

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::cli::{
-    changes::ChangesCommand, config::ConfigCommand, demo::DemoCommand,
+    audit::AuditCommand, changes::ChangesCommand, config::ConfigCommand, demo::DemoCommand,
     healthcheck::HealthcheckCommand, journal::JournalCommand, log::LogCommand,
     policy::PolicyCommand, quarantine::QuarantineCommand, sandbox::SandboxCommand,
     serve::ServeCommand, status::StatusCommand, thingspace::ThingspaceCommand,
@@ -41,6 +41,8 @@ pub enum Command {
     Log(LogCommand),
     /// Repair, export or import the journal of a stopped gateway
     Journal(JournalCommand),
+    /// Show or export the audit log
+    Audit(AuditCommand),
     /// Check, show or document the settings
     Config(ConfigCommand),
     /// Check, explain or document the policy file

@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand.
 
 mod args;
+mod audit;
 mod changes;
 mod config;
 mod demo;

@@ -5,7 +5,7 @@ use thingspace_settings::{Choice as _, ConfigError, format_duration};
 
 use crate::config::{
     mode::Mode,
-    settings::{AuthMode, Config, JournalEngine, RegisterPolicy},
+    settings::{AuditOutput, AuthMode, Config, JournalEngine, RegisterPolicy},
     warnings::warnings,
 };
 
@@ -239,6 +239,19 @@ pub(super) static RULES: &[Rule] = &[
                     format_duration(min)
                 );
                 ("journal.retention", problem)
+            })
+        },
+    },
+    Rule {
+        doc: "`audit.file`, `audit.max_bytes` and `audit.max_files` need `audit.output = file`",
+        modes: GATEWAY,
+        check: |config| {
+            let output = config.audit.output;
+            let keys = ["audit.file", "audit.max_bytes", "audit.max_files"];
+            let key = keys.into_iter().find(|key| config.is_set(key))?;
+            (output != AuditOutput::File).then(|| {
+                let output = output.name();
+                (key, format!("set with audit.output = {output}, expected audit.output = file"))
             })
         },
     },

@@ -278,6 +278,22 @@ settings! {
         policy_file: Option<PathBuf> = Optional(FilePath);
     }
 
+    /// The audit log: one record for each call of a client and for each command of an operator.
+    audit: AuditConfig {
+        /// Destination of the audit log. `file` is a file that the gateway rotates and syncs. `stdout` is
+        /// the standard output, for a collector of the platform. While the audit log cannot be written,
+        /// the gateway rejects changes and commands of operators.
+        output: AuditOutput = WithDefault(one_of::<AuditOutput>()) or "none";
+        /// File of the audit log. Needs `audit.output = file`. The gateway appends a number to the names
+        /// of rotated files. Unset: `audit.log` in `journal.dir`.
+        file: Option<PathBuf> = Optional(FilePath);
+        /// Size at which the gateway rotates the file of the audit log, in bytes.
+        max_bytes: u64 = WithDefault(Number { min: 1_048_576, max: 1_099_511_627_776_u64 }) or "67108864";
+        /// Maximum number of files of the audit log, with the current one. Beyond it, the gateway deletes
+        /// the oldest.
+        max_files: u32 = WithDefault(Number { min: 2, max: 10_000 }) or "10";
+    }
+
     /// The end of the process.
     shutdown: ShutdownConfig {
         /// Time for calls and callbacks in progress to finish after SIGTERM or SIGINT. The default
@@ -390,6 +406,16 @@ choices! {
         LinkerdClientId = "l5d-client-id",
     }
 
+    /// Destination of the audit log.
+    AuditOutput {
+        /// No audit log.
+        None = "none",
+        /// The standard output.
+        Stdout = "stdout",
+        /// A file.
+        File = "file",
+    }
+
     /// Format of the log.
     LogFormat {
         /// [`LogFormat::Text`] if standard error is a terminal, otherwise [`LogFormat::Json`].
@@ -414,6 +440,12 @@ impl Config {
     pub fn admin_socket(&self) -> PathBuf {
         let default = || self.journal.dir.join("admin.sock");
         self.admin.socket.clone().unwrap_or_else(default)
+    }
+
+    /// Path of the audit log: `audit.file`, or `audit.log` in the journal's directory.
+    pub fn audit_file(&self) -> PathBuf {
+        let default = || self.journal.dir.join("audit.log");
+        self.audit.file.clone().unwrap_or_else(default)
     }
 }
 

@@ -10,9 +10,9 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use crate::telemetry::{
     labels::{
-        AuthFailureReason, AuthMethod, CallbackOutcome, CertificateKind, DeliveryOutcome,
-        DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome, RegistrationOutcome,
-        RegistrationState, RejectionReason, TlsPort,
+        AuditOutcome, AuthFailureReason, AuthMethod, CallbackOutcome, CertificateKind,
+        DeliveryOutcome, DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome,
+        RegistrationOutcome, RegistrationState, RejectionReason, TlsPort,
     },
     names,
     status::StatusGauges,
@@ -44,6 +44,7 @@ pub(super) struct InstrumentsInner {
     registrations: Gauge<u64>,
     registration_attempts: Counter<u64>,
     deliveries: Counter<u64>,
+    audit_records: Counter<u64>,
     watches_open: UpDownCounter<i64>,
     policy_reloads: Counter<u64>,
     policy_stale: Gauge<u64>,
@@ -69,6 +70,10 @@ impl Instruments {
         };
         let counter =
             |name, description| meter.u64_counter(name).with_description(description).build();
+        let audit_records = counter(names::AUDIT_RECORDS, "Records of the audit log, by outcome");
+        for outcome in AuditOutcome::ALL {
+            audit_records.add(0, &[outcome.into()]);
+        }
         let this = Self(Arc::new(InstrumentsInner {
             rpc_calls: seconds(
                 names::RPC_SERVER_CALL_DURATION,
@@ -107,6 +112,7 @@ impl Instruments {
                 names::FORWARD_DELIVERIES,
                 "Deliveries of callbacks to the webhook, by outcome",
             ),
+            audit_records,
             watches_open: meter
                 .i64_up_down_counter(names::WATCHES_OPEN)
                 .with_description("Open watches")
@@ -291,6 +297,11 @@ impl Instruments {
     /// Counts deliveries to the webhook. `reason` belongs to the outcome `dropped`.
     pub fn deliveries(&self, outcome: DeliveryOutcome, reason: Option<DropReason>, count: u64) {
         self.0.deliveries.add(count, &attributes(outcome, reason));
+    }
+
+    /// Counts records of the audit log.
+    pub fn audit_records(&self, outcome: AuditOutcome, count: u64) {
+        self.0.audit_records.add(count, &[outcome.into()]);
     }
 }
 

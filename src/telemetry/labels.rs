@@ -154,6 +154,15 @@ labels! {
         NoName = "no_name",
     }
 
+    /// Outcome of a record of the audit log.
+    AuditOutcome: names::OUTCOME {
+        Written = "written",
+        /// The record is counted in another record, because its caller was refused too often.
+        Aggregated = "aggregated",
+        /// The log could not be written, and the queue was full.
+        Lost = "lost",
+    }
+
     /// Kind of write to the journal.
     JournalOperation: names::OPERATION {
         /// A new change with its devices, or the lookup of its idempotency key.

@@ -23,11 +23,12 @@ pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
-    AuthFailureReason, AuthMethod, CallError, CallbackOutcome, CertificateKind, DeliveryOutcome,
-    DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome, QuarantineState,
-    RegistrationOutcome, RegistrationState, RejectionReason, ReplicaState, TlsPort,
+    AuditOutcome, AuthFailureReason, AuthMethod, CallError, CallbackOutcome, CertificateKind,
+    DeliveryOutcome, DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome,
+    QuarantineState, RegistrationOutcome, RegistrationState, RejectionReason, ReplicaState,
+    TlsPort,
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;
-pub use pipeline::{CallerGauges, EXPOSITION_TYPE, SpoolGauges, Telemetry};
+pub use pipeline::{AuditGauges, CallerGauges, EXPOSITION_TYPE, SpoolGauges, Telemetry};
 pub use status::{LoginGauges, StatusGauges};

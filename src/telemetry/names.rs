@@ -106,6 +106,12 @@ pub const REPLICAS: &str = "thingspace_gateway.replicas";
 pub const REPLICA_LEASE_AGE: &str = "thingspace_gateway.replica.lease_age";
 /// Gauge: always 1. Its label is the version.
 pub const BUILD_INFO: &str = "thingspace_gateway.build_info";
+/// Counter: records of the audit log, by outcome.
+pub const AUDIT_RECORDS: &str = "thingspace_gateway.audit.records";
+/// Gauge: records that wait to be written to the audit log.
+pub const AUDIT_QUEUE: &str = "thingspace_gateway.audit.queue";
+/// Gauge: 1 while the audit log cannot be written, otherwise 0.
+pub const AUDIT_FAILING: &str = "thingspace_gateway.audit.failing";
 /// Counter: sampled spans that ended.
 pub const TELEMETRY_SPANS_ENDED: &str = "thingspace_gateway.telemetry.spans.ended";
 /// Counter: spans sent to the collector, by outcome.
@@ -141,7 +147,8 @@ pub const SERVER_PORT: &str = "server.port";
 pub const CHANGE_ID: &str = "thingspace_gateway.change_id";
 /// ThingSpace's request ID. On spans only.
 pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
-/// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome` or `ExportOutcome`.
+/// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome`, `AuditOutcome`
+/// or `ExportOutcome`.
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
 /// Method that identifies a caller: `AuthMethod`.
 pub const METHOD: &str = "thingspace_gateway.method";

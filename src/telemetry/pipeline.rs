@@ -75,6 +75,15 @@ pub struct CallerGauges {
 /// were removed while they had calls in flight.
 const MAX_CALLER_SERIES: usize = 10_000;
 
+/// Values of the gauges of the audit log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AuditGauges {
+    /// Records that wait to be written.
+    pub queued: u64,
+    /// True while the log cannot be written.
+    pub is_failing: bool,
+}
+
 // === impl Telemetry ===
 
 impl Telemetry {
@@ -245,6 +254,24 @@ impl Telemetry {
                 observer.observe(load().oldest_age.as_secs_f64(), &[]);
             })
             .build();
+    }
+
+    /// Reports the state of the audit log. `load` runs for each of the gauges on each collection.
+    pub fn observe_audit(&self, load: impl Fn() -> AuditGauges + Clone + Send + Sync + 'static) {
+        let gauge = |name, description, value: fn(AuditGauges) -> u64| {
+            let load = load.clone();
+            self.meter
+                .u64_observable_gauge(name)
+                .with_description(description)
+                .with_callback(move |observer| observer.observe(value(load()), &[]))
+                .build();
+        };
+        gauge(names::AUDIT_QUEUE, "Records that wait to be written to the audit log", |audit| {
+            audit.queued
+        });
+        gauge(names::AUDIT_FAILING, "1 while the audit log cannot be written", |audit| {
+            u64::from(audit.is_failing)
+        });
     }
 
     /// All metrics in Prometheus' text format.

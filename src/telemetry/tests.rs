@@ -46,6 +46,9 @@ fn record_everything(telemetry: &Telemetry) {
     for reason in DropReason::ALL {
         instruments.deliveries(DeliveryOutcome::Dropped, Some(reason), 1);
     }
+    for outcome in AuditOutcome::ALL {
+        instruments.audit_records(outcome, 1);
+    }
     for operation in JournalOperation::ALL {
         instruments.journal_write(operation, Duration::ZERO, true);
     }
@@ -74,6 +77,7 @@ fn record_everything(telemetry: &Telemetry) {
         vec![CallerGauges { caller: CallerName::anonymous(), calls: 1, streams: 1, refusals }]
     });
     telemetry.observe_spool(SpoolGauges::default);
+    telemetry.observe_audit(AuditGauges::default);
     Arc::new(ExportCounters::default()).observe(&telemetry.meter);
 }
 

@@ -13,6 +13,7 @@
 
 mod access;
 mod attribution;
+mod audit;
 mod callbacks;
 mod cli;
 mod clock;
