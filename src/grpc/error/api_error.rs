@@ -145,6 +145,16 @@ impl ApiError {
         self.with_detail(QuotaFailure::with_violation("thingspace", description))
     }
 
+    /// Returns `executed`.
+    pub(in crate::grpc) fn executed(&self) -> Option<Executed> {
+        self.executed
+    }
+
+    /// Returns the code.
+    pub(in crate::grpc) fn code(&self) -> Code {
+        self.code
+    }
+
     /// Sets `executed`. `None` for calls that change nothing.
     pub(in crate::grpc) fn with_executed(mut self, executed: impl Into<Option<Executed>>) -> Self {
         self.executed = executed.into();
