@@ -6,7 +6,10 @@ mod quarantine;
 use std::{iter::zip, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tonic::{Request, Response, Status, server::NamedService as _};
 
 use crate::{
@@ -37,6 +40,9 @@ use crate::{
 /// Range of the duration of a log filter.
 const MIN_LOG_FILTER_DURATION: Duration = Duration::from_secs(1);
 const MAX_LOG_FILTER_DURATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Maximum time for a read of the state. Without it, the response lacks this part.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Implements `OperatorService`. Cheap to clone.
 #[derive(Clone)]
@@ -79,6 +85,25 @@ impl Operator {
         self.clock.now().plus(at.saturating_duration_since(Instant::now()))
     }
 
+    async fn login_status(&self) -> Option<proto::LoginStatus> {
+        let status = timeout(READ_TIMEOUT, self.thingspace.login_status()).await.ok()?.ok()?;
+        Some(proto::LoginStatus {
+            locked_out: status.is_locked_out,
+            failed_logins: signed(status.failures),
+            token_valid: status.has_token,
+            session_open: status.has_session,
+        })
+    }
+
+    async fn quarantine_status(&self) -> Option<proto::QuarantineStatus> {
+        let statistics = timeout(READ_TIMEOUT, self.journal.statistics()).await.ok()?.ok()?;
+        Some(proto::QuarantineStatus {
+            unreviewed: signed(statistics.quarantine.unreviewed),
+            reviewed: signed(statistics.quarantine.reviewed),
+            bytes: signed(statistics.quarantine.bytes),
+        })
+    }
+
     /// Applies a log filter. Returns the one in effect.
     fn apply_log_filter(&self, request: &proto::SetLogFilterRequest) -> Result<String, ApiError> {
         let range = MIN_LOG_FILTER_DURATION..=MAX_LOG_FILTER_DURATION;
@@ -99,6 +124,10 @@ impl Operator {
         tracing::warn!(filter, ?duration, "operator changed the log filter");
         Ok(filter)
     }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Checks that the caller may operate on all accounts. Returns the audit of the call.
@@ -138,6 +167,7 @@ impl OperatorService for Operator {
         request: Request<proto::GetStatusRequest>,
     ) -> Reply<proto::GetStatusResponse> {
         require_everywhere(&request)?;
+        let (login, quarantine) = (self.login_status().await, self.quarantine_status().await);
         let (log_filter, end) = self.log_filter.current();
         Ok(Response::new(proto::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -147,6 +177,8 @@ impl OperatorService for Operator {
             pauses: self.pauses.list().iter().map(pauses::to_proto).collect(),
             log_filter,
             log_filter_end_time: end.map(|end| self.to_timestamp(end).into()),
+            login,
+            quarantine,
         }))
     }
 
