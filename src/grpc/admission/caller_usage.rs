@@ -53,6 +53,8 @@ pub(in crate::grpc) struct CallerPermit {
 /// that are not known.
 const CONCURRENCY_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+const NANOS_PER_MILLISECOND: u128 = 1_000_000;
+
 /// The caller of each call while clients are not authenticated.
 static ANONYMOUS: LazyLock<Arc<CallerPolicy>> =
     LazyLock::new(|| CallerPolicy::unrestricted(CallerName::anonymous()));
@@ -193,6 +195,9 @@ impl CallerUsage {
         if let Some(refusals) = self.refusals.get(limit as usize) {
             refusals.fetch_add(1, Relaxed);
         }
+        // Clients may wait in whole milliseconds.
+        let delay = delay.as_nanos().div_ceil(NANOS_PER_MILLISECOND);
+        let delay = Duration::from_millis(u64::try_from(delay).unwrap_or(u64::MAX));
         ApiError::caller_limit(&self.name, limit.as_str(), delay)
     }
 
