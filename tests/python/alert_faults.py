@@ -464,7 +464,11 @@ def audit_log_failing(run):
     run.traffic(gateway, 6)
     run.fault()
     subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}", "bs=4k"], stderr=subprocess.DEVNULL)
-    run.traffic(gateway, 15)
+    # The last block of the file still has space for some records.
+    for _ in range(15):
+        for _ in range(20):
+            run.change(gateway)
+        time.sleep(1)
 
 
 def certificate(directory, ends):
