@@ -62,6 +62,8 @@ const NANOS_PER_MILLISECOND: u128 = 1_000_000;
 
 /// Maximum delay of a refusal by a limit of a caller.
 const MAX_REFUSAL_DELAY: Duration = Duration::from_millis(500);
+/// Each delay is up to this fraction shorter.
+const REFUSAL_JITTER: f64 = 0.5;
 /// Maximum number of delayed refusals of one caller. Each takes a few KiB.
 const MAX_DELAYED_REFUSALS: usize = 1_000;
 
@@ -212,7 +214,9 @@ impl CallerUsage {
         if let Some(delay) = delay
             && let Ok(_permit) = self.delayed_refusals.try_acquire()
         {
-            sleep(delay.min(MAX_REFUSAL_DELAY)).await;
+            // At random, so that refusals at one moment do not end at one moment.
+            let delay = delay.min(MAX_REFUSAL_DELAY);
+            sleep(delay.mul_f64(1.0 - REFUSAL_JITTER * fastrand::f64())).await;
         }
         admitted
     }
