@@ -64,8 +64,7 @@ pub(in crate::grpc) async fn admit(
     let admitted = match find_method(request.uri().path()) {
         Some((_, MethodClass::Change { device_ids_field })) => {
             let caller = admission.caller(&request);
-            let admitted = admission.admit_change(&caller, device_ids_field, request, next).await;
-            caller.delay_refusal(admitted).await
+            admission.admit_change(&caller, device_ids_field, request, next).await
         }
         Some((_, MethodClass::Health)) => {
             let admitted = admission.admit_health_check(request, next).await;
@@ -74,7 +73,7 @@ pub(in crate::grpc) async fn admit(
         Some((_, class)) => {
             let caller = admission.caller(&request);
             let admitted = admission.admit_small(&caller, class, request, next).await;
-            caller.delay_refusal(admitted).await.map_err(|error| error.with_executed(None))
+            admitted.map_err(|error| error.with_executed(None))
         }
         // tonic responds with UNIMPLEMENTED and does not read the message.
         None => Ok(next.run(request).await),
