@@ -162,21 +162,25 @@ fn without_exported_traces_a_call_has_no_span_and_passes_the_trace_of_its_caller
     assert!(!callback.is_sampled());
 }
 
-/// Histograms cannot exist before their first value. The others are present only with a setting, or since the
-/// state was first read.
-const MAY_BE_ABSENT: [&str; 12] = [
+/// Histograms cannot exist before their first value. The others are present only with a setting, since the
+/// state was first read, or since the component that they describe was built.
+const MAY_BE_ABSENT: [&str; 16] = [
     "http_",
     "rpc_",
+    "thingspace_gateway_audit_",
+    "thingspace_gateway_caller_",
     "thingspace_gateway_changes{",
     "thingspace_gateway_forward_pending",
     "thingspace_gateway_journal_batch_size",
     "thingspace_gateway_journal_capacity_bytes",
     "thingspace_gateway_journal_free_bytes",
     "thingspace_gateway_journal_write_duration",
+    "thingspace_gateway_policy_",
     "thingspace_gateway_registrations{",
     "thingspace_gateway_replica",
     "thingspace_gateway_spool",
     "thingspace_gateway_telemetry",
+    "thingspace_gateway_tls_certificate_expiry",
 ];
 
 #[test]
