@@ -456,6 +456,21 @@ def policy_rejected(run):
     time.sleep(20)
 
 
+@recording("ThingspaceGatewayAuditLogFailing")
+def audit_log_failing(run):
+    """A file fills the disk of the audit log."""
+    disk = run.small_disk(16)
+    gateway = run.gateway(audit__output="file", audit__file=str(disk / "audit.log"))
+    run.traffic(gateway, 6)
+    run.fault()
+    subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}", "bs=4k"], stderr=subprocess.DEVNULL)
+    # The last block of the file still has space for some records.
+    for _ in range(15):
+        for _ in range(20):
+            run.change(gateway)
+        time.sleep(1)
+
+
 def certificate(directory, ends):
     """Makes a certificate that is valid until a time, such as `20300101000000Z`. Returns the settings of the port."""
     def openssl(*arguments):
