@@ -7,6 +7,7 @@
 //! - [`grpc`]: the gRPC server;
 //! - [`access`]: what a caller may do;
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
+//! - [`connections`]: the open connections of each port, and its limits;
 //! - [`background`]: deadlines, lookups of missing results, attribution, registration of the callback URL,
 //!   forwarding, retention;
 //! - [`dispatch`]: sends a change to ThingSpace and records the response; pauses of changes;
@@ -29,6 +30,7 @@ pub mod background;
 pub mod callbacks;
 pub mod cli;
 pub mod config;
+pub mod connections;
 pub mod dispatch;
 pub mod domain;
 pub mod failpoints;

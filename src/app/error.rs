@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use crate::{
     callbacks::TlsError,
     config,
+    connections::TooFewDescriptors,
     journal::{JournalError, postgres, sqlite},
     spool::SpoolOpenError,
     thingspace::ClientBuildError,
@@ -23,6 +24,9 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
+    /// The process may open too few files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// A port cannot be used before the journal is open.
     #[error("cannot share a port: {0}")]
     Share(io::Error),
@@ -70,12 +74,14 @@ impl StartError {
     }
 
     /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, because
-    /// the journal or the spool belongs to another ThingSpace, or because the database cannot be used; otherwise 1.
+    /// the journal or the spool belongs to another ThingSpace, because the database cannot be used, or because the
+    /// process may open too few files; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         let is_final = match self {
             Self::OpenSqlite(error) => error.failure.is_final(),
             Self::OpenPostgres(error) => error.0.is_final(),
             Self::Spool(error) => error.failure.is_final(),
+            Self::Descriptors(_) => true,
             _ => false,
         };
         if is_final { config::EXIT_CODE } else { 1 }

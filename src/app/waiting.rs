@@ -134,9 +134,12 @@ impl Waiting<'_> {
         let stop = CancellationToken::new();
         let serving = watch::Sender::new(spool.has_room());
         let mut tasks = JoinSet::new();
-        tasks.spawn(listener.serve(callbacks, stop.clone(), HANDOVER_GRACE));
+        let limits = ports.limits;
+        let instruments = telemetry.instruments();
+        tasks.spawn(listener.serve(callbacks, limits.callbacks, stop.clone(), HANDOVER_GRACE));
         tasks.spawn(admin_port::serve(
             admin,
+            limits.admin,
             (*telemetry).clone(),
             serving.subscribe(),
             stop.clone(),
@@ -147,12 +150,7 @@ impl Waiting<'_> {
         tasks.spawn(async move {
             stopped.run_until_cancelled(files.run()).await;
         });
-        let stopped = stop.clone();
-        tasks.spawn(async move {
-            if let Err(error) = grpc::serve_unavailable(grpc, stopped).await {
-                tracing::error!(%error, "gRPC port failed");
-            }
-        });
+        tasks.spawn(grpc::serve_unavailable(grpc, limits.grpc, instruments, stop.clone()));
         Ok(EarlyServers { spool, stop, tasks })
     }
 }

@@ -4,10 +4,11 @@
 //! connection without GOAWAY, so that clients lose calls. It has no limit for the send buffer of a stream
 //! (`max_send_buf_size`), which bounds the memory of clients that do not read. Its drain has no time limit.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     serve::{Listener, ListenerExt},
 };
 use hyper::{body::Incoming, server::conn::http2};
@@ -17,21 +18,21 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
-use tower::ServiceExt;
+use tower::{ServiceExt as _, service_fn};
 
 use crate::{
     config::Config,
+    connections::{
+        ConnectionGuard, ConnectionIo, ConnectionTable, OpenConnection, TableLimits,
+        TrackedResponse, WRITE_TIMEOUT,
+    },
     grpc::{
-        admission::{
-            concurrency::{AdmissionControl, MAX_SMALL_MESSAGE},
-            slow_reader::SlowReader,
-        },
+        admission::concurrency::{AdmissionControl, MAX_HEALTH_CHECKS, MAX_SMALL_MESSAGE},
         generated::stub::gateway_service_server::GatewayServiceServer,
         health::HealthService,
         health_v1::health_server::HealthServer,
@@ -39,7 +40,7 @@ use crate::{
         service::Gateway,
     },
     proto,
-    telemetry::Instruments,
+    telemetry::{Instruments, Port},
 };
 
 /// The gRPC server.
@@ -49,13 +50,13 @@ pub struct Server {
     max_connection_age: Duration,
     /// Maximum time for the calls of a connection after GOAWAY.
     max_connection_age_grace: Duration,
+    max_unread_responses: usize,
+    instruments: Instruments,
 }
 
 /// Time for a call in addition to its request to ThingSpace.
 const CALL_GRACE: Duration = Duration::from_secs(30);
 
-/// Maximum number of connections. Further ones wait in the listener's backlog.
-const MAX_CONNECTIONS: usize = 10_000;
 /// Maximum number of calls in flight on one connection. The client delays further ones or opens another connection.
 const MAX_CONCURRENT_STREAMS: u32 = 500;
 /// Maximum size of the unsent bytes of one stream.
@@ -66,8 +67,14 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Maximum size of the headers of a request.
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// Maximum time until a client sends its first byte.
+/// Maximum time until a client sends its first byte, and from then until it has sent [`HANDSHAKE_BYTES`].
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Number of bytes of the preface of HTTP/2 and of an empty SETTINGS frame.
+const HANDSHAKE_BYTES: u64 = 24 + 9;
+/// Maximum number of unread responses that have no permit: errors, and responses to changes.
+const MAX_OTHER_UNREAD_RESPONSES: usize = 4_096;
+/// Maximum time in which a client reads a response that is not a stream.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum time for the other calls of a connection whose client does not read a response.
 const SLOW_READER_GRACE: Duration = Duration::from_secs(10);
 /// Interval of HTTP/2 pings.
@@ -106,17 +113,30 @@ impl Server {
         // A call may still wait for ThingSpace when its connection reaches its maximum age.
         let longest_call = config.thingspace.request_timeout + CALL_GRACE;
         Ok(Self {
-            router: with_layers(services, Some(admission), Some(instruments)),
+            router: with_layers(services, Some(admission), Some(instruments.clone())),
             max_connection_age: config.grpc.max_connection_age,
             max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
+            max_unread_responses: config.limits.reads
+                + MAX_HEALTH_CHECKS
+                + MAX_OTHER_UNREAD_RESPONSES,
+            instruments,
         })
     }
 
-    /// Accepts connections until `draining` is cancelled, then waits until all connections have ended. Dropping
-    /// the future closes them.
-    pub async fn serve(self, listener: TcpListener, draining: CancellationToken) {
+    /// Accepts at most `max_connections` connections at a time until `draining` is cancelled, then waits until all
+    /// connections have ended. Dropping the future closes them.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        max_connections: usize,
+        draining: CancellationToken,
+    ) {
+        let limits = TableLimits {
+            connections: max_connections,
+            unread_responses: self.max_unread_responses,
+        };
+        let table = ConnectionTable::new(Port::Grpc, limits, self.instruments.clone());
         let this = Arc::new(self);
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut listener = listener.tap_io(|stream| {
             if let Err(error) = stream.set_nodelay(true) {
@@ -124,12 +144,12 @@ impl Server {
             }
         });
         let accept = async {
-            while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-                let (stream, _peer) = listener.accept().await;
+            loop {
+                let (stream, peer) = listener.accept().await;
+                let connection = table.admit(peer.ip()).await;
                 let (this, draining) = (Arc::clone(&this), draining.clone());
                 connections.spawn(async move {
-                    this.serve_connection(stream, draining).await;
-                    drop(permit);
+                    this.serve_connection(stream, connection, draining).await;
                 });
                 while connections.try_join_next().is_some() {}
             }
@@ -139,19 +159,27 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn serve_connection(&self, stream: TcpStream, draining: CancellationToken) {
+    async fn serve_connection(
+        &self,
+        stream: TcpStream,
+        guard: ConnectionGuard,
+        draining: CancellationToken,
+    ) {
         // hyper waits for the first bytes without a time limit, also during a drain.
         let mut first_byte = [0];
-        let handshake = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first_byte));
-        let Some(Ok(Ok(1..))) = draining.run_until_cancelled(handshake).await else {
-            return;
-        };
-        let slow_reader = CancellationToken::new();
-        let extension = SlowReader(slow_reader.clone());
+        let first_byte = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first_byte));
+        let first_byte = draining.run_until_cancelled(first_byte);
+        tokio::select! {
+            result = first_byte => if !matches!(result, Some(Ok(Ok(1..)))) {
+                return;
+            },
+            () = guard.evicted() => return,
+        }
+        let state = Arc::clone(guard.state());
+        let stream = ConnectionIo::new(stream, Arc::clone(&state), WRITE_TIMEOUT);
         let router = self.router.clone();
-        let service = router.map_request(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(extension.clone());
-            request
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            handle(router.clone(), Arc::clone(&state), request.map(Body::new))
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -170,21 +198,24 @@ impl Server {
         let goaway = async {
             tokio::select! {
                 () = draining.cancelled() => {}
-                () = slow_reader.cancelled() => {}
+                () = guard.response_unread(READ_TIMEOUT) => {
+                    guard.record_slow_reader();
+                    tracing::warn!("client does not read its response; closing the connection");
+                }
                 () = sleep(age) => {}
             }
         };
-        let unread = async {
-            slow_reader.cancelled().await;
-            sleep(SLOW_READER_GRACE).await;
-        };
+        let unread = guard.response_unread(READ_TIMEOUT + SLOW_READER_GRACE);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = guard.evicted() => return,
+            () = guard.fewer_bytes_within(HANDSHAKE_BYTES, HANDSHAKE_TIMEOUT) => return,
             () = goaway => {
                 // Sends GOAWAY: the client opens another connection for new calls.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
+                    () = guard.evicted() => return,
                     () = unread => return,
                     () = sleep(self.max_connection_age_grace) => return,
                 }
@@ -194,4 +225,16 @@ impl Server {
             tracing::debug!(%error, "gRPC connection closed with an error");
         }
     }
+}
+
+/// Handles a call. Its connection is not closed in favour of others until its response begins, or until its stream ends.
+async fn handle(
+    router: Router,
+    connection: Arc<OpenConnection>,
+    mut request: http::Request<Body>,
+) -> Result<http::Response<TrackedResponse<Body>>, Infallible> {
+    let guard = connection.begin_request();
+    request.extensions_mut().insert(Arc::clone(&connection));
+    let response = router.oneshot(request).await?;
+    Ok(TrackedResponse::track(response, &connection, Some(guard)))
 }

@@ -116,6 +116,23 @@ labels! {
         Rejected = "rejected",
     }
 
+    /// Port of the gateway.
+    Port: names::PORT {
+        Grpc = "grpc",
+        Callbacks = "callbacks",
+        Admin = "admin",
+    }
+
+    /// Reason to close a connection in favour of other clients.
+    CloseReason: names::REASON {
+        /// The port had no connection left, and this one was idle.
+        Idle = "idle",
+        /// The address had its share of the connections of the port.
+        AddressShare = "address_share",
+        /// The client did not read its responses.
+        UnreadResponses = "unread_responses",
+    }
+
     /// Kind of write to the journal.
     JournalOperation: names::OPERATION {
         /// A new change with its devices, or the lookup of its idempotency key.

@@ -21,8 +21,8 @@ pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
-    CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, PolicyReloadOutcome,
-    RegistrationOutcome, RegistrationState, RejectionReason,
+    CallError, CallbackOutcome, CloseReason, DeliveryOutcome, DropReason, JournalOperation,
+    PolicyReloadOutcome, Port, RegistrationOutcome, RegistrationState, RejectionReason,
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;

@@ -45,6 +45,12 @@ pub const SPOOL_OLDEST_AGE: &str = "thingspace_gateway.spool.oldest_age";
 pub const CHANGES: &str = "thingspace_gateway.changes";
 /// Gauge: open watches.
 pub const WATCHES_OPEN: &str = "thingspace_gateway.watches.open";
+/// Gauge: open connections, by port.
+pub const CONNECTIONS_OPEN: &str = "thingspace_gateway.connections.open";
+/// Gauge: maximum number of open connections, by port.
+pub const CONNECTIONS_LIMIT: &str = "thingspace_gateway.connections.limit";
+/// Counter: connections that the gateway closed in favour of other clients, by port and reason.
+pub const CONNECTIONS_CLOSED: &str = "thingspace_gateway.connections.closed";
 /// Histogram, seconds: writes to the journal, until the commit is synced.
 pub const JOURNAL_WRITE_DURATION: &str = "thingspace_gateway.journal.write.duration";
 /// Histogram: number of writes in one commit.
@@ -90,7 +96,9 @@ pub const CHANGE_ID: &str = "thingspace_gateway.change_id";
 pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
 /// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome` or `ExportOutcome`.
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
-/// Reason of an outcome: `RejectionReason` or `DropReason`.
+/// Port of the gateway: `Port`.
+pub const PORT: &str = "thingspace_gateway.port";
+/// Reason: `RejectionReason`, `DropReason` or `CloseReason`.
 pub const REASON: &str = "thingspace_gateway.reason";
 /// State of a change or of a registration.
 pub const STATE: &str = "thingspace_gateway.state";

@@ -50,6 +50,9 @@ fn record_everything(telemetry: &Telemetry) {
         instruments.journal_write(operation, Duration::ZERO, true);
     }
     instruments.policy_loaded();
+    for port in Port::ALL {
+        instruments.connections_limit(port, 1);
+    }
     instruments.journal_batch(1);
     drop(instruments.open_watch());
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));

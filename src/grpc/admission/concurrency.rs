@@ -5,11 +5,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     config::LimitsConfig,
+    connections::{OpenConnection, Streamed},
     domain::violation::FieldReason,
     grpc::{
         admission::{
@@ -17,7 +19,6 @@ use crate::{
             device_count::is_within_device_limits,
             message_reader::{MessageLimits, PART_TIMEOUT, read_message},
             method_class::{MethodClass, find_method},
-            slow_reader::guard_response,
         },
         error::{ApiError, Executed},
         watch_body::attach_body,
@@ -44,7 +45,7 @@ struct CallLimit {
 /// Maximum size of a request that is not a change, in bytes.
 pub(in crate::grpc) const MAX_SMALL_MESSAGE: usize = 16 * 1024;
 /// Maximum number of health checks in flight.
-const MAX_HEALTH_CHECKS: usize = 2_000;
+pub(in crate::grpc) const MAX_HEALTH_CHECKS: usize = 2_000;
 /// Maximum size of a health check's message in bytes.
 const MAX_HEALTH_CHECK_MESSAGE: usize = 1024;
 /// Maximum time for a health check's message.
@@ -106,7 +107,8 @@ impl AdmissionControl {
         Ok(next.run(request).await)
     }
 
-    /// Admits a call whose request is small. Its permit is held until the response is sent.
+    /// Admits a call whose request is small. Its permit is held until hyper has the last frame of the response, whose
+    /// bytes before it fit the window of the client.
     async fn admit_small(
         &self,
         class: MethodClass,
@@ -122,12 +124,16 @@ impl AdmissionControl {
                 (&self.watches, MAX_SMALL_MESSAGE, PART_TIMEOUT)
             }
         };
-        let permit = limit.try_acquire()?;
-        // Only unary responses: the events of a stream may wait for as long as the connection lives.
-        let slow_reader = match class {
-            MethodClass::Health | MethodClass::Read => request.extensions().get().cloned(),
-            _ => None,
-        };
+        let permit = limit.try_acquire();
+        // Unread responses may hold the permits. The events of a stream may wait for as long as its connection lives.
+        let is_stream = !matches!(class, MethodClass::Health | MethodClass::Read);
+        if permit.is_err()
+            && !is_stream
+            && let Some(connection) = request.extensions().get::<Arc<OpenConnection>>()
+        {
+            connection.close_slowest_reader();
+        }
+        let permit = permit?;
         let request = match class {
             // A stream of requests. tonic limits the size of each.
             MethodClass::Reflection => request,
@@ -136,8 +142,15 @@ impl AdmissionControl {
                 read_message(request, limits).await?.0
             }
         };
-        let response = attach_body(next.run(request).await);
-        Ok(guard_response(response, permit, slow_reader))
+        let mut response = attach_body(next.run(request).await);
+        if is_stream {
+            response.extensions_mut().insert(Streamed);
+        }
+        Ok(response.map(|body| {
+            Body::new(body.inspect_frame(move |_frame| {
+                let _held_by_the_body = &permit;
+            }))
+        }))
     }
 }
 

@@ -5,4 +5,3 @@ pub(super) mod concurrency;
 pub(super) mod device_count;
 pub(super) mod message_reader;
 pub(super) mod method_class;
-pub(super) mod slow_reader;
