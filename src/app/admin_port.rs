@@ -16,6 +16,8 @@ use crate::{
     telemetry::{EXPOSITION_TYPE, Port, Telemetry},
 };
 
+/// Maximum number of requests without a response.
+const MAX_REQUESTS: usize = 256;
 /// Maximum number of responses that clients have not read. Each may have a text of all metrics.
 const MAX_UNREAD_RESPONSES: usize = 256;
 
@@ -28,8 +30,11 @@ pub(super) async fn serve(
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
-    let limits =
-        TableLimits { connections: max_connections, unread_responses: MAX_UNREAD_RESPONSES };
+    let limits = TableLimits {
+        connections: max_connections,
+        requests: MAX_REQUESTS,
+        unread_responses: MAX_UNREAD_RESPONSES,
+    };
     let table = ConnectionTable::new(Port::Admin, limits, telemetry.instruments());
     // For the kubelet's gRPC probe, which supports neither TLS nor a mesh.
     let health = HealthService::new(serving.clone(), draining).into_router();

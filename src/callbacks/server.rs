@@ -129,8 +129,11 @@ impl CallbackListener {
         grace: Duration,
     ) {
         // Responses are small, and HTTP/1.1 has one at a time on each connection.
-        let limits =
-            TableLimits { connections: max_connections, unread_responses: max_connections };
+        let limits = TableLimits {
+            connections: max_connections,
+            requests: max_connections,
+            unread_responses: max_connections,
+        };
         let instruments = self.state.log.instruments.clone();
         let draining = CancellationToken::new();
         let scheme = if self.tls.is_some() { "https" } else { "http" };

@@ -33,7 +33,7 @@ const RESERVED: usize = 768;
 
 impl ConnectionLimits {
     /// The limits with enough descriptors.
-    pub const FULL: Self = Self { grpc: 10_000, callbacks: 8_192, admin: 512 };
+    pub const FULL: Self = Self { grpc: 10_000, callbacks: 8_192, admin: 256 };
 
     /// Divides the descriptors that the process may open. With too few of them, all ports have smaller limits.
     ///

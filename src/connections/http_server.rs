@@ -1,6 +1,6 @@
 //! Serves small requests over HTTP/1.1 and HTTP/2: the admin port, and the gRPC port before the journal is open.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,11 +9,10 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::StatusCode;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
-    service::TowerToHyperService,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -21,14 +20,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tower::{ServiceExt as _, service_fn};
+use tower::ServiceExt as _;
 
 use crate::connections::{
-    ConnectionGuard, ConnectionIo, ConnectionTable, OpenConnection, Streamed, TrackedResponse,
+    ConnectionGuard, ConnectionIo, ConnectionTable, OpenConnection, RequestExecutor, Streamed,
+    TrackedResponse,
 };
 
 /// Maximum number of requests in progress on one connection.
-const MAX_CONCURRENT_STREAMS: u32 = 16;
+const MAX_CONCURRENT_STREAMS: u32 = 8;
 /// Maximum size of the header of a request in bytes. The smallest that hyper permits.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// Maximum time for the first request of a connection, and for the header of each request.
@@ -82,11 +82,12 @@ async fn serve_connection(
 ) {
     let _ = stream.set_nodelay(true);
     let state = Arc::clone(connection.state());
+    let executor = RequestExecutor::new(Arc::clone(&state));
     let io = ConnectionIo::new(stream, Arc::clone(&state), READ_TIMEOUT);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        handle(router.clone(), Arc::clone(&state), request.map(Body::new))
+        handle(router.clone(), &state, request.map(Body::new))
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(executor);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -102,7 +103,7 @@ async fn serve_connection(
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    let served = builder.serve_connection(TokioIo::new(io), service);
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => Some(ended),
@@ -131,21 +132,29 @@ async fn serve_connection(
     }
 }
 
-/// Handles a request. A request that has only sent a part of its body does not protect its connection: a full port may
-/// close it.
-async fn handle(
+/// Handles a request. It does not protect its connection, which a full port may close, until its response is a stream.
+fn handle(
     router: Router,
-    connection: Arc<OpenConnection>,
+    connection: &Arc<OpenConnection>,
     request: Request,
-) -> Result<Response<TrackedResponse<Body>>, std::convert::Infallible> {
-    connection.touch();
-    let response = match timeout(HANDLER_TIMEOUT, router.oneshot(request)).await {
-        Ok(Ok(response)) => response,
-        Err(_elapsed) => StatusCode::REQUEST_TIMEOUT.into_response(),
-    };
-    let is_stream = response.extensions().get::<Streamed>().is_some();
-    let request = is_stream.then(|| connection.begin_request());
-    Ok(TrackedResponse::track(response, &connection, request))
+) -> impl Future<Output = Result<Response<TrackedResponse<Body>>, Infallible>> + use<> {
+    let connection = Arc::clone(connection);
+    let mut guard = connection.begin_unprotected_request();
+    let is_rejected = connection.has_too_many_requests();
+    async move {
+        let response = if is_rejected {
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        } else {
+            match timeout(HANDLER_TIMEOUT, router.oneshot(request)).await {
+                Ok(Ok(response)) => response,
+                Err(_elapsed) => StatusCode::REQUEST_TIMEOUT.into_response(),
+            }
+        };
+        if response.extensions().get::<Streamed>().is_some() {
+            guard.protect();
+        }
+        Ok(TrackedResponse::track(response, &connection, guard))
+    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 //! and when its last byte is written. `http_server` serves the ports that need no server of their own.
 
 mod descriptors;
+mod executor;
 mod http_server;
 mod io;
 mod responses;
 mod table;
 
 pub use descriptors::{ConnectionLimits, TooFewDescriptors, raise_file_limit};
+pub use executor::RequestExecutor;
 pub use http_server::serve_http;
 pub use io::{ConnectionIo, WRITE_TIMEOUT};
 pub use responses::{Streamed, TrackedResponse};

@@ -36,12 +36,13 @@ pub struct TrackedResponse<B> {
 }
 
 impl<B: Body<Data = Bytes>> TrackedResponse<B> {
-    /// Tracks a response. `request` protects the connection until the response begins, or until a stream ends.
+    /// Tracks a response. `request` may protect the connection until the response begins, or until a stream ends.
     pub fn track(
         response: Response<B>,
         connection: &Arc<OpenConnection>,
-        request: Option<RequestGuard>,
+        mut request: RequestGuard,
     ) -> Response<Self> {
+        request.respond();
         let is_stream = response.extensions().get::<Streamed>().is_some();
         let is_empty = response.body().is_end_stream();
         let id = (is_empty || !is_stream).then(|| connection.add_response());
@@ -51,7 +52,7 @@ impl<B: Body<Data = Bytes>> TrackedResponse<B> {
         response.map(|body| Self {
             body,
             connection: Arc::clone(connection),
-            _request: request.filter(|_| is_stream),
+            _request: is_stream.then_some(request),
             id: id.filter(|_| !is_empty),
             last_byte: None,
             has_ended: is_empty,

@@ -27,6 +27,8 @@ const MIN_IDLE: Duration = Duration::from_millis(50);
 const MIN_UNREAD: Duration = Duration::from_secs(2);
 /// Minimum time between two searches for slow readers, because each of them looks at all connections.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(10);
+/// Number of requests without a response that a connection may have although the port has many.
+const SMALL_SHARE: usize = 16;
 /// Interval of the log lines about closed connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub struct TableLimits {
     /// Maximum number of connections.
     pub connections: usize,
+    /// Maximum number of requests of all connections whose response has not begun. Further ones are rejected. Beyond
+    /// half of it, so are those of a connection with more than 16 of them.
+    pub requests: usize,
     /// Maximum number of responses of all connections that are not completely written.
     pub unread_responses: usize,
 }
@@ -48,6 +53,7 @@ struct Table {
     limits: TableLimits,
     instruments: Instruments,
     connections: Mutex<Connections>,
+    requests: AtomicUsize,
     unread_responses: AtomicUsize,
     last_search: Mutex<Option<Instant>>,
     /// Notified when a connection has closed.
@@ -75,6 +81,8 @@ pub struct OpenConnection {
     address: IpAddr,
     table: Arc<Table>,
     close: CancellationToken,
+    /// Number of requests whose response has not begun.
+    requests: AtomicUsize,
     activity: Mutex<Activity>,
     responses: Mutex<Responses>,
     received_bytes: AtomicU64,
@@ -102,8 +110,14 @@ struct Responses {
     is_uncounted: bool,
 }
 
-/// A request in progress: the table does not close its connection to admit another one.
-pub struct RequestGuard(Arc<OpenConnection>);
+/// A request in progress.
+pub struct RequestGuard {
+    connection: Arc<OpenConnection>,
+    /// True until its response begins.
+    is_counted: bool,
+    /// True if the table does not close the connection to admit another one.
+    is_protecting: bool,
+}
 
 // === impl ConnectionTable ===
 
@@ -116,6 +130,7 @@ impl ConnectionTable {
             limits,
             instruments,
             connections: Mutex::default(),
+            requests: AtomicUsize::new(0),
             unread_responses: AtomicUsize::new(0),
             last_search: Mutex::new(None),
             closed: Notify::new(),
@@ -235,6 +250,7 @@ impl Connections {
             address,
             table: Arc::clone(table),
             close: CancellationToken::new(),
+            requests: AtomicUsize::new(0),
             activity: Mutex::new(Activity { requests: 0, idle_since: now, is_used: false }),
             responses: Mutex::default(),
             received_bytes: AtomicU64::new(0),
@@ -353,15 +369,31 @@ impl Drop for ConnectionGuard {
 // === impl OpenConnection ===
 
 impl OpenConnection {
-    /// Protects the connection while a request is in progress.
+    /// Begins a request, which protects the connection until it ends.
     pub fn begin_request(self: &Arc<Self>) -> RequestGuard {
         self.update_activity(|activity| activity.requests += 1);
-        RequestGuard(Arc::clone(self))
+        self.count_request();
+        RequestGuard { connection: Arc::clone(self), is_counted: true, is_protecting: true }
     }
 
-    /// Records that the client has used the connection.
-    pub fn touch(&self) {
+    /// Begins a request that does not protect the connection: a full port may close it before the response.
+    pub fn begin_unprotected_request(self: &Arc<Self>) -> RequestGuard {
         self.update_activity(|_| {});
+        self.count_request();
+        RequestGuard { connection: Arc::clone(self), is_counted: true, is_protecting: false }
+    }
+
+    fn count_request(&self) {
+        self.table.requests.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns true if a new request of this connection must be rejected: the port has too many requests without a
+    /// response. Beyond half of the limit, connections with many of them have too many.
+    pub fn has_too_many_requests(&self) -> bool {
+        let max = self.table.limits.requests;
+        let all = self.table.requests.load(Ordering::Relaxed);
+        all > max || (all > max / 2 && self.requests.load(Ordering::Relaxed) > SMALL_SHARE)
     }
 
     /// Closes the connection with the most unread responses on this port, if it has not read one of them for 2 s. For a
@@ -465,9 +497,29 @@ impl Responses {
 
 // === impl RequestGuard ===
 
+impl RequestGuard {
+    /// Protects the connection from now on.
+    pub fn protect(&mut self) {
+        if !std::mem::replace(&mut self.is_protecting, true) {
+            self.connection.update_activity(|activity| activity.requests += 1);
+        }
+    }
+
+    /// Records that the response begins. The guard of a stream still protects its connection.
+    pub(super) fn respond(&mut self) {
+        if std::mem::take(&mut self.is_counted) {
+            self.connection.table.requests.fetch_sub(1, Ordering::Relaxed);
+            self.connection.requests.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.update_activity(|activity| activity.requests -= 1);
+        self.respond();
+        if self.is_protecting {
+            self.connection.update_activity(|activity| activity.requests -= 1);
+        }
     }
 }
 

@@ -11,11 +11,8 @@ use axum::{
     body::Body,
     serve::{Listener, ListenerExt},
 };
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -23,16 +20,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
-use tower::{ServiceExt as _, service_fn};
+use tower::ServiceExt as _;
 
 use crate::{
     config::Config,
     connections::{
-        ConnectionGuard, ConnectionIo, ConnectionTable, OpenConnection, TableLimits,
-        TrackedResponse, WRITE_TIMEOUT,
+        ConnectionGuard, ConnectionIo, ConnectionTable, OpenConnection, RequestExecutor,
+        TableLimits, TrackedResponse, WRITE_TIMEOUT,
     },
     grpc::{
         admission::concurrency::{AdmissionControl, MAX_HEALTH_CHECKS, MAX_SMALL_MESSAGE},
+        error::ApiError,
         generated::stub::gateway_service_server::GatewayServiceServer,
         health::HealthService,
         health_v1::health_server::HealthServer,
@@ -50,6 +48,8 @@ pub struct Server {
     max_connection_age: Duration,
     /// Maximum time for the calls of a connection after GOAWAY.
     max_connection_age_grace: Duration,
+    /// Maximum number of calls without a response, and of responses that clients have not read.
+    max_requests: usize,
     max_unread_responses: usize,
     instruments: Instruments,
 }
@@ -71,8 +71,8 @@ const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of bytes of the preface of HTTP/2 and of an empty SETTINGS frame.
 const HANDSHAKE_BYTES: u64 = 24 + 9;
-/// Maximum number of unread responses that have no permit: errors, and responses to changes.
-const MAX_OTHER_UNREAD_RESPONSES: usize = 4_096;
+/// Maximum number of calls without a permit, and of unread responses without one: rejections, and responses to changes.
+const MAX_OTHER_REQUESTS: usize = 4_096;
 /// Maximum time in which a client reads a response that is not a stream.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum time for the other calls of a connection whose client does not read a response.
@@ -110,15 +110,19 @@ impl Server {
             );
         let admission = AdmissionControl::new(&config.limits, config.grpc.max_message_bytes);
         let services = routes.prepare().into_axum_router();
+        let limits = &config.limits;
         // A call may still wait for ThingSpace when its connection reaches its maximum age.
         let longest_call = config.thingspace.request_timeout + CALL_GRACE;
         Ok(Self {
             router: with_layers(services, Some(admission), Some(instruments.clone())),
             max_connection_age: config.grpc.max_connection_age,
             max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
-            max_unread_responses: config.limits.reads
+            max_requests: limits.inflight_changes
+                + limits.reads
+                + limits.watches
                 + MAX_HEALTH_CHECKS
-                + MAX_OTHER_UNREAD_RESPONSES,
+                + MAX_OTHER_REQUESTS,
+            max_unread_responses: limits.reads + MAX_HEALTH_CHECKS + MAX_OTHER_REQUESTS,
             instruments,
         })
     }
@@ -133,6 +137,7 @@ impl Server {
     ) {
         let limits = TableLimits {
             connections: max_connections,
+            requests: self.max_requests,
             unread_responses: self.max_unread_responses,
         };
         let table = ConnectionTable::new(Port::Grpc, limits, self.instruments.clone());
@@ -176,12 +181,13 @@ impl Server {
             () = guard.evicted() => return,
         }
         let state = Arc::clone(guard.state());
+        let executor = RequestExecutor::new(Arc::clone(&state));
         let stream = ConnectionIo::new(stream, Arc::clone(&state), WRITE_TIMEOUT);
         let router = self.router.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
-            handle(router.clone(), Arc::clone(&state), request.map(Body::new))
+            handle(router.clone(), &state, request.map(Body::new))
         });
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(executor)
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .max_send_buf_size(SEND_BUFFER_BYTES)
@@ -190,7 +196,7 @@ impl Server {
             .max_header_list_size(MAX_HEADER_LIST_BYTES)
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
 
         let age = self.max_connection_age;
@@ -228,13 +234,23 @@ impl Server {
 }
 
 /// Handles a call. Its connection is not closed in favour of others until its response begins, or until its stream ends.
-async fn handle(
+fn handle(
     router: Router,
-    connection: Arc<OpenConnection>,
+    connection: &Arc<OpenConnection>,
     mut request: http::Request<Body>,
-) -> Result<http::Response<TrackedResponse<Body>>, Infallible> {
+) -> impl Future<Output = Result<http::Response<TrackedResponse<Body>>, Infallible>> + use<> {
+    let connection = Arc::clone(connection);
     let guard = connection.begin_request();
-    request.extensions_mut().insert(Arc::clone(&connection));
-    let response = router.oneshot(request).await?;
-    Ok(TrackedResponse::track(response, &connection, Some(guard)))
+    let is_rejected = connection.has_too_many_requests();
+    async move {
+        let response = if is_rejected {
+            // Whether it is a change is not known: `executed` may be UNKNOWN on any call.
+            let message = "too many calls without a response; retry later";
+            ApiError::overloaded(message).into_response()
+        } else {
+            request.extensions_mut().insert(Arc::clone(&connection));
+            router.oneshot(request).await?
+        };
+        Ok(TrackedResponse::track(response, &connection, guard))
+    }
 }

@@ -12,6 +12,8 @@ use crate::{
     telemetry::{Instruments, Port},
 };
 
+/// Maximum number of calls that are not rejected yet.
+const MAX_REQUESTS: usize = 4_096;
 /// Maximum number of rejections that clients have not read.
 const MAX_UNREAD_RESPONSES: usize = 4_096;
 
@@ -26,8 +28,11 @@ pub async fn serve_unavailable(
         let error = JournalError::Unavailable("the journal is not open yet".to_owned());
         Status::from(ApiError::from(error)).into_http::<Body>()
     };
-    let limits =
-        TableLimits { connections: max_connections, unread_responses: MAX_UNREAD_RESPONSES };
+    let limits = TableLimits {
+        connections: max_connections,
+        requests: MAX_REQUESTS,
+        unread_responses: MAX_UNREAD_RESPONSES,
+    };
     let table = ConnectionTable::new(Port::Grpc, limits, instruments);
     serve_http(listener, Router::new().fallback(reject), table, stop).await;
 }

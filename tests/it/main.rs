@@ -11,6 +11,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod attack;
 mod attribution;
 mod callbacks;
 mod cli;

@@ -23,7 +23,7 @@ proptest! {
     ) {
         let limits = ConnectionLimits::divide(available).unwrap();
         prop_assert!(limits.sum() + RESERVED.min(available * 5 / 8) <= available);
-        prop_assert!(limits.admin >= 48 && limits.callbacks >= 128 && limits.grpc >= 128);
-        prop_assert!(limits.grpc <= 10_000 && limits.callbacks <= 8_192 && limits.admin <= 512);
+        prop_assert!(limits.admin >= 32 && limits.callbacks >= 128 && limits.grpc >= 128);
+        prop_assert!(limits.grpc <= 10_000 && limits.callbacks <= 8_192 && limits.admin <= 256);
     }
 }

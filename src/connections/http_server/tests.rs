@@ -14,7 +14,7 @@ const CONNECTIONS: usize = 8;
 async fn start() -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = TableLimits { connections: CONNECTIONS, unread_responses: 100 };
+    let limits = TableLimits { connections: CONNECTIONS, requests: 100, unread_responses: 100 };
     let table = ConnectionTable::new(Port::Admin, limits, Instruments::noop());
     let router = Router::new().route("/", get(|| async { "text" }));
     let stop = CancellationToken::new();

@@ -10,7 +10,7 @@ use crate::{
 
 #[tokio::test(start_paused = true)]
 async fn only_a_write_without_progress_times_out() {
-    let limits = TableLimits { connections: 1, unread_responses: 10 };
+    let limits = TableLimits { connections: 1, requests: 100, unread_responses: 10 };
     let table = ConnectionTable::new(Port::Admin, limits, Instruments::noop());
     let connection = table.admit(Ipv4Addr::LOCALHOST.into()).await;
     let (stream, mut client) = duplex(4);

@@ -10,7 +10,7 @@ use crate::{
 };
 
 async fn connection() -> ConnectionGuard {
-    let limits = TableLimits { connections: 1, unread_responses: 10 };
+    let limits = TableLimits { connections: 1, requests: 100, unread_responses: 10 };
     let table = ConnectionTable::new(Port::Admin, limits, Instruments::noop());
     table.admit(Ipv4Addr::LOCALHOST.into()).await
 }
@@ -24,7 +24,8 @@ fn track(
     if is_stream {
         response.extensions_mut().insert(Streamed);
     }
-    TrackedResponse::track(response, connection.state(), None).into_body()
+    let request = connection.state().begin_request();
+    TrackedResponse::track(response, connection.state(), request).into_body()
 }
 
 async fn has_unread(connection: &ConnectionGuard) -> bool {

@@ -9,7 +9,7 @@ const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
 fn table(connections: usize, unread_responses: usize) -> ConnectionTable {
-    let limits = TableLimits { connections, unread_responses };
+    let limits = TableLimits { connections, requests: 100, unread_responses };
     ConnectionTable::new(Port::Grpc, limits, Instruments::noop())
 }
 
@@ -129,4 +129,20 @@ async fn a_connection_without_requests_or_bytes_ends() {
     assert!(timeout(2 * limit, connection.idle_for(limit)).await.is_err());
     drop(busy);
     assert!(timeout(2 * limit, connection.idle_for(limit)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_with_many_requests_rejects_those_of_connections_with_many_first() {
+    let table = table(10, 100);
+    let (flooding, healthy) = (table.admit(ONE).await, table.admit(OTHER).await);
+    let begin = |connection: &ConnectionGuard| connection.state().begin_request();
+    let mut requests: Vec<_> = (0..50).map(|_| begin(&flooding)).collect();
+    assert!(!flooding.state().has_too_many_requests());
+    requests.push(begin(&healthy));
+    assert!(flooding.state().has_too_many_requests());
+    assert!(!healthy.state().has_too_many_requests());
+    requests.extend((0..50).map(|_| begin(&flooding)));
+    assert!(healthy.state().has_too_many_requests());
+    requests.truncate(50);
+    assert!(!flooding.state().has_too_many_requests());
 }
