@@ -29,7 +29,10 @@ use crate::{
         TableLimits, TrackedResponse, WRITE_TIMEOUT,
     },
     grpc::{
-        admission::concurrency::{AdmissionControl, MAX_HEALTH_CHECKS, MAX_SMALL_MESSAGE},
+        admission::{
+            concurrency::{AdmissionControl, MAX_HEALTH_CHECKS, MAX_SMALL_MESSAGE},
+            method_class::{MethodClass, find_method},
+        },
         error::ApiError,
         generated::stub::gateway_service_server::GatewayServiceServer,
         health::HealthService,
@@ -170,15 +173,8 @@ impl Server {
         guard: ConnectionGuard,
         draining: CancellationToken,
     ) {
-        // hyper waits for the first bytes without a time limit, also during a drain.
-        let mut first_byte = [0];
-        let first_byte = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first_byte));
-        let first_byte = draining.run_until_cancelled(first_byte);
-        tokio::select! {
-            result = first_byte => if !matches!(result, Some(Ok(Ok(1..)))) {
-                return;
-            },
-            () = guard.evicted() => return,
+        if !has_first_byte(&stream, &guard, &draining).await {
+            return;
         }
         let state = Arc::clone(guard.state());
         let executor = RequestExecutor::new(Arc::clone(&state));
@@ -212,16 +208,20 @@ impl Server {
             }
         };
         let unread = guard.response_unread(READ_TIMEOUT + SLOW_READER_GRACE);
+        // Also during a drain: hyper waits for the preface without a time limit.
+        let handshake = guard.fewer_bytes_within(HANDSHAKE_BYTES, HANDSHAKE_TIMEOUT);
+        tokio::pin!(handshake);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = guard.evicted() => return,
-            () = guard.fewer_bytes_within(HANDSHAKE_BYTES, HANDSHAKE_TIMEOUT) => return,
+            () = &mut handshake => return,
             () = goaway => {
                 // Sends GOAWAY: the client opens another connection for new calls.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
                     () = guard.evicted() => return,
+                    () = handshake => return,
                     () = unread => return,
                     () = sleep(self.max_connection_age_grace) => return,
                 }
@@ -230,6 +230,20 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!(%error, "gRPC connection closed with an error");
         }
+    }
+}
+
+/// Waits for the first byte, because hyper waits for it without a time limit, also during a drain.
+async fn has_first_byte(
+    stream: &TcpStream,
+    guard: &ConnectionGuard,
+    draining: &CancellationToken,
+) -> bool {
+    let mut first_byte = [0];
+    let first_byte = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first_byte));
+    tokio::select! {
+        result = draining.run_until_cancelled(first_byte) => matches!(result, Some(Ok(Ok(1..)))),
+        () = guard.evicted() => false,
     }
 }
 
@@ -244,13 +258,20 @@ fn handle(
     let is_rejected = connection.has_too_many_requests();
     async move {
         let response = if is_rejected {
-            // Whether it is a change is not known: `executed` may be UNKNOWN on any call.
-            let message = "too many calls without a response; retry later";
-            ApiError::overloaded(message).into_response()
+            reject(request.uri().path())
         } else {
             request.extensions_mut().insert(Arc::clone(&connection));
             router.oneshot(request).await?
         };
         Ok(TrackedResponse::track(response, &connection, guard))
+    }
+}
+
+/// Rejects a call before all layers, to do the least work for it.
+fn reject(path: &str) -> http::Response<Body> {
+    let error = ApiError::overloaded("too many calls without a response; retry later");
+    match find_method(path) {
+        Some((_, MethodClass::Change { .. })) => error.into_response(),
+        _ => error.with_executed(None).into_response(),
     }
 }

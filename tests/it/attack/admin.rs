@@ -54,5 +54,5 @@ async fn health_streams_do_not_keep_monitoring_out() {
         });
     }
     target.assert_served_during(attack).await;
-    target.assert_memory(format_args!("{total} health streams, Admin"), 48);
+    target.assert_memory(format_args!("{total} health streams, Admin"), 80);
 }
