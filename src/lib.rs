@@ -5,8 +5,9 @@
 //! - [`cli`]: the command line, one file for each subcommand;
 //! - [`app`]: wiring and lifecycle;
 //! - [`grpc`]: the gRPC server;
-//! - [`access`]: what a caller may do;
+//! - [`access`]: who calls, and what a caller may do;
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
+//! - [`tls`]: TLS of the gRPC port and of the callback listener;
 //! - [`connections`]: the open connections of each port, and its limits;
 //! - [`background`]: deadlines, lookups of missing results, attribution, registration of the callback URL,
 //!   forwarding, retention;
@@ -17,15 +18,18 @@
 //! - [`journal`]: the durable store of changes, responses and callbacks: one commit for the writes of many
 //!   callers;
 //! - [`operations`]: one folder for each kind of change: validation, wire format, evidence rules;
+//! - [`audit`]: the audit log: who did what, with what outcome;
 //! - [`telemetry`]: logs, spans and metrics;
 //! - [`config`]: the settings of this program;
 //! - [`proto`]: the messages of the API, and their conversion from and to domain types;
+//! - [`shares`]: divides limits among callers;
 //! - [`domain`]: changes and their states, identifiers, matching, counts, attribution. Pure: no I/O, no
 //!   async, no clock;
 //! - [`failpoints`]: rules that test builds can break.
 
 pub mod access;
 pub mod app;
+pub mod audit;
 pub mod background;
 pub mod callbacks;
 pub mod cli;
@@ -38,7 +42,9 @@ pub mod grpc;
 pub mod journal;
 pub mod operations;
 pub mod proto;
+pub mod shares;
 pub mod spool;
 pub mod telemetry;
 pub mod thingspace;
+pub mod tls;
 pub mod watch;

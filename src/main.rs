@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         Command::Thingspace(command) => command.run(),
         Command::Log(command) => command.run(),
         Command::Journal(command) => command.run(),
+        Command::Audit(command) => command.run(),
         Command::Config(command) => command.run(),
+        Command::Policy(command) => command.run(),
     })
 }

@@ -64,6 +64,13 @@ class Options:
         contenders |= dict(floors)
         return {name: (lambda contender=contender: measure(contender)) for name, contender in contenders.items()}
 
+    def secured_cases(self, measure):
+        """Returns a function for each gateway without TLS, and for each with TLS, an identity of callers and a policy."""
+        identities = {"plaintext": None, "TLS, certificate": "certificate", "TLS, token": "token"}
+        contenders = {f"{name}, {title}": Gateway(path, identity=identity)
+                      for name, path in self.gateways.items() for title, identity in identities.items()}
+        return {name: (lambda contender=contender: measure(contender)) for name, contender in contenders.items()}
+
 
 RATE = Column("per_second", "per second")
 CPU = Column("cpu_us", "CPU µs")
@@ -73,6 +80,8 @@ WRITTEN = Column("written_bytes", "bytes written")
 P50 = Column("latency_ms.p50", "p50 ms", 2)
 P99 = Column("latency_ms.p99", "p99 ms", 2)
 REFUSED = Column("refused", "refused")
+REPLAY_COLUMNS = [Column("per_second", "results per second"), Column("cpu_us", "CPU µs", 2),
+                  Column("load_cpu_us", "load generator's CPU µs", 2)]
 
 
 def rows(options):
@@ -99,6 +108,8 @@ def rows(options):
         postgres_replicas_row(options),
         postgres_standby_row(options),
         postgres_stored_row(options),
+        secured_changes_row(options),
+        secured_replay_row(options),
         footprint_row(options),
         quarantine_row(options),
         attribution_row(options),
@@ -161,16 +172,7 @@ def paced_row(options):
 
 
 def change_row(name, concurrency, options):
-    seconds = options.seconds or (1.5 if options.quick else 4)
-
-    def measure(contender):
-        with Rig(contender) as rig:
-            warm_up = load("changes", "--target", rig.server.grpc, "--first", 90_000_000, "--count", 10 * concurrency,
-                           "--concurrency", concurrency)
-            count = int(seconds * warm_up["per_second"]) + concurrency
-            return change_cost(rig, count, 1, concurrency)
-
-    cases = options.cases(measure, {
+    cases = options.cases(lambda contender: measure_changes(contender, concurrency, options), {
         "floor (a): forward, connection kept": FORWARD, "floor (b): forward, new connections": FORWARD_FRESH})
     if concurrency == 1:
         cases["write and fdatasync, 1 kB"] = measure_fdatasync
@@ -178,10 +180,25 @@ def change_row(name, concurrency, options):
                [RATE, P50, P99, CPU, LOAD_CPU, WRITTEN])
 
 
+def measure_changes(contender, concurrency, options):
+    """Measures changes of one device."""
+    seconds = options.seconds or (1.5 if options.quick else 4)
+    with Rig(contender) as rig:
+        warm_up = rig.load("changes", "--first", 90_000_000, "--count", 10 * concurrency,
+                           "--concurrency", concurrency)
+        count = int(seconds * warm_up["per_second"]) + concurrency
+        return change_cost(rig, count, 1, concurrency)
+
+
+def secured_changes_row(options):
+    cases = options.secured_cases(lambda contender: measure_changes(contender, 64, options))
+    return Row("secured-change-64", "ChangeEsimPlan, 1 device, 64 at a time, with TLS, identity and policy", cases,
+               [RATE, P50, P99, CPU, LOAD_CPU], plot=False)
+
+
 def change_cost(rig, count, devices, concurrency):
     with rig.measured() as cost:
-        result = load("changes", "--target", rig.server.grpc, "--count", count, "--devices", devices,
-                      "--concurrency", concurrency)
+        result = rig.load("changes", "--count", count, "--devices", devices, "--concurrency", concurrency)
     return cost.add_to(result, count)
 
 
@@ -203,7 +220,7 @@ def large_change_row(options):
 
     def measure(contender):
         with Rig(contender) as rig:
-            load("changes", "--target", rig.server.grpc, "--first", 90_000_000, "--devices", devices)
+            rig.load("changes", "--first", 90_000_000, "--devices", devices)
             # The processor time of a process is counted in steps of 10 ms.
             count = (5 if options.quick else 20) if contender.knows_changes else 50
             result = change_cost(rig, count, devices, 1)
@@ -225,35 +242,42 @@ def replay_row(options):
     results = 20_000 if options.quick else 100_000
     # The floors are faster, and need more for a measurable time.
     floor_results = 10 * results
-
-    def measure(contender):
-        with Rig(contender) as rig:
-            if contender.knows_changes:
-                expected = results
-                rig.store_results(results)
-                # A first pass, as the floors have the results in memory.
-                load("replay", "--target", rig.server.grpc, "--accepted", rig.accepted)
-            else:
-                expected = floor_results
-                rig.make_changes(1, expected)
-            end, passes = time.monotonic() + (options.seconds or 0), []
-            with rig.measured() as cost:
-                while not passes or time.monotonic() < end:
-                    passes.append(load("replay", "--target", rig.server.grpc, "--accepted", rig.accepted))
-            for result in passes:
-                if result["messages"] != expected:
-                    raise Failure(f"{result['messages']} of {expected} results were replayed")
-            load_cpu_seconds = sum(result["load_cpu_seconds"] for result in passes)
-            return cost.add_to(passes[-1] | {"load_cpu_seconds": load_cpu_seconds}, len(passes) * expected)
-
     return Row(
         "replay", f"Replay of {results:,} stored results, one watcher",
-        options.cases(measure, {
+        options.cases(lambda contender: measure_replay(contender, results, floor_results, options), {
             "floor (a): from memory": Floor(("stream", str(floor_results))),
             "floor (b): encode each": Floor(("stream", str(floor_results), "--encode"))}),
-        [Column("per_second", "results per second"), Column("cpu_us", "CPU µs", 2),
-         Column("load_cpu_us", "load generator's CPU µs", 2)], rounds=3,
+        REPLAY_COLUMNS, rounds=3,
     )
+
+
+def measure_replay(contender, results, floor_results, options):
+    """Measures the replay of stored results."""
+    with Rig(contender) as rig:
+        if contender.knows_changes:
+            expected = results
+            rig.store_results(results)
+            # A first pass, as the floors have the results in memory.
+            rig.load("replay", "--accepted", rig.accepted)
+        else:
+            expected = floor_results
+            rig.make_changes(1, expected)
+        end, passes = time.monotonic() + (options.seconds or 0), []
+        with rig.measured() as cost:
+            while not passes or time.monotonic() < end:
+                passes.append(rig.load("replay", "--accepted", rig.accepted))
+        for result in passes:
+            if result["messages"] != expected:
+                raise Failure(f"{result['messages']} of {expected} results were replayed")
+        load_cpu_seconds = sum(result["load_cpu_seconds"] for result in passes)
+        return cost.add_to(passes[-1] | {"load_cpu_seconds": load_cpu_seconds}, len(passes) * expected)
+
+
+def secured_replay_row(options):
+    results = 20_000 if options.quick else 100_000
+    cases = options.secured_cases(lambda contender: measure_replay(contender, results, 0, options))
+    return Row("secured-replay", f"Replay of {results:,} stored results, with TLS, identity and policy", cases,
+               REPLAY_COLUMNS, rounds=3, plot=False)
 
 
 def fan_out(contender, watchers, results):

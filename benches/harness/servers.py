@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Callable, ClassVar
 
-from harness.build import FLOOR, LOAD, PEER, TARGET, THINGSPACE
+from harness.build import CREDENTIALS, FLOOR, LOAD, PEER, TARGET, THINGSPACE
 
 TICKS = os.sysconf("SC_CLK_TCK")
 ACCOUNT = "0000123456-00001"
@@ -109,9 +109,12 @@ class Peer:
 
 @dataclass(frozen=True)
 class Gateway:
+    """The gateway. `identity` is `certificate` or `token`: then with TLS, this identity of callers, and a policy."""
+
     program: pathlib.Path
     knows_changes: bool = True
     credentials: bool = False
+    identity: str | None = None
 
     def start(self, directory, thingspace, database=None):
         grpc, callbacks, admin = free_port(), free_port(), free_port()
@@ -138,11 +141,30 @@ class Gateway:
                          "TSGW_JOURNAL__DIR": f"{journal}-{admin}"}
         if self.credentials:
             settings |= {"TSGW_CALLBACKS__USERNAME": USERNAME, "TSGW_CALLBACKS__PASSWORD": PASSWORD}
+        if self.identity:
+            settings |= secure(directory / "credentials", self.identity)
         server = Server([self.program, "serve"], directory, settings)
         server.grpc, server.callbacks = f"127.0.0.1:{grpc}", f"127.0.0.1:{callbacks}"
         server.database = journal / "journal.db"
         wait_until_ready(server, admin)
         return server
+
+
+def secure(directory, identity):
+    """Makes the credentials of a gateway and its clients. Returns the settings of the gateway."""
+    directory.mkdir()
+    subprocess.run([CREDENTIALS, directory], check=True)
+    settings = {
+        "TSGW_GRPC__TLS_CERT_FILE": directory / "server.pem",
+        "TSGW_GRPC__TLS_KEY_FILE": directory / "server.key",
+        "TSGW_AUTH__POLICY_FILE": directory / "policy.toml",
+    }
+    if identity == "token":
+        settings |= {"TSGW_AUTH__MODE": "jwt", "TSGW_AUTH__JWT_ISSUER": "bench", "TSGW_AUTH__JWT_AUDIENCE": "gateway",
+                     "TSGW_AUTH__JWT_JWKS_FILE": directory / "jwks.json"}
+    else:
+        settings |= {"TSGW_AUTH__MODE": "mtls", "TSGW_GRPC__TLS_CLIENT_CA_FILE": directory / "ca.pem"}
+    return {name: str(value) for name, value in settings.items()}
 
 
 def wait_until_ready(server, admin):
@@ -155,17 +177,18 @@ def wait_until_ready(server, admin):
         time.sleep(0.001)
 
 
-def load(*arguments):
+def load(*arguments, env=None):
     """Runs a load generator, and returns its result."""
-    return LoadProcess(*arguments).result()
+    return LoadProcess(*arguments, env=env).result()
 
 
 class LoadProcess:
     """A load generator that runs in the background."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, env=None):
         command = [str(part) for part in [LOAD, *arguments]]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env={**os.environ, **(env or {})})
 
     def wait_until_ready(self):
         line = self.process.stdout.readline()
@@ -287,13 +310,19 @@ class Rig:
         for _ in range(number):
             self.add_replica()
 
+    def load(self, *arguments):
+        """Runs a load generator against the server, with the credentials that the server accepts."""
+        identity = getattr(self.contender, "identity", None)
+        env = {"BENCH_CREDENTIALS": str(self.directory / "credentials"), "BENCH_IDENTITY": identity} if identity else None
+        return load(arguments[0], "--target", self.server.grpc, *arguments[1:], env=env)
+
     def make_changes(self, count, devices, concurrency=8, accepted=None, lost=False):
         """Makes changes of other devices. Returns the file with the accepted ones."""
         accepted = accepted or self.accepted
         accepted.unlink(missing_ok=True)
         first, self.next_device = self.next_device, self.next_device + count * devices
         if self.contender.knows_changes:
-            load("changes", "--target", self.server.grpc, "--count", count, "--devices", devices,
+            self.load("changes", "--count", count, "--devices", devices,
                  "--concurrency", concurrency, "--first", first, "--accepted", accepted,
                  *(["--lost"] if lost else []))
         else:

@@ -2,6 +2,9 @@
 
 pub mod callback;
 pub mod error_body;
+pub mod forwarded_client_cert;
+pub mod jwt;
+pub mod policy;
 pub mod settings;
 pub mod token;
 

@@ -3,12 +3,14 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
-    callbacks::TlsError,
+    access::{identity::SetupError, policy::PolicyLoadError},
+    audit::AuditOpenError,
     config,
     connections::TooFewDescriptors,
     journal::{JournalError, postgres, sqlite},
     spool::SpoolOpenError,
     thingspace::ClientBuildError,
+    tls::TlsError,
 };
 
 /// A gateway that cannot start.
@@ -42,6 +44,9 @@ pub enum StartError {
     /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditOpenError),
     /// Changes that the last stop interrupted cannot be recovered.
     #[error("cannot recover the journal: {0}")]
     Recover(#[from] JournalError),
@@ -51,9 +56,15 @@ pub enum StartError {
     /// The gRPC server cannot be built.
     #[error("cannot build the reflection service: {0}")]
     Api(#[from] tonic_reflection::server::Error),
-    /// The certificate of the callback listener cannot be used.
+    /// The policy file cannot be read, or has errors.
     #[error(transparent)]
-    Listener(#[from] TlsError),
+    Policy(#[from] PolicyLoadError),
+    /// The credentials of callers cannot be checked.
+    #[error(transparent)]
+    Identity(#[from] SetupError),
+    /// The certificate of a port cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The admin socket cannot be created.
     #[error("admin.socket {path}: {source}", path = .path.display())]
     Socket {
@@ -75,13 +86,13 @@ impl StartError {
 
     /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, because
     /// the journal or the spool belongs to another ThingSpace, because the database cannot be used, or because the
-    /// process may open too few files; otherwise 1.
+    /// policy file has errors, or because the process may open too few files; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         let is_final = match self {
             Self::OpenSqlite(error) => error.failure.is_final(),
             Self::OpenPostgres(error) => error.0.is_final(),
             Self::Spool(error) => error.failure.is_final(),
-            Self::Descriptors(_) => true,
+            Self::Descriptors(_) | Self::Policy(_) => true,
             _ => false,
         };
         if is_final { config::EXIT_CODE } else { 1 }

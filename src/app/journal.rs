@@ -15,6 +15,11 @@ use crate::{
     telemetry::Instruments,
 };
 
+/// Returns the name of this replica: the host name, in Kubernetes the name of the pod.
+pub(super) fn replica_name() -> String {
+    uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Opens the journal, or creates it. No other module of the gateway depends on the engine.
 pub(super) async fn open_journal(
     config: &Config,
@@ -28,7 +33,7 @@ pub(super) async fn open_journal(
                 url: url.clone(),
                 password: journal.password.clone(),
                 max_connections: journal.max_connections,
-                replica_name: uname().nodename().to_string_lossy().into_owned(),
+                replica_name: replica_name(),
                 allow_relaxed_durability: journal.durability == RequiredDurability::Relaxed,
                 origin,
                 instruments,

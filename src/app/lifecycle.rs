@@ -124,6 +124,8 @@ impl App {
         if let Some(spool) = &components.spool {
             drained &= timeout(CLOSE_GRACE, spool.close()).await.is_ok();
         }
+        // Last, so that it has the end of every call.
+        drained &= timeout(CLOSE_GRACE, components.audit.close()).await.is_ok();
         let left = deadline.saturating_duration_since(Instant::now());
         self.telemetry.shutdown(left.clamp(MIN_FLUSH, MAX_FLUSH)).await;
         tracing::info!(drained, "stopped");

@@ -1,7 +1,9 @@
 //! Wiring and lifecycle: builds a gateway from its settings, runs it, and drains it.
 
+mod access;
 mod admin_port;
 mod admin_socket;
+mod audit_log;
 mod embedded_sandbox;
 mod error;
 mod failed_logins;
@@ -17,3 +19,4 @@ pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
 pub use transfer::{export_journal, import_journal, prepare_import};
+pub(crate) use wiring::SystemClock;

@@ -23,6 +23,7 @@ use crate::{
     journal::{Journal, Origin, UnopenedJournal},
     spool::{Spool, SpoolOptions},
     telemetry::{LogThrottle, Telemetry},
+    tls::ServerTls,
 };
 
 /// Time after which callbacks are received although the journal is not open.
@@ -43,6 +44,8 @@ pub(super) struct Waiting<'a> {
     pub(super) origin: Origin,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) telemetry: &'a Telemetry,
+    /// TLS of the gRPC port.
+    pub(super) grpc_tls: Option<Arc<ServerTls>>,
     /// Ends the attempts to open the journal.
     pub(super) shutdown: CancellationToken,
 }
@@ -120,6 +123,9 @@ impl Waiting<'_> {
         let journal = Arc::new(UnopenedJournal);
         let spool = Spool::open(options, journal.clone())?;
         let mut files = FileReloader::default();
+        if let Some(tls) = &self.grpc_tls {
+            tls.reload_with(&mut files);
+        }
         let listener = CallbackListener::new(
             config,
             journal,
@@ -150,7 +156,11 @@ impl Waiting<'_> {
         tasks.spawn(async move {
             stopped.run_until_cancelled(files.run()).await;
         });
-        tasks.spawn(grpc::serve_unavailable(grpc, limits.grpc, instruments, stop.clone()));
+        let stopped = stop.clone();
+        let (config, tls) = ((*config).clone(), self.grpc_tls.clone());
+        tasks.spawn(async move {
+            grpc::serve_unavailable(grpc, &config, tls, limits.grpc, instruments, stopped).await;
+        });
         Ok(EarlyServers { spool, stop, tasks })
     }
 }

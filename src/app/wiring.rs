@@ -12,27 +12,29 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{
-        admin_port, admin_socket::AdminSocket, error::StartError,
-        failed_logins::JournalFailedLoginStore, ports::Ports, shared_state::shared_state,
-        waiting::Waiting,
+        access::Access, admin_port, admin_socket::AdminSocket, audit_log::open_audit_log,
+        error::StartError, failed_logins::JournalFailedLoginStore, ports::Ports,
+        shared_state::shared_state, waiting::Waiting,
     },
+    audit::AuditLog,
     background::{
         self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
-        SteadyClock,
+        StatusReporter, SteadyClock,
     },
     callbacks::CallbackListener,
     config::Config,
-    dispatch::{Dispatcher, Pauses},
+    dispatch::{Dispatcher, InFlight, Pauses},
     domain::{
         clock::{Clock, Timestamp},
         state::ChangeState,
     },
-    grpc::{Gateway, HealthService, Operator, ProtoEncoder, Server},
+    grpc::{AdmissionControl, Gateway, HealthService, Operator, ProtoEncoder, Server},
     journal::{Journal, Origin},
     operations::ValidationRules,
     spool::{Spool, SpoolOptions},
-    telemetry::{SpoolGauges, Telemetry},
+    telemetry::{Instruments, SpoolGauges, Telemetry},
     thingspace::ThingSpace,
+    tls::{ServerTls, TlsOptions},
     watch::Watches,
 };
 
@@ -40,7 +42,7 @@ use crate::{
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The only clock that reads the system time.
-struct SystemClock;
+pub(crate) struct SystemClock;
 
 /// The components of a gateway. Nothing is served before the tasks are spawned.
 pub(super) struct Components {
@@ -52,6 +54,7 @@ pub(super) struct Components {
     pub(super) background: Vec<BoxFuture<'static, ()>>,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) spool: Option<Arc<Spool>>,
+    pub(super) audit: AuditLog,
     /// Requests to ThingSpace in flight.
     pub(super) inflight_dispatches: TaskTracker,
     /// True while the gateway is ready.
@@ -68,11 +71,13 @@ struct Shared<'a> {
     telemetry: &'a Telemetry,
     journal: Arc<dyn Journal>,
     spool: Option<Arc<Spool>>,
+    audit: AuditLog,
     clock: Arc<dyn Clock>,
     steady_clock: Arc<SteadyClock>,
     pauses: Arc<Pauses>,
     thingspace: Arc<ThingSpace>,
     inflight_dispatches: TaskTracker,
+    access: Access,
     serving: watch::Sender<bool>,
     /// True while this replica runs the jobs that one replica runs for all.
     is_leader: watch::Sender<bool>,
@@ -92,14 +97,26 @@ impl Components {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let waiting =
-            Waiting { config, origin: origin.clone(), clock: clock.clone(), telemetry, shutdown };
+        let grpc_tls = TlsOptions::grpc(config)
+            .map(|options| ServerTls::new(options, clock.clone(), telemetry.instruments()))
+            .transpose()?;
+        let waiting = Waiting {
+            config,
+            origin: origin.clone(),
+            clock: clock.clone(),
+            telemetry,
+            grpc_tls: grpc_tls.clone(),
+            shutdown,
+        };
+        let mut files = FileReloader::default();
+        let access = Access::build(config, &clock, telemetry, &mut files)?;
         let journal = Box::pin(waiting.open_journal(&ports)).await?;
-        let shared = Shared::build(config, origin, journal, clock, telemetry).await?;
+        let shared = Shared::build(config, origin, journal, clock, telemetry, access).await?;
         let Shared { journal, spool, clock, steady_clock, thingspace, draining, stop, .. } =
             &shared;
-        let server = shared.server().await?;
-        let mut files = FileReloader::default();
+        if let Some(tls) = &grpc_tls {
+            tls.reload_with(&mut files);
+        }
         let listener = CallbackListener::new(
             config,
             journal.clone(),
@@ -123,8 +140,11 @@ impl Components {
             serving: shared.serving.subscribe(),
             is_leader: shared.is_leader.subscribe(),
         };
+        let watches = shared.watches();
+        let server = shared.server(watches.clone(), operator.clone(), grpc_tls.clone()).await?;
         let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
-        for job in shared.jobs().into_iter().chain(shared.callback_jobs(files)) {
+        let jobs = shared.jobs().into_iter().chain(shared.callback_jobs(files));
+        for job in jobs.chain(shared.access.jobs(&watches, grpc_tls.as_deref())) {
             let stop = stop.clone();
             background.push(Box::pin(async move {
                 stop.run_until_cancelled(job).await;
@@ -155,6 +175,7 @@ impl Components {
             background,
             journal: shared.journal,
             spool: shared.spool,
+            audit: shared.audit,
             inflight_dispatches: shared.inflight_dispatches,
             serving: shared.serving,
             draining: shared.draining,
@@ -172,6 +193,7 @@ impl<'a> Shared<'a> {
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
         telemetry: &'a Telemetry,
+        access: Access,
     ) -> Result<Self, StartError> {
         // The metrics outlive the journal and must not keep its directory locked.
         let observed = Arc::downgrade(&journal);
@@ -180,6 +202,7 @@ impl<'a> Shared<'a> {
             zip(ChangeState::ALL, counts.unwrap_or_default().0)
                 .map(|(state, count)| (state.as_str(), u64::try_from(count).unwrap_or(0)))
         });
+        let audit = open_audit_log(config, &clock, telemetry)?;
         let spool = open_spool(config, origin, &journal, &clock, telemetry)?;
         let steady_clock = SteadyClock::load(&*journal, clock.clone()).await?;
         let pauses = Pauses::load(journal.clone(), clock.clone()).await?;
@@ -196,10 +219,12 @@ impl<'a> Shared<'a> {
             thingspace: Arc::new(thingspace),
             journal,
             spool,
+            audit,
             clock,
             steady_clock,
             pauses,
             inflight_dispatches: TaskTracker::new(),
+            access,
             serving: watch::Sender::new(true),
             is_leader: watch::Sender::new(false),
             draining: CancellationToken::new(),
@@ -207,24 +232,33 @@ impl<'a> Shared<'a> {
         })
     }
 
-    async fn server(&self) -> Result<Server, StartError> {
-        let Self { config, journal, clock, thingspace, draining, .. } = self;
+    fn watches(&self) -> Arc<Watches> {
+        Watches::new(
+            self.journal.clone(),
+            Arc::new(ProtoEncoder),
+            self.config.grpc.max_stream_age,
+            self.draining.clone(),
+            self.telemetry.instruments(),
+        )
+    }
+
+    async fn server(
+        &self,
+        watches: Arc<Watches>,
+        operator: Operator,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Result<Server, StartError> {
+        let Self { config, journal, clock, thingspace, draining, access, .. } = self;
+        let max_devices = config.changes.max_devices_per_request;
         let dispatcher = Dispatcher::new(
             journal.clone(),
             thingspace.clone(),
             clock.clone(),
             self.pauses.clone(),
-            &config.limits,
+            InFlight::new(&config.limits, max_devices, &access.shares),
             self.inflight_dispatches.clone(),
         );
         background::settle_interrupted(&**journal, &**clock).await?;
-        let watches = Watches::new(
-            journal.clone(),
-            Arc::new(ProtoEncoder),
-            config.grpc.max_stream_age,
-            draining.clone(),
-            self.telemetry.instruments(),
-        );
         let gateway = Gateway {
             journal: journal.clone(),
             dispatcher,
@@ -232,9 +266,17 @@ impl<'a> Shared<'a> {
             thingspace: thingspace.clone(),
             clock: clock.clone(),
             validation_rules: ValidationRules::new(config),
+            access: access.control.clone(),
         };
         let health = HealthService::new(self.serving.subscribe(), draining.clone());
-        Ok(Server::new(gateway, health, config, self.telemetry.instruments())?)
+        let admission = AdmissionControl::new(
+            &config.limits,
+            config.grpc.max_message_bytes,
+            access.usages.clone(),
+            &access.shares,
+        );
+        let instruments = self.telemetry.instruments();
+        Ok(Server::new(gateway, operator, health, config, tls, admission, instruments)?)
     }
 
     /// Returns a job that runs while this replica is the leader.
@@ -280,8 +322,17 @@ impl<'a> Shared<'a> {
                 Box::pin(background::trim_journal(journal.clone(), clock.clone(), retention))
             }
         };
+        let status_reporter = StatusReporter::new(
+            journal.clone(),
+            thingspace.clone(),
+            clock.clone(),
+            self.is_leader.subscribe(),
+            self.telemetry.instruments(),
+        );
         let thingspace = thingspace.clone();
+        let audit = self.audit.clone();
         vec![
+            Box::pin(status_reporter.run()),
             self.on_leader(watch_deadlines),
             self.on_leader(trim_journal),
             Box::pin(background::watch_interrupted(journal.clone(), clock.clone())),
@@ -290,11 +341,13 @@ impl<'a> Shared<'a> {
             Box::pin(background::compete(journal.coordination(), self.is_leader.clone())),
             Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(self.pauses.clone().follow()),
+            Box::pin(async move { audit.run().await }),
             Box::pin(update_readiness(
                 journal.clone(),
                 self.spool.clone(),
                 self.serving.clone(),
                 self.draining.clone(),
+                self.telemetry.instruments(),
             )),
         ]
     }
@@ -389,9 +442,11 @@ async fn update_readiness(
     spool: Option<Arc<Spool>>,
     serving: watch::Sender<bool>,
     draining: CancellationToken,
+    instruments: Instruments,
 ) {
     let mut interval = interval(READINESS_INTERVAL);
     while draining.run_until_cancelled(interval.tick()).await.is_some() {
+        instruments.status().journal_writable(journal.is_writable());
         serving.send_if_modified(|serving| {
             // Checked under the lock, so that a drain that has begun stays not ready.
             let has_room = || spool.as_ref().is_some_and(|spool| spool.has_room());

@@ -9,6 +9,7 @@ mod leader;
 mod reconcile;
 mod registration;
 mod retention;
+mod status_reporter;
 mod steady_clock;
 #[cfg(test)]
 mod tests;
@@ -23,4 +24,5 @@ pub use leader::{LeaderJob, compete, run_on_leader};
 pub use reconcile::Reconciler;
 pub use registration::RegistrationMonitor;
 pub use retention::trim_journal;
+pub use status_reporter::StatusReporter;
 pub use steady_clock::SteadyClock;

@@ -10,7 +10,6 @@ mod append;
 mod auth;
 mod body;
 mod callback_log;
-mod certificate;
 mod client_ip;
 pub mod payload;
 mod quarantine;
@@ -23,6 +22,5 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 
-pub use certificate::TlsError;
 pub use quarantine::{Quarantine, ReplayCounts, ReplayOutcome, credential_mac};
 pub use server::CallbackListener;

@@ -24,6 +24,7 @@ use crate::{
         state::{AppState, RESPONSE_TIMEOUT},
         telemetry::StoredCallback,
     },
+    domain::evidence::ResultService,
     journal::{ReceivedCallback, Stored},
     spool::Appended,
     telemetry::RejectionReason,
@@ -129,6 +130,9 @@ impl AppState {
             Err(reason) => return Err(reason),
         };
         drop(bytes);
+        let receive_time = self.clock.now();
+        let service = ResultService::from_name(&path.service);
+        self.log.instruments.status().callback_received(service, receive_time);
         if !client.is_allowed {
             self.log.record_unlisted(self.log_context(request));
         }
@@ -137,7 +141,7 @@ impl AppState {
             callback,
             account: path.account_name(),
             service: path.callback_service(),
-            receive_time: self.clock.now(),
+            receive_time,
             forwarding: self.forwarding(),
         };
         let stored = self.store(received, permit, deadline).await?;

@@ -11,7 +11,6 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,21 +19,19 @@ use crate::{
         auth::Authenticator,
         body::{BodyBudget, QuarantineBudget},
         callback_log::CallbackLog,
-        certificate::{ReloadingCertificate, TlsError},
         quarantine::Quarantine,
         state::{AppState, RESPONSE_TIMEOUT},
         telemetry::CallbackService,
     },
     config::Config,
-    connections::{ConnectionGuard, ConnectionTable, TableLimits},
+    connections::{ConnectionGuard, ConnectionTable, HandshakeGuard, TableLimits},
     domain::clock::Clock,
     journal::{CallbackJournal, QuarantineStore},
     spool::Spool,
     telemetry::{Instruments, Port},
+    tls::{Accepted, ServerTls, TlsError, TlsOptions},
 };
 
-/// Time for a TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a request's header, from the last response: also the time that a connection may idle.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a request's header, and of a connection's read buffer, in bytes.
@@ -50,14 +47,14 @@ const CLOSE_TIMEOUT: Duration = RESPONSE_TIMEOUT.saturating_add(Duration::from_s
 /// The callback listener.
 pub struct CallbackListener {
     pub(super) state: Arc<AppState>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerTls>>,
 }
 
 /// The connections of a listener.
 #[derive(Clone)]
 struct Connections {
     service: Arc<CallbackService>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerTls>>,
     table: ConnectionTable,
     /// Maximum number of connections of one address.
     max_per_address: usize,
@@ -87,15 +84,12 @@ impl CallbackListener {
         files: &mut FileReloader,
     ) -> Result<Self, TlsError> {
         let callbacks = &config.callbacks;
-        let tls = match (&callbacks.tls_cert_file, &callbacks.tls_key_file) {
-            (Some(cert_file), Some(key_file)) => {
-                let certificate = ReloadingCertificate::load(cert_file.clone(), key_file.clone())?;
-                let config = certificate.server_config()?;
-                files.add(move || certificate.reload());
-                Some(TlsAcceptor::from(config))
-            }
-            _ => None,
-        };
+        let tls = TlsOptions::callbacks(config)
+            .map(|options| ServerTls::new(options, clock.clone(), instruments.clone()))
+            .transpose()?;
+        if let Some(tls) = &tls {
+            tls.reload_with(files);
+        }
         let forward_url = callbacks.forward_url.as_ref();
         let state = AppState {
             authenticator: Authenticator::new(callbacks, files),
@@ -168,10 +162,14 @@ impl Connections {
         loop {
             let (stream, peer) = tcp.accept().await;
             let Some(connection) = self.admit(peer).await else { continue };
+            let handshake = match &self.tls {
+                Some(_) => Some(connection.begin_handshake().await),
+                None => None,
+            };
             let this = self.clone();
             self.tasks.spawn(async move {
                 tokio::select! {
-                    () = this.handle(stream, peer, &connection) => {}
+                    () = this.handle(stream, peer, &connection, handshake) => {}
                     () = connection.evicted() => {}
                 }
             });
@@ -189,18 +187,20 @@ impl Connections {
     }
 
     /// Makes the TLS handshake, if any, and serves a connection.
-    async fn handle(&self, stream: TcpStream, peer: SocketAddr, connection: &ConnectionGuard) {
+    async fn handle(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        connection: &ConnectionGuard,
+        handshake: Option<HandshakeGuard>,
+    ) {
         let Some(tls) = &self.tls else {
             return self.serve(stream, peer, connection).await;
         };
-        let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
-        match self.before_close(handshake).await {
-            Some(Ok(Ok(stream))) => self.serve(stream, peer, connection).await,
-            Some(Ok(Err(error))) => {
-                tracing::debug!(client_ip = %peer.ip(), %error, "TLS handshake failed");
-            }
-            Some(Err(_)) => tracing::debug!(client_ip = %peer.ip(), "TLS handshake timed out"),
-            None => {}
+        let accepted = self.before_close(tls.accept(stream, peer)).await;
+        drop(handshake);
+        if let Some(Some(Accepted { stream, .. })) = accepted {
+            self.serve(stream, peer, connection).await;
         }
     }
 

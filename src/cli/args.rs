@@ -3,10 +3,10 @@
 use clap::{Parser, Subcommand};
 
 use crate::cli::{
-    changes::ChangesCommand, config::ConfigCommand, demo::DemoCommand,
+    audit::AuditCommand, changes::ChangesCommand, config::ConfigCommand, demo::DemoCommand,
     healthcheck::HealthcheckCommand, journal::JournalCommand, log::LogCommand,
-    quarantine::QuarantineCommand, sandbox::SandboxCommand, serve::ServeCommand,
-    status::StatusCommand, thingspace::ThingspaceCommand,
+    policy::PolicyCommand, quarantine::QuarantineCommand, sandbox::SandboxCommand,
+    serve::ServeCommand, status::StatusCommand, thingspace::ThingspaceCommand,
 };
 
 /// A gRPC gateway to Verizon's ThingSpace Connectivity Management API
@@ -41,8 +41,12 @@ pub enum Command {
     Log(LogCommand),
     /// Repair, export or import the journal of a stopped gateway
     Journal(JournalCommand),
+    /// Show or export the audit log
+    Audit(AuditCommand),
     /// Check, show or document the settings
     Config(ConfigCommand),
+    /// Check, explain or document the policy file
+    Policy(PolicyCommand),
 }
 
 #[cfg(test)]

@@ -4,12 +4,16 @@ use clap::{Args, Subcommand};
 use thingspace_settings::json_schema;
 
 use crate::{
+    access::policy::Policy,
+    app::SystemClock,
     cli::{
         exit::ExitError,
         output::{print_error, print_line},
         settings_args::SettingsArgs,
     },
     config::{Mode, TABLE, markdown},
+    domain::clock::Clock as _,
+    tls::check_certificates,
 };
 
 /// Arguments of `config`.
@@ -21,7 +25,8 @@ pub struct ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 enum ConfigSubcommand {
-    /// Validate the settings without starting; exit code 78 if they are invalid
+    /// Validate the settings, the policy file and the certificates without starting; exit code 78 if they
+    /// are invalid
     Check(ModeArgs),
     /// Print the settings in effect with their sources; hides secrets
     Show(ModeArgs),
@@ -47,14 +52,27 @@ impl ConfigCommand {
     ///
     /// # Errors
     ///
-    /// Invalid settings, with exit code 78. `show` ignores invalid combinations, so that it helps to
-    /// find the cause of an error of `check`.
+    /// Invalid settings, and unusable or expired certificates, with exit code 78. `show` ignores invalid
+    /// combinations, so that it helps to find the cause of an error of `check`.
     pub fn run(self) -> Result<(), ExitError> {
         match self.command {
             ConfigSubcommand::Check(args) => {
-                let loaded = args.settings.load_for(args.mode())?;
+                let mut loaded = args.settings.load_for(args.mode())?;
+                if let Some(path) = &loaded.config.auth.policy_file {
+                    let policy = Policy::load(path).map_err(ExitError::settings)?;
+                    let changes_per_minute = loaded.config.thingspace.changes_per_minute;
+                    loaded.warnings.extend(policy.warnings(Some(changes_per_minute)));
+                }
+                let certificates = check_certificates(&loaded.config, SystemClock.now())
+                    .map_err(ExitError::settings)?;
+                if !certificates.errors.is_empty() {
+                    return Err(ExitError::settings(certificates.errors.join("\n")));
+                }
                 print_line("settings are valid")?;
-                for warning in loaded.warnings {
+                for fact in certificates.facts {
+                    print_line(&fact)?;
+                }
+                for warning in loaded.warnings.into_iter().chain(certificates.warnings) {
                     print_line(&format!("warning: {warning}"))?;
                 }
             }

@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand.
 
 mod args;
+mod audit;
 mod changes;
 mod config;
 mod demo;
@@ -10,6 +11,7 @@ mod journal;
 mod log;
 mod operator_client;
 mod output;
+mod policy;
 mod quarantine;
 mod run;
 mod sandbox;

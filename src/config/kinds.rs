@@ -78,3 +78,22 @@ impl Kind for LogFilter {
         toml_string(value)
     }
 }
+
+/// The value of a claim of a token.
+pub(super) struct ClaimText;
+
+impl Kind for ClaimText {
+    type Value = String;
+    fn describe(&self) -> Description {
+        Description::scalar("a text of 1 to 512 characters without control characters", "TEXT")
+    }
+    fn parse(&self, text: &str) -> Option<String> {
+        let is_valid = (1..=512).contains(&text.chars().count())
+            && !text.chars().any(char::is_control)
+            && text.trim() == text;
+        is_valid.then(|| text.to_owned())
+    }
+    fn toml(&self, value: &String) -> String {
+        toml_string(value)
+    }
+}

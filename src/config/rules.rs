@@ -1,11 +1,11 @@
 //! The rules for several settings. The documentation lists them from the same table.
 
-use thingspace_loopback::is_loopback_ip;
+use thingspace_loopback::{is_loopback_ip, is_loopback_url};
 use thingspace_settings::{Choice as _, ConfigError, format_duration};
 
 use crate::config::{
     mode::Mode,
-    settings::{Config, JournalEngine, RegisterPolicy},
+    settings::{AuditOutput, AuthMode, Config, JournalEngine, RegisterPolicy},
     warnings::warnings,
 };
 
@@ -54,10 +54,22 @@ pub(super) static RULES: &[Rule] = &[
     Rule {
         doc: "`callbacks.username` and `callbacks.password` must both be set, or neither. The same \
               applies to `callbacks.previous_username` and `callbacks.previous_password`, which also \
-              need the current credentials, and to `callbacks.tls_cert_file` and \
-              `callbacks.tls_key_file`",
+              need the current credentials, to `callbacks.tls_cert_file` and `callbacks.tls_key_file`, \
+              and to `grpc.tls_cert_file` and `grpc.tls_key_file`",
         modes: GATEWAY,
         check: check_pairs,
+    },
+    Rule {
+        doc: "`grpc.tls_client_ca_file` needs `grpc.tls_cert_file`",
+        modes: GATEWAY,
+        check: |config| {
+            let grpc = &config.grpc;
+            (grpc.tls_client_ca_file.is_some() && grpc.tls_cert_file.is_none()).then(|| {
+                let problem = "set without grpc.tls_cert_file, expected the certificate of the gRPC \
+                               port with it";
+                ("grpc.tls_client_ca_file", problem.to_owned())
+            })
+        },
     },
     Rule {
         doc: "if `callbacks.listen` is not a loopback address, `callbacks.path_secret` or \
@@ -108,11 +120,68 @@ pub(super) static RULES: &[Rule] = &[
             let is_open = config.thingspace.is_production() && !is_loopback_ip(listen.ip());
             (is_open && config.auth.mode.is_none()).then(|| {
                 let problem = format!(
-                    "not set, expected an explicit `none`, because grpc.listen {listen} lets every \
-                     client that can reach it change real devices"
+                    "not set, expected `mtls`, `jwt`, `mesh` or an explicit `none`, because \
+                     grpc.listen {listen} lets every client that can reach it change real devices"
                 );
                 ("auth.mode", problem)
             })
+        },
+    },
+    Rule {
+        doc: "`auth.mode` must not contain `none` together with other values",
+        modes: GATEWAY,
+        check: |config| {
+            let modes = config.auth.modes();
+            (modes.contains(&AuthMode::None) && modes.len() > 1).then(|| {
+                let problem = "got `none` with other values, expected `none` alone or without it";
+                ("auth.mode", problem.to_owned())
+            })
+        },
+    },
+    Rule {
+        doc: "`auth.mode` with `mtls` needs `grpc.tls_client_ca_file`",
+        modes: GATEWAY,
+        check: |config| {
+            let expected = "the authorities that sign client certificates";
+            missing_for_mode(config, AuthMode::Mtls, "grpc.tls_client_ca_file", expected)
+        },
+    },
+    Rule {
+        doc: "`auth.mode` with `jwt` needs `auth.jwt_issuer`, `auth.jwt_audience`, and either \
+              `auth.jwt_jwks_file` or `auth.jwt_jwks_url`",
+        modes: GATEWAY,
+        check: check_jwt,
+    },
+    Rule {
+        doc: "`auth.jwt_jwks_url` must be `https`, or `http` to a loopback address",
+        modes: GATEWAY,
+        check: |config| {
+            let url = config.auth.jwt_jwks_url.as_ref()?;
+            (url.scheme() != "https" && !is_loopback_url(url)).then(|| {
+                let problem = format!(
+                    "got {url}, expected `https`: whoever changes the keys on their way can \
+                     impersonate any caller"
+                );
+                ("auth.jwt_jwks_url", problem)
+            })
+        },
+    },
+    Rule {
+        doc: "`auth.mode` with `mesh` needs `auth.mesh_header` and `auth.mesh_trusted_cidrs`, which \
+              must not contain all addresses",
+        modes: GATEWAY,
+        check: check_mesh,
+    },
+    Rule {
+        doc: "`auth.policy_file` must be set if `auth.mode` is set and is not `none`, and only then",
+        modes: GATEWAY,
+        check: |config| {
+            let problem = match (config.auth.authenticates(), &config.auth.policy_file) {
+                (true, None) => "not set, expected it with an auth.mode other than none",
+                (false, Some(_)) => "set, expected unset, or an auth.mode other than none with it",
+                (true, Some(_)) | (false, None) => return None,
+            };
+            Some(("auth.policy_file", problem.to_owned()))
         },
     },
     Rule {
@@ -174,6 +243,19 @@ pub(super) static RULES: &[Rule] = &[
         },
     },
     Rule {
+        doc: "`audit.file`, `audit.max_bytes` and `audit.max_files` need `audit.output = file`",
+        modes: GATEWAY,
+        check: |config| {
+            let output = config.audit.output;
+            let keys = ["audit.file", "audit.max_bytes", "audit.max_files"];
+            let key = keys.into_iter().find(|key| config.is_set(key))?;
+            (output != AuditOutput::File).then(|| {
+                let output = output.name();
+                (key, format!("set with audit.output = {output}, expected audit.output = file"))
+            })
+        },
+    },
+    Rule {
         doc: "`journal.url` must be set if `journal.engine` is `postgres`, and only then",
         modes: GATEWAY,
         check: check_journal_url,
@@ -187,10 +269,11 @@ const CREDENTIALS: [&str; 4] = [
     "thingspace.uws_password",
 ];
 
-const PAIRS: [(&str, &str); 3] = [
+const PAIRS: [(&str, &str); 4] = [
     ("callbacks.username", "callbacks.password"),
     ("callbacks.previous_username", "callbacks.previous_password"),
     ("callbacks.tls_cert_file", "callbacks.tls_key_file"),
+    ("grpc.tls_cert_file", "grpc.tls_key_file"),
 ];
 
 impl Config {
@@ -234,6 +317,46 @@ fn check_journal_url(config: &Config) -> Option<Violation> {
         _ => return None,
     };
     Some(("journal.url", problem.to_owned()))
+}
+
+/// The violation that `key` is not set, if `auth.mode` contains `mode`, which needs it.
+fn missing_for_mode(
+    config: &Config,
+    mode: AuthMode,
+    key: &'static str,
+    expected: &str,
+) -> Option<Violation> {
+    (config.auth.accepts(mode) && !config.is_set(key)).then(|| {
+        let mode = mode.name();
+        (key, format!("not set, expected {expected} with auth.mode = {mode}"))
+    })
+}
+
+fn check_jwt(config: &Config) -> Option<Violation> {
+    let missing = |key, expected| missing_for_mode(config, AuthMode::Jwt, key, expected);
+    if config.is_set("auth.jwt_jwks_file") && config.is_set("auth.jwt_jwks_url") {
+        let problem = "set together with auth.jwt_jwks_file, expected only one of them";
+        return Some(("auth.jwt_jwks_url", problem.to_owned()));
+    }
+    missing("auth.jwt_issuer", "the issuer of the tokens")
+        .or_else(|| missing("auth.jwt_audience", "the audience of the tokens"))
+        .or_else(|| missing("auth.jwt_jwks_file", "it or auth.jwt_jwks_url"))
+        .filter(|(key, _)| *key != "auth.jwt_jwks_file" || !config.is_set("auth.jwt_jwks_url"))
+}
+
+fn check_mesh(config: &Config) -> Option<Violation> {
+    const NETWORKS: &str = "auth.mesh_trusted_cidrs";
+    let missing = |key, expected| missing_for_mode(config, AuthMode::Mesh, key, expected);
+    let networks = &config.auth.mesh_trusted_cidrs;
+    if networks.iter().any(|network| network.prefix_len() == 0) {
+        let problem = "got a network of all addresses, expected those of the mesh's proxies";
+        return Some((NETWORKS, problem.to_owned()));
+    }
+    missing("auth.mesh_header", "the header of the mesh").or_else(|| {
+        let is_missing = config.auth.accepts(AuthMode::Mesh) && networks.is_empty();
+        let problem = "empty, expected the networks of the mesh's proxies with auth.mode = mesh";
+        is_missing.then(|| (NETWORKS, problem.to_owned()))
+    })
 }
 
 fn check_pairs(config: &Config) -> Option<Violation> {

@@ -5,14 +5,15 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use thingspace_settings::{
-    DurationRange, FilePath, HttpUrl, Number, Secret, SocketAddress, Switch, choices, list_of,
-    one_of, settings,
+    DurationRange, FilePath, HttpUrl, Number, Secret, SocketAddress, Switch, any_of, choices,
+    list_of, one_of, settings,
 };
 use url::Url;
 
 use crate::{
     config::kinds::{
-        CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, POSTGRES_URL, WEBHOOK_URL,
+        CALLBACK_CREDENTIAL, CREDENTIAL, ClaimText, LogFilter, PATH_SECRET, POSTGRES_URL,
+        WEBHOOK_URL,
     },
     domain::newtypes::{AccountName, CallbackService},
 };
@@ -40,6 +41,15 @@ settings! {
         /// Maximum size of a request message, in bytes. The default is enough for 10,000 devices
         /// with their addresses.
         max_message_bytes: usize = WithDefault(Number { min: 65_536, max: 268_435_456 }) or "16777216";
+        /// PEM file with the certificate of the gRPC port, followed by its intermediate certificates.
+        /// With this and `grpc.tls_key_file`, the port accepts only TLS. The gateway reads the TLS
+        /// files again when they change.
+        tls_cert_file: Option<PathBuf> = Optional(FilePath);
+        /// PEM file with the private key of the certificate.
+        tls_key_file: Option<PathBuf> = Optional(FilePath);
+        /// PEM file with the certificate authorities that sign client certificates. The gateway then
+        /// asks each client for a certificate, and refuses a connection whose certificate is not valid.
+        tls_client_ca_file: Option<PathBuf> = Optional(FilePath);
     }
 
     /// The port on which ThingSpace delivers results.
@@ -236,10 +246,52 @@ settings! {
 
     /// The authentication of clients.
     auth: AuthConfig {
-        /// Authentication of clients. `none` accepts every client that can reach the port. The
+        /// Credentials that the gateway accepts from clients. `none`, or an unset value, accepts every
+        /// client that can reach the port. It stands alone. `mtls` accepts client certificates, `jwt` bearer
+        /// tokens, and `mesh` the header of a service mesh. docs/access.md describes them. The
         /// setting is required if clients on a network can change real plans: with Verizon's base
         /// URL and a `grpc.listen` that is not loopback.
-        mode: Option<AuthMode> = Optional(one_of::<AuthMode>());
+        mode: Option<Vec<AuthMode>> = Optional(any_of::<AuthMode>());
+        /// Issuer of bearer tokens: the exact value of their claim `iss`.
+        jwt_issuer: Option<String> = Optional(ClaimText);
+        /// Audience of bearer tokens. Their claim `aud` must be this text or contain it.
+        jwt_audience: Option<String> = Optional(ClaimText);
+        /// Signature algorithms of bearer tokens.
+        jwt_algorithms: Vec<JwtAlgorithm> = WithDefault(any_of::<JwtAlgorithm>()) or "RS256, ES256, EdDSA";
+        /// File with the public keys of the issuer, as a JSON Web Key Set. The gateway reads it
+        /// again every two seconds.
+        jwt_jwks_file: Option<PathBuf> = Optional(FilePath);
+        /// URL of the issuer's public keys, as a JSON Web Key Set: `https`, or `http` to a loopback
+        /// address. The gateway reads it again every minute, and when a token names an unknown key.
+        jwt_jwks_url: Option<Url> = Optional(HttpUrl);
+        /// Largest difference between the clocks of the issuer and the gateway. Tokens are accepted
+        /// this much before `nbf` and after `exp`.
+        jwt_leeway: Duration = WithDefault(DurationRange { min: "0s", max: "5m" }) or "30s";
+        /// Header in which the proxies of a service mesh name the client: Envoy's
+        /// `x-forwarded-client-cert` or Linkerd's `l5d-client-id`.
+        mesh_header: Option<MeshHeader> = Optional(one_of::<MeshHeader>());
+        /// Networks of the mesh's proxies. The gateway ignores `auth.mesh_header` in calls from any
+        /// other address. Everyone in these networks can call under any name.
+        mesh_trusted_cidrs: Vec<IpNet> = WithDefault(list_of::<IpNet>()) or "";
+        /// File that says which clients may do what, in TOML (docs/access.md). The gateway reads it
+        /// again when it changes. Required if clients are authenticated, and only then.
+        policy_file: Option<PathBuf> = Optional(FilePath);
+    }
+
+    /// The audit log: one record for each call of a client and for each command of an operator.
+    audit: AuditConfig {
+        /// Destination of the audit log. `file` is a file that the gateway rotates and syncs. `stdout` is
+        /// the standard output, for a collector of the platform. While the audit log cannot be written,
+        /// the gateway rejects changes and commands of operators.
+        output: AuditOutput = WithDefault(one_of::<AuditOutput>()) or "none";
+        /// File of the audit log. Needs `audit.output = file`. The gateway appends a number to the names
+        /// of rotated files. Unset: `audit.log` in `journal.dir`.
+        file: Option<PathBuf> = Optional(FilePath);
+        /// Size at which the gateway rotates the file of the audit log, in bytes.
+        max_bytes: u64 = WithDefault(Number { min: 1_048_576, max: 1_099_511_627_776_u64 }) or "67108864";
+        /// Maximum number of files of the audit log, with the current one. Beyond it, the gateway deletes
+        /// the oldest.
+        max_files: u32 = WithDefault(Number { min: 2, max: 10_000 }) or "10";
     }
 
     /// The end of the process.
@@ -311,10 +363,57 @@ choices! {
         Relaxed = "relaxed",
     }
 
-    /// Authentication of clients.
+    /// A credential that clients are identified by.
     AuthMode {
-        /// Accepts every client that can reach the port.
+        /// None: accepts every client that can reach the port.
         None = "none",
+        /// A client certificate.
+        Mtls = "mtls",
+        /// A bearer token: a JSON Web Token.
+        Jwt = "jwt",
+        /// The header of a service mesh.
+        Mesh = "mesh",
+    }
+
+    /// A signature algorithm of bearer tokens. All are asymmetric: a symmetric one, or none at all,
+    /// cannot be configured.
+    JwtAlgorithm {
+        /// RSA with PKCS #1 v1.5 and SHA-256.
+        Rs256 = "RS256",
+        /// RSA with PKCS #1 v1.5 and SHA-384.
+        Rs384 = "RS384",
+        /// RSA with PKCS #1 v1.5 and SHA-512.
+        Rs512 = "RS512",
+        /// RSA with PSS and SHA-256.
+        Ps256 = "PS256",
+        /// RSA with PSS and SHA-384.
+        Ps384 = "PS384",
+        /// RSA with PSS and SHA-512.
+        Ps512 = "PS512",
+        /// ECDSA with P-256 and SHA-256.
+        Es256 = "ES256",
+        /// ECDSA with P-384 and SHA-384.
+        Es384 = "ES384",
+        /// Ed25519.
+        EdDsa = "EdDSA",
+    }
+
+    /// Header of a service mesh that names the client.
+    MeshHeader {
+        /// Envoy and Istio.
+        ForwardedClientCert = "x-forwarded-client-cert",
+        /// Linkerd.
+        LinkerdClientId = "l5d-client-id",
+    }
+
+    /// Destination of the audit log.
+    AuditOutput {
+        /// No audit log.
+        None = "none",
+        /// The standard output.
+        Stdout = "stdout",
+        /// A file.
+        File = "file",
     }
 
     /// Format of the log.
@@ -341,6 +440,29 @@ impl Config {
     pub fn admin_socket(&self) -> PathBuf {
         let default = || self.journal.dir.join("admin.sock");
         self.admin.socket.clone().unwrap_or_else(default)
+    }
+
+    /// Path of the audit log: `audit.file`, or `audit.log` in the journal's directory.
+    pub fn audit_file(&self) -> PathBuf {
+        let default = || self.journal.dir.join("audit.log");
+        self.audit.file.clone().unwrap_or_else(default)
+    }
+}
+
+impl AuthConfig {
+    /// The accepted credentials. Never empty.
+    pub fn modes(&self) -> &[AuthMode] {
+        self.mode.as_deref().unwrap_or(&[AuthMode::None])
+    }
+
+    /// True if the gateway accepts these credentials.
+    pub fn accepts(&self, mode: AuthMode) -> bool {
+        self.modes().contains(&mode)
+    }
+
+    /// True if clients must authenticate.
+    pub fn authenticates(&self) -> bool {
+        !self.accepts(AuthMode::None)
     }
 }
 

@@ -3,14 +3,14 @@
 use std::ops::RangeInclusive;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use thingspace_loopback::is_loopback_url;
-use thingspace_settings::{ConfigError, Secret};
+use thingspace_loopback::{is_loopback_ip, is_loopback_url};
+use thingspace_settings::{Choice as _, ConfigError, Secret};
 use url::Url;
 
 use crate::{
     config::{
         mode::Mode,
-        settings::{AllowMode, Config},
+        settings::{AllowMode, AuthMode, Config},
     },
     domain::evidence::ResultService,
 };
@@ -32,6 +32,7 @@ pub(super) fn warnings(config: &Config, mode: Mode) -> Result<Vec<String>, Confi
     if mode != Mode::Sandbox {
         check_credentials(config, &mut warnings)?;
         check_registration(config, mode, &mut warnings);
+        check_auth(config, &mut warnings);
         check_forwarding(config, &mut warnings)?;
         if config.journal.spool_dir.is_none() && config.is_set("journal.spool_max_bytes") {
             warn_no_effect(&mut warnings, "journal.spool_max_bytes", "journal.spool_dir");
@@ -115,6 +116,27 @@ fn check_registration(config: &Config, mode: Mode, warnings: &mut Vec<String>) {
         ));
     }
     warn_if_plain_http(warnings, "callbacks.public_url", url, "path secret and password are");
+}
+
+fn check_auth(config: &Config, warnings: &mut Vec<String>) {
+    let auth = &config.auth;
+    for (prefix, mode) in [("auth.jwt_", AuthMode::Jwt), ("auth.mesh_", AuthMode::Mesh)] {
+        if auth.accepts(mode) {
+            continue;
+        }
+        if let Some(key) = config.set_keys().find(|key| key.starts_with(prefix)) {
+            warn_no_effect(warnings, key, &format!("{} in auth.mode", mode.name()));
+        }
+    }
+    let is_plaintext = config.grpc.tls_cert_file.is_none();
+    let is_reachable = !is_loopback_ip(config.grpc.listen.ip());
+    if auth.accepts(AuthMode::Jwt) && is_plaintext && is_reachable {
+        warnings.push(
+            "auth.mode = jwt without grpc.tls_cert_file: bearer tokens are sent unencrypted, unless \
+             a proxy in front of the gateway ends TLS"
+                .to_owned(),
+        );
+    }
 }
 
 fn check_forwarding(config: &Config, warnings: &mut Vec<String>) -> Result<(), ConfigError> {

@@ -1,4 +1,4 @@
-//! Serves small requests over HTTP/1.1 and HTTP/2: the admin port, and the gRPC port before the journal is open.
+//! Serves small requests over HTTP/1.1 and HTTP/2, for the admin port.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

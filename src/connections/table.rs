@@ -19,7 +19,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::{CloseReason, Instruments, LogThrottle, Port};
+use crate::{
+    connections::handshakes::Handshakes,
+    telemetry::{CloseReason, Instruments, LogThrottle, Port},
+};
 
 /// A connection is idle for at least this time before a full port closes it: a new client has time for its request.
 const MIN_IDLE: Duration = Duration::from_millis(50);
@@ -48,11 +51,12 @@ pub struct TableLimits {
 #[derive(Clone)]
 pub struct ConnectionTable(Arc<Table>);
 
-struct Table {
+pub(super) struct Table {
     port: Port,
     limits: TableLimits,
     instruments: Instruments,
     connections: Mutex<Connections>,
+    pub(super) handshakes: Handshakes,
     requests: AtomicUsize,
     unread_responses: AtomicUsize,
     last_search: Mutex<Option<Instant>>,
@@ -130,6 +134,7 @@ impl ConnectionTable {
             limits,
             instruments,
             connections: Mutex::default(),
+            handshakes: Handshakes::default(),
             requests: AtomicUsize::new(0),
             unread_responses: AtomicUsize::new(0),
             last_search: Mutex::new(None),
@@ -195,7 +200,7 @@ impl ConnectionTable {
 // === impl Table ===
 
 impl Table {
-    fn close(&self, connection: &OpenConnection, reason: CloseReason) {
+    pub(super) fn close(&self, connection: &OpenConnection, reason: CloseReason) {
         self.record_closed(reason);
         connection.close.cancel();
     }
@@ -369,6 +374,14 @@ impl Drop for ConnectionGuard {
 // === impl OpenConnection ===
 
 impl OpenConnection {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// Begins a request, which protects the connection until it ends.
     pub fn begin_request(self: &Arc<Self>) -> RequestGuard {
         self.update_activity(|activity| activity.requests += 1);

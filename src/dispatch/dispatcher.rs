@@ -11,7 +11,6 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::LimitsConfig,
     dispatch::{
         error::{DispatchError, ExistingChange},
         in_flight::{InFlight, InFlightPermit},
@@ -19,6 +18,7 @@ use crate::{
         sender::RECORD_BACKOFF,
     },
     domain::{
+        caller_name::CallerName,
         change::{Attempt, Change},
         clock::Clock,
         evidence::LookupMethod,
@@ -70,6 +70,8 @@ pub struct CallContext {
     pub trace: Option<TraceParent>,
     /// The deadline of the caller.
     pub deadline: Option<Instant>,
+    /// The caller, whose part of the limits the change uses.
+    pub caller: CallerName,
 }
 
 impl Dispatcher {
@@ -79,12 +81,11 @@ impl Dispatcher {
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
         pauses: Arc<Pauses>,
-        limits: &LimitsConfig,
+        in_flight: InFlight,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
         journal.add_commit_listener(waiters.clone());
-        let in_flight = InFlight::new(limits);
         Arc::new(Self { journal, thingspace, clock, tasks, pauses, waiters, in_flight })
     }
 
@@ -98,7 +99,7 @@ impl Dispatcher {
         request: ChangeRequest,
         context: CallContext,
     ) -> Result<Change, DispatchError> {
-        let Some(permit) = self.in_flight.try_acquire(&request) else {
+        let Some(permit) = self.in_flight.try_acquire(&request, &context.caller) else {
             let existing = self.find_existing(&request).await;
             return Err(DispatchError::TooManyInFlight(existing));
         };

@@ -16,7 +16,7 @@ pub enum DispatchError {
     /// A device is locked by another change.
     #[error("a device belongs to another unfinished change")]
     DeviceBusy(BusyDevice),
-    /// Too many changes, or devices of changes, are in flight. The change with the call's key, if there is
+    /// Too many changes, or devices of changes, are in flight, for all callers or for this one. The change with the call's key, if there is
     /// one, may have been sent.
     #[error("too many changes or devices in flight (limits.inflight_changes, limits.devices)")]
     TooManyInFlight(ExistingChange),

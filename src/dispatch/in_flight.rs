@@ -6,19 +6,22 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     config::LimitsConfig,
-    domain::newtypes::{AccountName, IdempotencyKey},
+    domain::{
+        caller_name::CallerName,
+        newtypes::{AccountName, IdempotencyKey},
+    },
     operations::ChangeRequest,
+    shares::{CallerShares, SharePermit, SharedLimit},
 };
 
 /// The remaining capacity. A change is in flight from before its claim until its response is recorded, also
 /// if the caller disconnects.
-pub(super) struct InFlight {
-    changes: Arc<Semaphore>,
-    devices: Arc<Semaphore>,
+pub struct InFlight {
+    changes: Arc<SharedLimit>,
+    devices: Arc<SharedLimit>,
     keys: Arc<InFlightKeys>,
 }
 
@@ -30,24 +33,29 @@ type AccountKey = (AccountName, IdempotencyKey);
 pub(super) struct InFlightPermit {
     key: Option<AccountKey>,
     keys: Arc<InFlightKeys>,
-    _change: OwnedSemaphorePermit,
-    _devices: OwnedSemaphorePermit,
+    _change: SharePermit,
+    _devices: SharePermit,
 }
 
 impl InFlight {
-    pub(super) fn new(limits: &LimitsConfig) -> Self {
+    /// Divides the capacity among the callers. `max_devices` is the maximum number of devices of a change.
+    pub fn new(limits: &LimitsConfig, max_devices: u32, shares: &CallerShares) -> Self {
+        let max_devices = usize::try_from(max_devices).unwrap_or(usize::MAX);
         Self {
-            changes: Arc::new(Semaphore::new(limits.inflight_changes)),
-            devices: Arc::new(Semaphore::new(limits.devices)),
+            changes: shares.limit(limits.inflight_changes, 1),
+            devices: shares.limit(limits.devices, max_devices),
             keys: Arc::default(),
         }
     }
 
-    /// Acquires capacity for a change, unless a limit is reached.
-    pub(super) fn try_acquire(&self, request: &ChangeRequest) -> Option<InFlightPermit> {
-        let devices = u32::try_from(request.devices.len()).unwrap_or(u32::MAX);
-        let _change = Arc::clone(&self.changes).try_acquire_owned().ok()?;
-        let _devices = Arc::clone(&self.devices).try_acquire_many_owned(devices).ok()?;
+    /// Acquires capacity for a change, unless a limit, or the part of it that the caller may use, is reached.
+    pub(super) fn try_acquire(
+        &self,
+        request: &ChangeRequest,
+        caller: &CallerName,
+    ) -> Option<InFlightPermit> {
+        let _change = self.changes.try_acquire(caller, 1)?;
+        let _devices = self.devices.try_acquire(caller, request.devices.len())?;
         let key = account_key(request);
         if let Some(key) = &key {
             *self.keys.lock().entry(key.clone()).or_default() += 1;

@@ -19,4 +19,5 @@ mod tests;
 
 pub use dispatcher::{CallContext, Dispatcher};
 pub use error::{DispatchError, ExistingChange};
+pub use in_flight::InFlight;
 pub use pauses::{Pause, PauseError, Pauses};

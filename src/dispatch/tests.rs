@@ -17,6 +17,7 @@ use crate::{
         sqlite::{self, SqliteOptions},
     },
     operations::{ChangeRequest, testing::esim},
+    shares::CallerShares,
     telemetry::Instruments,
     thingspace::{
         CredentialSource, FailedLoginStore, FailedLogins, ThingSpace, ThingSpaceCredentials,
@@ -84,7 +85,7 @@ async fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracke
         Arc::new(thingspace),
         Arc::new(FixedClock),
         pauses,
-        &limits,
+        InFlight::new(&limits, 10_000, &CallerShares::default()),
         tasks.clone(),
     );
     (directory, journal, dispatcher, tasks)

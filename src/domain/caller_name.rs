@@ -12,6 +12,7 @@ use std::{
 pub struct CallerName(Arc<str>);
 
 static ANONYMOUS: LazyLock<CallerName> = LazyLock::new(|| CallerName(Arc::from("anonymous")));
+static LOCAL: LazyLock<CallerName> = LazyLock::new(|| CallerName(Arc::from("local")));
 
 impl CallerName {
     /// Maximum length.
@@ -23,6 +24,16 @@ impl CallerName {
     /// Returns the name of the caller that stands for every client while clients are not authenticated.
     pub fn anonymous() -> Self {
         ANONYMOUS.clone()
+    }
+
+    /// Returns the name of the caller who uses the admin socket.
+    pub fn local() -> Self {
+        LOCAL.clone()
+    }
+
+    /// True if the name stands for a caller that is not in the policy file.
+    pub fn is_reserved(&self) -> bool {
+        *self == *ANONYMOUS || *self == *LOCAL
     }
 
     /// Parses a name. `None` if it is invalid.

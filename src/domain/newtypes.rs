@@ -18,9 +18,7 @@ pub struct ChangeId(Uuid);
 impl ChangeId {
     /// Creates an id that sorts by `now`.
     pub fn new(now: Timestamp) -> Self {
-        let micros = u64::try_from(now.as_micros()).unwrap_or(0);
-        let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1_000;
-        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos)))
+        Self(new_uuid(now))
     }
 
     /// Returns the 16 bytes of the UUID.
@@ -49,6 +47,13 @@ impl fmt::Display for ChangeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Creates a UUID, version 7, that sorts by `now`.
+pub fn new_uuid(now: Timestamp) -> Uuid {
+    let micros = u64::try_from(now.as_micros()).unwrap_or(0);
+    let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1_000;
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos))
 }
 
 /// Defines a text by its length in characters, a check, the reason if the check fails, and the description

@@ -16,7 +16,7 @@ use crate::{
             HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
             health_check_response::ServingStatus, health_server,
         },
-        middleware::with_layers,
+        middleware::{Layers, with_layers},
     },
 };
 
@@ -51,7 +51,7 @@ impl HealthService {
         let service = health_server::HealthServer::new(self);
         let service = service.max_decoding_message_size(MAX_ADMIN_MESSAGE);
         let router = Router::new().route_service("/grpc.health.v1.Health/{*method}", service);
-        with_layers(router, None, None)
+        with_layers(router, Layers::default())
     }
 
     /// Admits a watch, if the number of watches is limited here.

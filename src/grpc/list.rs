@@ -17,6 +17,7 @@ use crate::{
         error::ApiError,
         pagination::{PAGE_BYTES, PageRequest},
         selector::SelectorFields,
+        visibility::{ListScope, Visibility},
     },
     journal::{
         ChangeFilter, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, EventPayload,
@@ -31,7 +32,7 @@ const MAX_SCANNED: usize = 4_000;
 const SCAN_BATCH_SIZE: usize = 500;
 
 pub(super) async fn list_changes(
-    journal: &dyn Journal,
+    visible: &Visibility<'_>,
     mut request: proto::ListChangesRequest,
 ) -> Result<proto::ListChangesResponse, ApiError> {
     let mut violations = Violations::default();
@@ -58,8 +59,6 @@ pub(super) async fn list_changes(
         parsed
     };
     let filter = ChangeFilter {
-        account,
-        accounts: None,
         states,
         change_types,
         created_from: time("create_time_after", request.create_time_after),
@@ -67,9 +66,11 @@ pub(super) async fn list_changes(
         device: parse_device(request.device, &mut violations),
         after: page.cursor.first().copied(),
         limit: page.limit,
+        ..ChangeFilter::default()
     };
     let filter = violations.into_result(Some(filter)).map_err(ApiError::invalid_fields)?;
-    let found = journal.changes(filter).await?;
+    let ListScope { account, accounts } = visible.list_scope(account)?;
+    let found = visible.journal.changes(ChangeFilter { account, accounts, ..filter }).await?;
     Ok(proto::ListChangesResponse {
         changes: found.changes.iter().map(change_to_proto).collect(),
         next_page_token: found.next.map(|next| page.next_token(&[next])).unwrap_or_default(),
@@ -77,7 +78,7 @@ pub(super) async fn list_changes(
 }
 
 pub(super) async fn list_devices(
-    journal: &dyn Journal,
+    visible: &Visibility<'_>,
     mut request: proto::ListDevicesRequest,
 ) -> Result<proto::ListDevicesResponse, ApiError> {
     let mut violations = Violations::default();
@@ -99,10 +100,9 @@ pub(super) async fn list_devices(
     };
     let change_id = violations.into_result(change_id).map_err(ApiError::invalid_fields)?;
 
-    let devices = journal.devices(change_id, filter).await?;
-    if devices.is_empty() && journal.change(ChangeSelector::Id(change_id)).await?.is_none() {
-        return Err(ApiError::change_not_found());
-    }
+    let devices = visible.journal.devices(change_id, filter).await?;
+    // After the devices: retention may have removed the change in the meantime.
+    visible.change(ChangeSelector::Id(change_id)).await?;
     let mut response = proto::ListDevicesResponse::default();
     let mut bytes = 0;
     for device in &devices {
@@ -118,7 +118,7 @@ pub(super) async fn list_devices(
 }
 
 pub(super) async fn list_device_results(
-    journal: &dyn Journal,
+    visible: &Visibility<'_>,
     mut request: proto::ListDeviceResultsRequest,
 ) -> Result<proto::ListDeviceResultsResponse, ApiError> {
     let selector = SelectorFields {
@@ -137,11 +137,11 @@ pub(super) async fn list_device_results(
 
     let target = match selector {
         ChangeSelector::Request(id) => WatchTarget::Request(id),
-        selector => match journal.change(selector).await? {
-            Some(change) => WatchTarget::Change(change.change_id),
-            None => return Err(ApiError::change_not_found()),
-        },
+        selector => WatchTarget::Change(visible.change(selector).await?.change_id),
     };
+    if matches!(target, WatchTarget::Request(_)) {
+        visible.account_of(&target).await?;
+    }
     let after = match *page.cursor {
         [position, index] => Cursor { position, index: u32::try_from(index).unwrap_or(u32::MAX) },
         _ => Cursor::START,
@@ -153,7 +153,7 @@ pub(super) async fn list_device_results(
         resolved_device: true,
         ..EventQuery::new(after, SCAN_BATCH_SIZE)
     };
-    let next = scan_results(journal, target, query, |result| {
+    let next = scan_results(visible.journal, target, query, |result| {
         if !is_match(&result, &outcomes, device.as_ref()) {
             return true;
         }

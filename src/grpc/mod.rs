@@ -1,9 +1,10 @@
 //! The gRPC server.
 //!
-//! `server` accepts connections. Each call passes `middleware` and `admission`, and ends in a handler of
-//! `service`. `watch_body` sends the messages of a watch. `convert` maps between the protos and the domain.
+//! `server` accepts connections. Each call passes `middleware`, `access` and `admission`, and ends in a handler of
+//! `service` or `operator`. `watch_body` sends the messages of a watch. `convert` maps between the protos and the domain.
 //! `error` maps every error to a gRPC status.
 
+mod access;
 mod admission;
 mod convert;
 mod error;
@@ -17,8 +18,10 @@ mod selector;
 mod server;
 mod service;
 mod unavailable;
+mod visibility;
 mod watch_body;
 
+pub use admission::{caller_usage::CallerUsages, concurrency::AdmissionControl};
 pub use convert::ProtoEncoder;
 pub use generated::health_v1;
 pub use health::HealthService;

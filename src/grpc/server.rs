@@ -4,7 +4,7 @@
 //! connection without GOAWAY, so that clients lose calls. It has no limit for the send buffer of a stream
 //! (`max_send_buf_size`), which bounds the memory of clients that do not read. Its drain has no time limit.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,6 +14,7 @@ use axum::{
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
@@ -25,8 +26,8 @@ use tower::ServiceExt as _;
 use crate::{
     config::Config,
     connections::{
-        ConnectionGuard, ConnectionIo, ConnectionTable, OpenConnection, RequestExecutor,
-        TableLimits, TrackedResponse, WRITE_TIMEOUT,
+        ConnectionGuard, ConnectionIo, ConnectionTable, HandshakeGuard, OpenConnection,
+        RequestExecutor, TableLimits, TrackedResponse, WRITE_TIMEOUT,
     },
     grpc::{
         admission::{
@@ -34,27 +35,41 @@ use crate::{
             method_class::{MethodClass, find_method},
         },
         error::ApiError,
-        generated::stub::gateway_service_server::GatewayServiceServer,
+        generated::stub::{
+            gateway_service_server::GatewayServiceServer,
+            operator_service_server::OperatorServiceServer,
+        },
         health::HealthService,
         health_v1::health_server::HealthServer,
-        middleware::with_layers,
+        middleware::{Layers, with_layers},
+        operator::Operator,
         service::Gateway,
     },
     proto,
     telemetry::{Instruments, Port},
+    tls::{Accepted, Peer, ServerTls},
 };
 
 /// The gRPC server.
 pub struct Server {
     router: Router,
+    /// `None` on a plaintext port.
+    tls: Option<Arc<ServerTls>>,
     /// Each connection gets GOAWAY up to a tenth earlier. Its client reconnects, perhaps to another replica.
     max_connection_age: Duration,
     /// Maximum time for the calls of a connection after GOAWAY.
     max_connection_age_grace: Duration,
-    /// Maximum number of calls without a response, and of responses that clients have not read.
-    max_requests: usize,
-    max_unread_responses: usize,
+    calls: CallLimits,
     instruments: Instruments,
+}
+
+/// Limits of the calls of all connections together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallLimits {
+    /// Maximum number of calls without a response.
+    pub(super) requests: usize,
+    /// Maximum number of responses that clients have not read.
+    pub(super) unread_responses: usize,
 }
 
 /// Time for a call in addition to its request to ThingSpace.
@@ -70,10 +85,11 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Maximum size of the headers of a request.
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// Maximum time until a client sends its first byte, and from then until it has sent [`HANDSHAKE_BYTES`].
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time until a client sends its first byte, with TLS after the handshake, and from then until it has sent
+/// [`PREFACE_BYTES`].
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of bytes of the preface of HTTP/2 and of an empty SETTINGS frame.
-const HANDSHAKE_BYTES: u64 = 24 + 9;
+const PREFACE_BYTES: u64 = 24 + 9;
 /// Maximum number of calls without a permit, and of unread responses without one: rejections, and responses to changes.
 const MAX_OTHER_REQUESTS: usize = 4_096;
 /// Maximum time in which a client reads a response that is not a stream.
@@ -88,13 +104,17 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECTION_AGE_JITTER: f64 = 0.1;
 
 impl Server {
-    /// Builds the services and their layers.
+    /// Builds the services and their layers. Without `tls`, the port serves plaintext.
     pub fn new(
         gateway: Gateway,
+        operator: Operator,
         health: HealthService,
         config: &Config,
+        tls: Option<Arc<ServerTls>>,
+        admission: AdmissionControl,
         instruments: Instruments,
     ) -> Result<Self, tonic_reflection::server::Error> {
+        let access = Some(Arc::clone(&gateway.access));
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -105,29 +125,48 @@ impl Server {
             // The list RPCs limit the size of their pages.
             .max_encoding_message_size(usize::MAX);
         let routes = Routes::new(gateway)
+            .add_service(
+                OperatorServiceServer::new(operator).max_decoding_message_size(MAX_SMALL_MESSAGE),
+            )
             .add_service(HealthServer::new(health).max_decoding_message_size(MAX_SMALL_MESSAGE))
             .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_SMALL_MESSAGE))
             // Used by Python and older clients.
             .add_service(
                 reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
-        let admission = AdmissionControl::new(&config.limits, config.grpc.max_message_bytes);
+        let layers =
+            Layers { access, admission: Some(admission), instruments: Some(instruments.clone()) };
         let services = routes.prepare().into_axum_router();
         let limits = &config.limits;
-        // A call may still wait for ThingSpace when its connection reaches its maximum age.
-        let longest_call = config.thingspace.request_timeout + CALL_GRACE;
-        Ok(Self {
-            router: with_layers(services, Some(admission), Some(instruments.clone())),
-            max_connection_age: config.grpc.max_connection_age,
-            max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
-            max_requests: limits.inflight_changes
+        let calls = CallLimits {
+            requests: limits.inflight_changes
                 + limits.reads
                 + limits.watches
                 + MAX_HEALTH_CHECKS
                 + MAX_OTHER_REQUESTS,
-            max_unread_responses: limits.reads + MAX_HEALTH_CHECKS + MAX_OTHER_REQUESTS,
+            unread_responses: limits.reads + MAX_HEALTH_CHECKS + MAX_OTHER_REQUESTS,
+        };
+        Ok(Self::with_router(with_layers(services, layers), config, tls, calls, instruments))
+    }
+
+    /// Serves this router.
+    pub(super) fn with_router(
+        router: Router,
+        config: &Config,
+        tls: Option<Arc<ServerTls>>,
+        calls: CallLimits,
+        instruments: Instruments,
+    ) -> Self {
+        // A call may still wait for ThingSpace when its connection reaches its maximum age.
+        let longest_call = config.thingspace.request_timeout + CALL_GRACE;
+        Self {
+            router,
+            tls,
+            max_connection_age: config.grpc.max_connection_age,
+            max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
+            calls,
             instruments,
-        })
+        }
     }
 
     /// Accepts at most `max_connections` connections at a time until `draining` is cancelled, then waits until all
@@ -140,8 +179,8 @@ impl Server {
     ) {
         let limits = TableLimits {
             connections: max_connections,
-            requests: self.max_requests,
-            unread_responses: self.max_unread_responses,
+            requests: self.calls.requests,
+            unread_responses: self.calls.unread_responses,
         };
         let table = ConnectionTable::new(Port::Grpc, limits, self.instruments.clone());
         let this = Arc::new(self);
@@ -153,11 +192,15 @@ impl Server {
         });
         let accept = async {
             loop {
-                let (stream, peer) = listener.accept().await;
-                let connection = table.admit(peer.ip()).await;
+                let (stream, address) = listener.accept().await;
+                let guard = table.admit(address.ip()).await;
+                let handshake = match &this.tls {
+                    Some(_) => Some(guard.begin_handshake().await),
+                    None => None,
+                };
                 let (this, draining) = (Arc::clone(&this), draining.clone());
                 connections.spawn(async move {
-                    this.serve_connection(stream, connection, draining).await;
+                    this.serve_connection(stream, address, guard, handshake, draining).await;
                 });
                 while connections.try_join_next().is_some() {}
             }
@@ -167,21 +210,52 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
+    /// Makes the TLS handshake, if any, and waits for the first byte: hyper waits for it without a time limit, also
+    /// during a drain.
     async fn serve_connection(
         &self,
         stream: TcpStream,
+        address: SocketAddr,
         guard: ConnectionGuard,
+        handshake: Option<HandshakeGuard>,
         draining: CancellationToken,
     ) {
-        if !has_first_byte(&stream, &guard, &draining).await {
+        let Some(tls) = &self.tls else {
+            let mut first_byte = [0];
+            let first_byte = timeout(PREFACE_TIMEOUT, stream.peek(&mut first_byte));
+            if let Some(Ok(Ok(1..))) = until_closed(first_byte, &guard, &draining).await {
+                let peer = Peer { address, certificates: None };
+                self.serve_http2(stream, peer, guard, draining).await;
+            }
             return;
+        };
+        let accepted = until_closed(tls.accept(stream, address), &guard, &draining).await;
+        drop(handshake);
+        let Some(Some(Accepted { mut stream, peer })) = accepted else {
+            return;
+        };
+        let first_byte = timeout(PREFACE_TIMEOUT, stream.fill_buf());
+        if let Some(Ok(Ok([_, ..]))) = until_closed(first_byte, &guard, &draining).await {
+            self.serve_http2(stream, peer, guard, draining).await;
         }
+    }
+
+    async fn serve_http2<S>(
+        &self,
+        stream: S,
+        peer: Peer,
+        guard: ConnectionGuard,
+        draining: CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let state = Arc::clone(guard.state());
         let executor = RequestExecutor::new(Arc::clone(&state));
         let stream = ConnectionIo::new(stream, Arc::clone(&state), WRITE_TIMEOUT);
         let router = self.router.clone();
+        let certificates = peer.certificates.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
-            handle(router.clone(), &state, request.map(Body::new))
+            handle(router.clone(), &state, &peer, request.map(Body::new))
         });
         let connection = http2::Builder::new(executor)
             .timer(TokioTimer::new())
@@ -197,9 +271,18 @@ impl Server {
 
         let age = self.max_connection_age;
         let age = age.mul_f64(1.0 - CONNECTION_AGE_JITTER * fastrand::f64());
+        let untrusted = async {
+            match &certificates {
+                Some(certificates) => certificates.wait_until_untrusted().await,
+                None => pending().await,
+            }
+        };
         let goaway = async {
             tokio::select! {
                 () = draining.cancelled() => {}
+                () = untrusted => {
+                    tracing::debug!("closing a connection whose client certificate is no longer trusted");
+                }
                 () = guard.response_unread(READ_TIMEOUT) => {
                     guard.record_slow_reader();
                     tracing::warn!("client does not read its response; closing the connection");
@@ -209,19 +292,19 @@ impl Server {
         };
         let unread = guard.response_unread(READ_TIMEOUT + SLOW_READER_GRACE);
         // Also during a drain: hyper waits for the preface without a time limit.
-        let handshake = guard.fewer_bytes_within(HANDSHAKE_BYTES, HANDSHAKE_TIMEOUT);
-        tokio::pin!(handshake);
+        let preface = guard.fewer_bytes_within(PREFACE_BYTES, PREFACE_TIMEOUT);
+        tokio::pin!(preface);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = guard.evicted() => return,
-            () = &mut handshake => return,
+            () = &mut preface => return,
             () = goaway => {
                 // Sends GOAWAY: the client opens another connection for new calls.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
                     () = guard.evicted() => return,
-                    () = handshake => return,
+                    () = preface => return,
                     () = unread => return,
                     () = sleep(self.max_connection_age_grace) => return,
                 }
@@ -233,17 +316,15 @@ impl Server {
     }
 }
 
-/// Waits for the first byte, because hyper waits for it without a time limit, also during a drain.
-async fn has_first_byte(
-    stream: &TcpStream,
+/// Awaits a future until a drain begins, or until the connection is closed in favour of other clients.
+async fn until_closed<T>(
+    future: impl Future<Output = T>,
     guard: &ConnectionGuard,
     draining: &CancellationToken,
-) -> bool {
-    let mut first_byte = [0];
-    let first_byte = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first_byte));
+) -> Option<T> {
     tokio::select! {
-        result = draining.run_until_cancelled(first_byte) => matches!(result, Some(Ok(Ok(1..)))),
-        () = guard.evicted() => false,
+        output = draining.run_until_cancelled(future) => output,
+        () = guard.evicted() => None,
     }
 }
 
@@ -251,16 +332,19 @@ async fn has_first_byte(
 fn handle(
     router: Router,
     connection: &Arc<OpenConnection>,
+    peer: &Peer,
     mut request: http::Request<Body>,
 ) -> impl Future<Output = Result<http::Response<TrackedResponse<Body>>, Infallible>> + use<> {
     let connection = Arc::clone(connection);
     let guard = connection.begin_request();
     let is_rejected = connection.has_too_many_requests();
+    let peer = peer.clone();
     async move {
         let response = if is_rejected {
             reject(request.uri().path())
         } else {
             request.extensions_mut().insert(Arc::clone(&connection));
+            request.extensions_mut().insert(peer);
             router.oneshot(request).await?
         };
         Ok(TrackedResponse::track(response, &connection, guard))

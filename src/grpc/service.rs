@@ -6,15 +6,16 @@ use tokio::{task::spawn_blocking, time::Instant};
 use tonic::{Extensions, Request, Response, Status};
 
 use crate::{
-    dispatch::{CallContext, Dispatcher},
+    access::{AccessControl, Caller, policy::Permission},
+    dispatch::{CallContext, DispatchError, Dispatcher},
     domain::{
-        change::Change,
         clock::Clock,
         newtypes::{AccountName, ChangeId, RequestId},
         trace::TraceParent,
         violation::{FieldReason, Violations},
     },
     grpc::{
+        access::{self, WatchAccess},
         admission::byte_budget::ByteBudget,
         convert::{change_to_proto, plan_to_proto},
         error::{ApiError, Executed, reason::ErrorReason, refusal_error},
@@ -22,6 +23,7 @@ use crate::{
         list,
         middleware::CallDeadline,
         selector::SelectorFields,
+        visibility::Visibility,
         watch_body::{self, NoMessages},
     },
     journal::{ChangeSelector, Journal, WatchTarget},
@@ -32,7 +34,7 @@ use crate::{
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
-    watch::{ResumeToken, Until, Watch, WatchOpenError, WatchOptions, Watches},
+    watch::{ResumeToken, StreamAccess, Until, Watch, WatchOpenError, WatchOptions, Watches},
 };
 
 /// Maximum size of a message that is validated without a change of threads, in bytes: 0.1 ms of work.
@@ -46,6 +48,7 @@ pub struct Gateway {
     pub(crate) thingspace: Arc<ThingSpace>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) validation_rules: ValidationRules,
+    pub(crate) access: Arc<AccessControl>,
 }
 
 /// A call of an operation's RPC.
@@ -77,7 +80,11 @@ impl Gateway {
         let request = validated.map_err(|violations| {
             ApiError::invalid_fields(violations).with_executed(Executed::No)
         })?;
-        let (change, warnings) = self.submit(request, &extensions).await?;
+        let caller = access::caller(&extensions)?;
+        let denied =
+            caller.require(Permission::Change, &request.account, Some(request.change_type()));
+        denied.map_err(|error| ApiError::from(error).with_executed(Executed::Unknown))?;
+        let (change, warnings) = self.submit(&caller, request, &extensions).await?;
         Ok(Response::new(O::response(change, warnings)))
     }
 
@@ -85,12 +92,17 @@ impl Gateway {
     /// that the request would create, without an ID and a state.
     async fn submit(
         &self,
+        caller: &Caller,
         mut request: ChangeRequest,
         extensions: &Extensions,
     ) -> Result<(proto::Change, Vec<String>), ApiError> {
         let warnings = take(&mut request.warnings);
         if request.validate_only {
-            let request = self.dispatcher.dry_run(request).await?;
+            let request = self.dispatcher.dry_run(request).await;
+            let request = match request {
+                Ok(request) => request,
+                Err(error) => return Err(self.dispatch_error(caller, error).await),
+            };
             let now = self.clock.now();
             let preview = proto::Change {
                 change_id: String::new(),
@@ -103,11 +115,15 @@ impl Gateway {
         }
         let span = extensions.get::<RpcSpan>();
         let traceparent = span.and_then(RpcSpan::traceparent);
-        let caller = CallContext {
+        let context = CallContext {
             trace: traceparent.and_then(|text| TraceParent::parse(&text)),
             deadline: call_deadline(extensions),
+            caller: caller.name().clone(),
         };
-        let change = self.dispatcher.submit(request, caller).await?;
+        let change = match self.dispatcher.submit(request, context).await {
+            Ok(change) => change,
+            Err(error) => return Err(self.dispatch_error(caller, error).await),
+        };
         if let Some(span) = span {
             let request_id = change.request_ids.first().map(RequestId::as_str);
             span.set_change(&change.change_id.to_string(), request_id);
@@ -118,9 +134,36 @@ impl Gateway {
         }
     }
 
-    async fn find_change(&self, selector: ChangeSelector) -> Result<Change, ApiError> {
-        let change = self.journal.change(selector).await?;
-        change.ok_or_else(ApiError::change_not_found)
+    /// Returns the error of a call. The caller learns the ID of the change that has a busy device only if it may see
+    /// that change.
+    async fn dispatch_error(&self, caller: &Caller, error: DispatchError) -> ApiError {
+        let DispatchError::DeviceBusy(busy) = &error else {
+            return error.into();
+        };
+        let selector = ChangeSelector::Id(busy.change_id);
+        let is_visible = caller.is_unrestricted()
+            || self.visibility(caller, Permission::List).change(selector).await.is_ok();
+        let error = ApiError::from(error);
+        if is_visible { error } else { error.without_metadata("change_id") }
+    }
+
+    /// Returns what a caller may see with a permission.
+    fn visibility<'a>(&'a self, caller: &'a Caller, permission: Permission) -> Visibility<'a> {
+        Visibility { journal: &*self.journal, caller, permission }
+    }
+
+    /// Returns the access of a caller to a stream. Checks that the caller may see the target now.
+    async fn watch_access(
+        &self,
+        (caller, extensions): (&Caller, &Extensions),
+        target: &WatchTarget,
+    ) -> Result<Option<Arc<dyn StreamAccess>>, ApiError> {
+        if caller.is_unrestricted() {
+            return Ok(None);
+        }
+        let account = self.visibility(caller, Permission::Watch).account_of(target).await?;
+        let (control, clock) = (Arc::clone(&self.access), Arc::clone(&self.clock));
+        Ok(Some(WatchAccess::new(control, clock, caller.clone(), extensions, account)))
     }
 
     /// Parses the request and opens the watch.
@@ -128,8 +171,8 @@ impl Gateway {
         &self,
         call: Request<proto::WatchRequestRequest>,
     ) -> Result<Watch, ApiError> {
-        let deadline = call_deadline(call.extensions());
-        let request = call.into_inner();
+        let (_metadata, extensions, request) = call.into_parts();
+        let (caller, deadline) = (access::caller(&extensions)?, call_deadline(&extensions));
         let until = match proto::Until::try_from(request.until) {
             Ok(proto::Until::Unspecified | proto::Until::Settled) => Until::Settled,
             Ok(proto::Until::Finished) => Until::Finished,
@@ -152,10 +195,17 @@ impl Gateway {
             None => None,
             Some(ChangeSelector::Id(id)) => Some(WatchTarget::Change(id)),
             Some(ChangeSelector::Request(id)) => Some(WatchTarget::Request(id)),
-            Some(by_key) => Some(WatchTarget::Change(self.find_change(by_key).await?.change_id)),
+            Some(by_key) => {
+                let visible = self.visibility(&caller, Permission::Watch);
+                Some(WatchTarget::Change(visible.change(by_key).await?.change_id))
+            }
+        };
+        let access = match target.as_ref().or(token.as_ref().map(|token| &token.target)) {
+            Some(target) => self.watch_access((&caller, &extensions), target).await?,
+            None => None,
         };
         let include_raw = request.include_raw;
-        let options = WatchOptions { target, token, until, include_raw, deadline, access: None };
+        let options = WatchOptions { target, token, until, include_raw, deadline, access };
         Ok(self.watches.open(options).await?)
     }
 
@@ -164,8 +214,8 @@ impl Gateway {
         &self,
         call: Request<proto::WatchAccountRequest>,
     ) -> Result<Watch, ApiError> {
-        let deadline = call_deadline(call.extensions());
-        let request = call.into_inner();
+        let (_metadata, extensions, request) = call.into_parts();
+        let (caller, deadline) = (access::caller(&extensions)?, call_deadline(&extensions));
         let mut violations = Violations::default();
         let account = AccountName::parse(request.account_name);
         let account = violations.ok_or_add("account_name", account);
@@ -179,13 +229,15 @@ impl Gateway {
             }
         };
         let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
+        let target = WatchTarget::Account(account);
+        let access = self.watch_access((&caller, &extensions), &target).await?;
         let options = WatchOptions {
-            target: Some(WatchTarget::Account(account)),
+            target: Some(target),
             token: parse_token(&request.resume_token)?,
             until,
             include_raw: request.include_raw,
             deadline,
-            access: None,
+            access,
         };
         Ok(self.watches.open(options).await?)
     }
@@ -246,13 +298,15 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::GetChangeRequest>,
     ) -> Result<Response<proto::GetChangeResponse>, Status> {
+        let caller = access::caller(request.extensions())?;
         let request = request.into_inner();
         let selector = SelectorFields {
             change_id: &request.change_id,
             request_id: &request.request_id,
             account_and_key: Some((&request.account_name, &request.idempotency_key)),
         };
-        let change = self.find_change(selector.parse_required()?).await?;
+        let selector = selector.parse_required()?;
+        let change = self.visibility(&caller, Permission::List).change(selector).await?;
         Ok(Response::new(proto::GetChangeResponse { change: Some(change_to_proto(&change)) }))
     }
 
@@ -260,7 +314,9 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListChangesRequest>,
     ) -> Result<Response<proto::ListChangesResponse>, Status> {
-        let page = list::list_changes(&*self.journal, request.into_inner()).await?;
+        let caller = access::caller(request.extensions())?;
+        let visible = self.visibility(&caller, Permission::List);
+        let page = list::list_changes(&visible, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 
@@ -268,7 +324,9 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListDevicesRequest>,
     ) -> Result<Response<proto::ListDevicesResponse>, Status> {
-        let page = list::list_devices(&*self.journal, request.into_inner()).await?;
+        let caller = access::caller(request.extensions())?;
+        let visible = self.visibility(&caller, Permission::List);
+        let page = list::list_devices(&visible, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 
@@ -276,10 +334,12 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListServicePlansRequest>,
     ) -> Result<Response<proto::ListServicePlansResponse>, Status> {
+        let caller = access::caller(request.extensions())?;
         let account = AccountName::parse(request.into_inner().account_name);
         let mut violations = Violations::default();
         let account = violations.ok_or_add("account_name", account);
         let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
+        caller.require(Permission::List, &account, None).map_err(ApiError::from)?;
         let plans = self.thingspace.service_plans(&account).await.map_err(ApiError::from)?;
         Ok(Response::new(proto::ListServicePlansResponse {
             service_plans: plans.into_iter().map(plan_to_proto).collect(),
@@ -304,7 +364,9 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListDeviceResultsRequest>,
     ) -> Result<Response<proto::ListDeviceResultsResponse>, Status> {
-        let page = list::list_device_results(&*self.journal, request.into_inner()).await?;
+        let caller = access::caller(request.extensions())?;
+        let visible = self.visibility(&caller, Permission::List);
+        let page = list::list_device_results(&visible, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 }

@@ -1,25 +1,32 @@
 //! The gRPC port of a gateway that cannot open its journal yet.
 
+use std::sync::Arc;
+
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
 use crate::{
-    connections::{ConnectionTable, TableLimits, serve_http},
-    grpc::error::ApiError,
+    config::Config,
+    grpc::{
+        error::ApiError,
+        server::{CallLimits, Server},
+    },
     journal::JournalError,
-    telemetry::{Instruments, Port},
+    telemetry::Instruments,
+    tls::ServerTls,
 };
 
-/// Maximum number of calls that are not rejected yet.
-const MAX_REQUESTS: usize = 4_096;
-/// Maximum number of rejections that clients have not read.
-const MAX_UNREAD_RESPONSES: usize = 4_096;
+/// Bounds the rejections: the calls that are not rejected yet, and the rejections that clients have not read.
+const LIMITS: CallLimits = CallLimits { requests: 4_096, unread_responses: 4_096 };
 
-/// Rejects all calls with JOURNAL_UNAVAILABLE until `stop`. Serves at most `max_connections` connections.
+/// Rejects all calls with JOURNAL_UNAVAILABLE until `stop`, then waits until all connections have ended. Serves at most
+/// `max_connections` connections.
 pub async fn serve_unavailable(
     listener: TcpListener,
+    config: &Config,
+    tls: Option<Arc<ServerTls>>,
     max_connections: usize,
     instruments: Instruments,
     stop: CancellationToken,
@@ -28,11 +35,7 @@ pub async fn serve_unavailable(
         let error = JournalError::Unavailable("the journal is not open yet".to_owned());
         Status::from(ApiError::from(error)).into_http::<Body>()
     };
-    let limits = TableLimits {
-        connections: max_connections,
-        requests: MAX_REQUESTS,
-        unread_responses: MAX_UNREAD_RESPONSES,
-    };
-    let table = ConnectionTable::new(Port::Grpc, limits, instruments);
-    serve_http(listener, Router::new().fallback(reject), table, stop).await;
+    let router = Router::new().fallback(reject);
+    let server = Server::with_router(router, config, tls, LIMITS, instruments);
+    server.serve(listener, max_connections, stop).await;
 }

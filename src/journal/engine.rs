@@ -9,7 +9,7 @@ use crate::{
     journal::{
         callbacks::CallbackJournal, changes::ChangeStore, coordination::Coordination,
         error::Result, events::EventStore, forward_queue::ForwardQueue, origin::Origin,
-        quarantine::QuarantineStore, results::ResultStore,
+        quarantine::QuarantineStore, results::ResultStore, statistics::StatisticsStore,
     },
 };
 
@@ -26,6 +26,7 @@ pub trait Journal:
     + QuarantineStore
     + ForwardQueue
     + KeyValueStore
+    + StatisticsStore
     + 'static
 {
     /// The identity of the journal. It changes when a loss of data is accepted.

@@ -25,6 +25,7 @@ mod record;
 mod results;
 mod sql;
 pub mod sqlite;
+mod statistics;
 #[cfg(test)]
 pub(crate) mod stub_journal;
 pub mod transfer;
@@ -53,5 +54,8 @@ pub(crate) use record::{decode_result, encode_result};
 pub use results::{
     Attribution, CallbackStore, NewResult, ReceivedCallback, RequestChange, ResultStore, Stored,
     UnmatchedResult,
+};
+pub use statistics::{
+    FileSystemSpace, QuarantineStatistics, ReplicaStatistics, Space, Statistics, StatisticsStore,
 };
 pub use unopened::UnopenedJournal;

@@ -27,4 +27,7 @@ pub enum TelemetryError {
     /// The Prometheus exporter cannot be built.
     #[error("cannot initialise the Prometheus exporter: {0}")]
     Expose(#[from] opentelemetry_sdk::error::OTelSdkError),
+    /// A metric of the process cannot be registered.
+    #[error("cannot register the metrics of the process: {0}")]
+    Process(#[from] prometheus::Error),
 }

@@ -10,10 +10,12 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use crate::telemetry::{
     labels::{
-        CallbackOutcome, CloseReason, DeliveryOutcome, DropReason, JournalOperation,
-        PolicyReloadOutcome, Port, RegistrationOutcome, RegistrationState, RejectionReason,
+        AuditOutcome, AuthFailureReason, AuthMethod, CallbackOutcome, CertificateKind, CloseReason,
+        DeliveryOutcome, DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome, Port,
+        RegistrationOutcome, RegistrationState, RejectionReason,
     },
     names,
+    status::StatusGauges,
 };
 
 /// Buckets that the semantic conventions advise for durations of calls, in seconds.
@@ -42,14 +44,20 @@ pub(super) struct InstrumentsInner {
     registrations: Gauge<u64>,
     registration_attempts: Counter<u64>,
     deliveries: Counter<u64>,
+    audit_records: Counter<u64>,
     watches_open: UpDownCounter<i64>,
     policy_reloads: Counter<u64>,
     policy_stale: Gauge<u64>,
     connections_open: UpDownCounter<i64>,
     connections_limit: Gauge<u64>,
     connections_closed: Counter<u64>,
+    auth_failures: Counter<u64>,
     journal_writes: Histogram<f64>,
     journal_batches: Histogram<u64>,
+    handshakes_failed: Counter<u64>,
+    certificate_expiry: Gauge<u64>,
+    journal_errors: Counter<u64>,
+    status: StatusGauges,
 }
 
 /// Counts one open watch until it is dropped.
@@ -65,7 +73,11 @@ impl Instruments {
         };
         let counter =
             |name, description| meter.u64_counter(name).with_description(description).build();
-        Self(Arc::new(InstrumentsInner {
+        let audit_records = counter(names::AUDIT_RECORDS, "Records of the audit log, by outcome");
+        for outcome in AuditOutcome::ALL {
+            audit_records.add(0, &[outcome.into()]);
+        }
+        let this = Self(Arc::new(InstrumentsInner {
             rpc_calls: seconds(
                 names::RPC_SERVER_CALL_DURATION,
                 &CALL_SECONDS,
@@ -103,6 +115,7 @@ impl Instruments {
                 names::FORWARD_DELIVERIES,
                 "Deliveries of callbacks to the webhook, by outcome",
             ),
+            audit_records,
             watches_open: meter
                 .i64_up_down_counter(names::WATCHES_OPEN)
                 .with_description("Open watches")
@@ -127,6 +140,10 @@ impl Instruments {
                 names::CONNECTIONS_CLOSED,
                 "Connections that the gateway closed in favour of other clients",
             ),
+            auth_failures: counter(
+                names::AUTH_FAILURES,
+                "Calls refused because their caller could not be identified",
+            ),
             journal_writes: seconds(
                 names::JOURNAL_WRITE_DURATION,
                 &WRITE_SECONDS,
@@ -137,7 +154,66 @@ impl Instruments {
                 .with_boundaries(BATCH_SIZES.to_vec())
                 .with_description("Number of writes in one commit")
                 .build(),
-        }))
+            handshakes_failed: counter(
+                names::TLS_HANDSHAKES_FAILED,
+                "TLS handshakes that failed, by port and reason",
+            ),
+            certificate_expiry: meter
+                .u64_gauge(names::TLS_CERTIFICATE_EXPIRY)
+                .with_unit("s")
+                .with_description("Expiry of the certificates of a port, since the Unix epoch")
+                .build(),
+            journal_errors: counter(
+                names::JOURNAL_ERRORS,
+                "Writes to the journal that failed because it was unavailable",
+            ),
+            status: StatusGauges::new(meter),
+        }));
+        this.start_at_zero();
+        this
+    }
+
+    /// Makes every series of a counter and of a gauge exist from the start, so that a rate includes its first
+    /// increment.
+    fn start_at_zero(&self) {
+        use CallbackOutcome::{Duplicate, Quarantined, Rejected, Spooled, Stored};
+        let inner = &*self.0;
+        let callbacks = |outcome: CallbackOutcome, reason: Option<RejectionReason>| {
+            inner.callbacks.add(0, &attributes(outcome, reason));
+        };
+        [Stored, Duplicate, Spooled].into_iter().for_each(|outcome| callbacks(outcome, None));
+        let unusable = [RejectionReason::Malformed, RejectionReason::Unauthorized];
+        unusable.into_iter().for_each(|reason| callbacks(Quarantined, Some(reason)));
+        RejectionReason::ALL.into_iter().for_each(|reason| callbacks(Rejected, Some(reason)));
+        inner.callbacks_stored_after_timeout.add(0, &[]);
+        inner.callbacks_outside_allow_cidrs.add(0, &[]);
+        for outcome in RegistrationOutcome::ALL {
+            inner.registration_attempts.add(0, &[outcome.into()]);
+        }
+        self.deliveries(DeliveryOutcome::Delivered, None, 0);
+        self.deliveries(DeliveryOutcome::Failed, None, 0);
+        for reason in DropReason::ALL {
+            self.deliveries(DeliveryOutcome::Dropped, Some(reason), 0);
+        }
+        for operation in JournalOperation::ALL {
+            inner.journal_errors.add(0, &[operation.into()]);
+        }
+        inner.watches_open.add(0, &[]);
+        for port in Port::WITH_TLS {
+            for reason in HandshakeFailure::ALL {
+                self.0.handshakes_failed.add(0, &[port.into(), reason.into()]);
+            }
+        }
+        for method in AuthMethod::ALL {
+            for reason in method.failure_reasons() {
+                self.auth_failures(method, *reason, 0);
+            }
+        }
+    }
+
+    /// The gauges of the state of the gateway.
+    pub fn status(&self) -> &StatusGauges {
+        &self.0.status
     }
 
     /// Instruments without a reader.
@@ -170,11 +246,23 @@ impl Instruments {
         self.0.connections_closed.add(1, &[port.into(), reason.into()]);
     }
 
+    /// Counts a call whose caller could not be identified.
+    pub fn auth_failure(&self, method: AuthMethod, reason: AuthFailureReason) {
+        self.auth_failures(method, reason, 1);
+    }
+
+    fn auth_failures(&self, method: AuthMethod, reason: AuthFailureReason, count: u64) {
+        self.0.auth_failures.add(count, &[method.into(), reason.into()]);
+    }
+
     /// Records the duration of a write to the journal.
     pub fn journal_write(&self, operation: JournalOperation, elapsed: Duration, failed: bool) {
         let error = failed.then(|| KeyValue::new(names::ERROR_TYPE, "unavailable"));
         let attributes = attributes(operation, error);
         self.0.journal_writes.record(elapsed.as_secs_f64(), &attributes);
+        if failed {
+            self.0.journal_errors.add(1, &[operation.into()]);
+        }
     }
 
     /// Records the number of writes in one commit.
@@ -230,9 +318,24 @@ impl Instruments {
         self.0.policy_stale.record(u64::from(is_stale), &[]);
     }
 
+    /// Counts a failed TLS handshake.
+    pub fn handshake_failed(&self, port: Port, reason: HandshakeFailure) {
+        self.0.handshakes_failed.add(1, &[port.into(), reason.into()]);
+    }
+
+    /// Sets the expiry of a certificate, in seconds since the Unix epoch.
+    pub fn certificate_expiry(&self, port: Port, kind: CertificateKind, seconds: u64) {
+        self.0.certificate_expiry.record(seconds, &[port.into(), kind.into()]);
+    }
+
     /// Counts deliveries to the webhook. `reason` belongs to the outcome `dropped`.
     pub fn deliveries(&self, outcome: DeliveryOutcome, reason: Option<DropReason>, count: u64) {
         self.0.deliveries.add(count, &attributes(outcome, reason));
+    }
+
+    /// Counts records of the audit log.
+    pub fn audit_records(&self, outcome: AuditOutcome, count: u64) {
+        self.0.audit_records.add(count, &[outcome.into()]);
     }
 }
 

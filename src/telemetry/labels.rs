@@ -125,12 +125,60 @@ labels! {
 
     /// Reason to close a connection in favour of other clients.
     CloseReason: names::REASON {
-        /// The port had no connection left, and this one was idle.
+        /// The port had no connection left, and this one was idle; or too many TLS handshakes were in progress, and
+        /// that of this connection began first.
         Idle = "idle",
         /// The address had its share of the connections of the port.
         AddressShare = "address_share",
         /// The client did not read its responses.
         UnreadResponses = "unread_responses",
+    }
+
+    /// Method that identifies a caller.
+    AuthMethod: names::METHOD {
+        /// The call has no credential, or none is needed.
+        None = "none",
+        /// A client certificate.
+        Mtls = "mtls",
+        /// A bearer token.
+        Jwt = "jwt",
+        /// The header of a service mesh.
+        Mesh = "mesh",
+    }
+
+    /// Reason why a caller could not be identified.
+    AuthFailureReason: names::REASON {
+        NoCredential = "no_credential",
+        /// The header with the credential cannot be read, or occurs more than once.
+        MalformedHeader = "malformed_header",
+        /// The token is not a JSON Web Token with valid claims, or is longer than 8 KiB.
+        MalformedToken = "malformed_token",
+        /// The signature algorithm is not accepted, or does not fit the key.
+        Algorithm = "algorithm",
+        /// The issuer has no such key.
+        UnknownKey = "unknown_key",
+        /// The keys of the issuer have not been read yet, or too many calls wait for them.
+        KeysUnavailable = "keys_unavailable",
+        BadSignature = "bad_signature",
+        WrongIssuer = "wrong_issuer",
+        WrongAudience = "wrong_audience",
+        Expired = "expired",
+        NotYetValid = "not_yet_valid",
+        /// The certificate cannot be read, or breaks the rules of SPIFFE.
+        MalformedCertificate = "malformed_certificate",
+        /// The client CA that signed the certificate is not trusted any more.
+        UntrustedCertificate = "untrusted_certificate",
+        /// The credential contains no usable name.
+        NoName = "no_name",
+    }
+
+    /// Outcome of a record of the audit log.
+    AuditOutcome: names::OUTCOME {
+        Written = "written",
+        /// The record is counted in another record, because its caller was refused too often.
+        Aggregated = "aggregated",
+        /// The log could not be written, and the queue was full.
+        Lost = "lost",
     }
 
     /// Kind of write to the journal.
@@ -151,10 +199,96 @@ labels! {
         Retention = "retention",
     }
 
+    /// Kind of certificate on a port.
+    CertificateKind: names::KIND {
+        /// The certificate of the gateway.
+        Server = "server",
+        /// The CA bundle for client certificates.
+        ClientCa = "client_ca",
+    }
+
+    /// Reason of a failed TLS handshake.
+    HandshakeFailure: names::REASON {
+        /// The client did not finish the handshake in time.
+        Timeout = "timeout",
+        /// The client presented no certificate, and one is required.
+        NoCertificate = "no_certificate",
+        /// No authority of the CA bundle has signed the certificate of the client.
+        UnknownCa = "unknown_ca",
+        /// The certificate of the client has expired, or is not valid yet.
+        ExpiredCertificate = "expired_certificate",
+        /// The certificate of the client is not usable for another reason.
+        BadCertificate = "bad_certificate",
+        /// The client supports neither TLS 1.2 nor 1.3.
+        ProtocolVersion = "protocol_version",
+        /// No cipher suite, group or signature scheme is shared with the client.
+        NoSharedCipher = "no_shared_cipher",
+        /// The client does not speak TLS, or sent a malformed message.
+        NotTls = "not_tls",
+        /// The client does not offer the protocol of the port.
+        Alpn = "alpn",
+        /// The client closed the connection.
+        Closed = "closed",
+        /// The client sent an alert, for example because it does not trust the certificate of the gateway.
+        ClientAlert = "client_alert",
+        Other = "other",
+    }
+
+    /// State of a quarantined callback.
+    QuarantineState: names::STATE {
+        /// An operator has listed it.
+        Reviewed = "reviewed",
+        Unreviewed = "unreviewed",
+    }
+
+    /// State of a replica.
+    ReplicaState: names::STATE {
+        /// It holds its lease.
+        Live = "live",
+        /// Its lease expired, and no replica replaces it.
+        Lost = "lost",
+    }
+
     /// Error class of an HTTP request without a complete response.
     CallError: names::ERROR_TYPE {
         NotSent = "not_sent",
         NoResponse = "no_response",
         Cancelled = "cancelled",
+    }
+}
+
+impl Port {
+    /// The ports that can serve TLS.
+    pub const WITH_TLS: [Self; 2] = [Self::Grpc, Self::Callbacks];
+}
+
+impl AuthMethod {
+    /// The reasons that can occur with this method.
+    pub const fn failure_reasons(self) -> &'static [AuthFailureReason] {
+        use AuthFailureReason as Reason;
+        match self {
+            Self::None => &[Reason::NoCredential],
+            Self::Mtls => &[
+                Reason::MalformedCertificate,
+                Reason::UntrustedCertificate,
+                Reason::Expired,
+                Reason::NotYetValid,
+                Reason::NoName,
+            ],
+            Self::Jwt => &[
+                Reason::MalformedHeader,
+                Reason::MalformedToken,
+                Reason::Algorithm,
+                Reason::UnknownKey,
+                Reason::KeysUnavailable,
+                Reason::BadSignature,
+                Reason::WrongIssuer,
+                Reason::WrongAudience,
+                Reason::Expired,
+                Reason::NotYetValid,
+                Reason::NoName,
+            ],
+            Self::Mesh => &[Reason::MalformedHeader, Reason::NoName],
+        }
     }
 }

@@ -14,6 +14,8 @@ mod logging;
 pub mod names;
 mod otlp;
 mod pipeline;
+mod process;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -21,9 +23,12 @@ pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
-    CallError, CallbackOutcome, CloseReason, DeliveryOutcome, DropReason, JournalOperation,
-    PolicyReloadOutcome, Port, RegistrationOutcome, RegistrationState, RejectionReason,
+    AuditOutcome, AuthFailureReason, AuthMethod, CallError, CallbackOutcome, CertificateKind,
+    CloseReason, DeliveryOutcome, DropReason, HandshakeFailure, JournalOperation,
+    PolicyReloadOutcome, Port, QuarantineState, RegistrationOutcome, RegistrationState,
+    RejectionReason, ReplicaState,
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;
-pub use pipeline::{EXPOSITION_TYPE, SpoolGauges, Telemetry};
+pub use pipeline::{AuditGauges, CallerGauges, EXPOSITION_TYPE, SpoolGauges, Telemetry};
+pub use status::{LoginGauges, StatusGauges};

@@ -9,7 +9,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::{
     Resource,
-    metrics::SdkMeterProvider,
+    metrics::{SdkMeterProvider, Stream},
     resource::{EnvResourceDetector, TelemetryResourceDetector},
     trace::SdkTracerProvider,
 };
@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     config::TelemetryConfig,
+    domain::caller_name::CallerName,
     telemetry::{
         error::TelemetryError,
         export::{self, ExportCounters},
@@ -25,6 +26,7 @@ use crate::{
         log_filter::LogFilter,
         logging, names,
         otlp::OtlpExport,
+        process,
     },
 };
 
@@ -54,6 +56,32 @@ pub struct SpoolGauges {
     pub bytes: u64,
     /// Time since the arrival of the oldest callback that the journal does not have yet.
     pub oldest_age: Duration,
+}
+
+/// Values of the metrics of one caller.
+#[derive(Debug, Clone)]
+pub struct CallerGauges {
+    /// The caller.
+    pub caller: CallerName,
+    /// Change calls and reads in flight.
+    pub calls: u64,
+    /// Open streams.
+    pub streams: u64,
+    /// Number of refused calls for each limit of a caller.
+    pub refusals: [(&'static str, u64); 4],
+}
+
+/// Maximum number of series of one metric of the callers: 1,000 callers with four limits each, and some that
+/// were removed while they had calls in flight.
+const MAX_CALLER_SERIES: usize = 10_000;
+
+/// Values of the gauges of the audit log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AuditGauges {
+    /// Records that wait to be written.
+    pub queued: u64,
+    /// True while the log cannot be written.
+    pub is_failing: bool,
 }
 
 // === impl Telemetry ===
@@ -86,8 +114,14 @@ impl Telemetry {
             .with_registry(registry.clone())
             .scope_info_enabled(false)
             .build()?;
+        process::register(&registry)?;
         let mut meters =
             SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(pull);
+        meters = meters.with_view(|instrument| {
+            let is_by_caller = instrument.name().starts_with(names::CALLER);
+            let stream = Stream::builder().with_cardinality_limit(MAX_CALLER_SERIES);
+            is_by_caller.then(|| stream.build().ok()).flatten()
+        });
         let mut tracer_provider = None;
         if let Some(otlp) = otlp {
             let endpoint = otlp.endpoint.as_ref();
@@ -103,6 +137,11 @@ impl Telemetry {
         }
         let meters = meters.build();
         let meter = meters.meter(names::SCOPE);
+        meter
+            .u64_gauge(names::BUILD_INFO)
+            .with_description("Version of the gateway")
+            .build()
+            .record(1, &[KeyValue::new(names::SERVICE_VERSION, env!("CARGO_PKG_VERSION"))]);
         if otlp.is_some() {
             counters.observe(&meter);
         }
@@ -151,6 +190,41 @@ impl Telemetry {
             .build();
     }
 
+    /// Reports what each caller uses. `load` runs for each of the metrics on each collection.
+    pub fn observe_callers(
+        &self,
+        load: impl Fn() -> Vec<CallerGauges> + Clone + Send + Sync + 'static,
+    ) {
+        let caller =
+            |gauges: &CallerGauges| KeyValue::new(names::CALLER, gauges.caller.as_str().to_owned());
+        let gauge = |name, description, value: fn(&CallerGauges) -> u64| {
+            let load = load.clone();
+            self.meter
+                .u64_observable_gauge(name)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    for gauges in load() {
+                        observer.observe(value(&gauges), &[caller(&gauges)]);
+                    }
+                })
+                .build();
+        };
+        gauge(names::CALLER_CALLS, "Change calls and reads in flight, by caller", |it| it.calls);
+        gauge(names::CALLER_STREAMS, "Open streams, by caller", |it| it.streams);
+        self.meter
+            .u64_observable_counter(names::CALLER_REFUSALS)
+            .with_description("Calls refused at a limit of the caller, by caller and limit")
+            .with_callback(move |observer| {
+                for gauges in load() {
+                    for (limit, refusals) in gauges.refusals {
+                        let limit = KeyValue::new(names::LIMIT, limit);
+                        observer.observe(refusals, &[caller(&gauges), limit]);
+                    }
+                }
+            })
+            .build();
+    }
+
     /// Reports the content of the spool. `load` runs for each of the gauges on each collection.
     pub fn observe_spool(&self, load: impl Fn() -> SpoolGauges + Clone + Send + Sync + 'static) {
         let gauge = |name, description, value: fn(SpoolGauges) -> u64| {
@@ -180,6 +254,24 @@ impl Telemetry {
                 observer.observe(load().oldest_age.as_secs_f64(), &[]);
             })
             .build();
+    }
+
+    /// Reports the state of the audit log. `load` runs for each of the gauges on each collection.
+    pub fn observe_audit(&self, load: impl Fn() -> AuditGauges + Clone + Send + Sync + 'static) {
+        let gauge = |name, description, value: fn(AuditGauges) -> u64| {
+            let load = load.clone();
+            self.meter
+                .u64_observable_gauge(name)
+                .with_description(description)
+                .with_callback(move |observer| observer.observe(value(load()), &[]))
+                .build();
+        };
+        gauge(names::AUDIT_QUEUE, "Records that wait to be written to the audit log", |audit| {
+            audit.queued
+        });
+        gauge(names::AUDIT_FAILING, "1 while the audit log cannot be written", |audit| {
+            u64::from(audit.is_failing)
+        });
     }
 
     /// All metrics in Prometheus' text format.

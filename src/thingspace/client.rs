@@ -27,7 +27,7 @@ use crate::{
         login::HttpLogin,
         rate_limit::{NoPermit, RateLimit},
         redactor::Redactor,
-        session::{AuthHeaders, SessionManager},
+        session::{AuthHeaders, LoginStatus, SessionManager},
         shared::SharedState,
     },
 };
@@ -153,6 +153,12 @@ impl ThingSpace {
     /// the reason why the reset cannot be stored.
     pub async fn reset_lockout(&self) -> Result<(), String> {
         self.session_manager.reset_lockout().await
+    }
+
+    /// Returns the state of the log-in. Reads the credentials and their stored failures, and sends nothing. The
+    /// error is one line with the reason why these cannot be read.
+    pub async fn login_status(&self) -> Result<LoginStatus, String> {
+        self.session_manager.login_status().await
     }
 
     /// Sends a change once. Sends it again only if ThingSpace refused the token or the session, which it

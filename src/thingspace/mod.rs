@@ -25,5 +25,6 @@ pub use self::{
     credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
     http::{ClientBuildError, no_retry_client},
     lookups::{DeviceStatus, ListedDevice, ListenerRegistration, LookupError, ServicePlanInfo},
+    session::LoginStatus,
     shared::{SharedRateLimits, SharedSessionStore, SharedState, StoredSession},
 };

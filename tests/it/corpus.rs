@@ -41,3 +41,24 @@ fn responses_are_classified_as_documented() {
 fn errors_of_settings_files_contain_no_secrets() {
     replay("settings", checks::settings::check);
 }
+
+#[test]
+fn a_policy_grants_only_what_its_file_says() {
+    replay("policy", checks::policy::check);
+}
+
+#[test]
+fn an_accepted_bearer_token_fulfils_all_rules() {
+    replay("jwt", checks::jwt::check);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/jwt");
+    for (name, is_accepted) in [("claims", true), ("audiences", true), ("expired", false)] {
+        let seed = fs::read_to_string(corpus.join(name)).expect("readable");
+        let claims = seed.strip_prefix('c').expect("the kind of the seed");
+        assert_eq!(checks::jwt::accepts(claims), is_accepted, "{name}");
+    }
+}
+
+#[test]
+fn a_forwarded_client_certificate_names_only_the_nearest_client() {
+    replay("forwarded_client_cert", checks::forwarded_client_cert::check);
+}

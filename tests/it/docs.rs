@@ -52,3 +52,16 @@ fn sandbox_md_has_every_setting_of_the_sandbox_with_its_default() {
         assert!(settings.contains(&key), "{key} is no setting");
     }
 }
+
+#[test]
+fn security_md_names_every_secret_of_the_settings() {
+    let path = format!("{}/SECURITY.md", env!("CARGO_MANIFEST_DIR"));
+    let manual = std::fs::read_to_string(path).unwrap();
+    let settings = document("settings.md");
+    let rows = settings.lines().filter(|line| line.contains(" Secret: "));
+    let keys: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    assert!(keys.len() > 8, "{keys:?}");
+    for key in keys.into_iter().filter(|key| !key.starts_with("sandbox.")) {
+        assert!(manual.contains(&format!("`{key}`")), "{key}");
+    }
+}

@@ -11,8 +11,10 @@
     reason = "a test fails by a panic"
 )]
 
+mod access;
 mod attack;
 mod attribution;
+mod audit;
 mod callbacks;
 mod cli;
 mod clock;
@@ -32,6 +34,7 @@ mod licences;
 mod load;
 mod operator;
 mod outbound_requests;
+mod policy;
 mod postgres;
 mod power_loss;
 mod pressure;
@@ -42,3 +45,4 @@ mod service_plan;
 mod shared_identity;
 mod support;
 mod telemetry;
+mod tls;

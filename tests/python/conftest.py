@@ -31,9 +31,10 @@ ADDRESS_MESSAGES = ("gRPC listens", "callbacks listen", "admin listens", "the sa
 class Gateway:
     """Runs `serve` on free ports, with a sandbox unless a base URL is set, and reads its log.
 
-    Names in capitals are environment variables. Other names are settings, with `__` for each dot."""
+    Names in capitals are environment variables. Other names are settings, with `__` for each dot.
+    `prefix` is a command that runs another, such as `nsenter`."""
 
-    def __init__(self, **settings):
+    def __init__(self, prefix=(), **settings):
         variables = {key: value for key, value in settings.items() if key.isupper()}
         settings = {key: value for key, value in settings.items() if not key.isupper()}
         sandbox = "thingspace__base_url" not in settings
@@ -48,7 +49,7 @@ class Gateway:
         excluded = ("TSGW_", "OTEL_")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(excluded)} | variables
         self.process = subprocess.Popen(
-            [binary(), "serve", *(["--sandbox"] if sandbox else []), *flags],
+            [*prefix, binary(), "serve", *(["--sandbox"] if sandbox else []), *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

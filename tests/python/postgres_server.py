@@ -36,8 +36,12 @@ class PostgresServer:
         arguments = ["--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port)]
         return self._run("psql", *arguments, "-d", database, "-c", sql)
 
-    def stop(self):
+    def kill(self):
+        """Stops the server without a checkpoint. Keeps its data."""
         self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.data)
+
+    def stop(self):
+        self.kill()
         self._directory.cleanup()
 
     def _run(self, program, *arguments):

@@ -43,6 +43,7 @@ VALUES = {
             "values": SECRETS,
             "keys": {"callbacks.username": "callback-username", "callbacks.password": "callback-password"},
         },
+        "grpc": {"tlsSecret": "grpc-tls", "clientCaSecret": "grpc-clients"},
         "callbacks": {"publicUrl": "https://callbacks.example.com:9001", "tlsSecret": "callbacks-tls"},
         "persistence": {"size": "20Gi", "storageClass": "123", "accessMode": "ReadWriteOnce"},
         "service": {"callbacks": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}},
@@ -146,6 +147,8 @@ def sys_prefix():
         ({"secrets": {"keys": {"callbacks.username": "u"}}}, "callbacks.username and callbacks.password belong together"),
         ({"sandbox": {"enabled": True}, "config": {"thingspace": {"base_url": "http://x"}}}, "its own ThingSpace"),
         ({"sandbox": {"enabled": True}, "callbacks": {"tlsSecret": "t"}}, "the sandbox delivers over plain http"),
+        ({"sandbox": {"enabled": True}, "grpc": {"tlsSecret": "t"}}, "helm test calls the gRPC port in plaintext"),
+        ({"grpc": {"clientCaSecret": "c"}}, "grpc.clientCaSecret: only with grpc.tlsSecret"),
         ({"terminationGracePeriodSeconds": 20}, "does not cover config.shutdown.grace, 25s"),
         ({"service": {"callbacks": {"externalTrafficPolicy": "Local"}}}, "only with service.callbacks.type"),
         ({"persistence": {"type": "disk"}}, "must be one of 'claim', 'emptyDir'"),
@@ -269,6 +272,21 @@ def test_the_notes_contain_the_callback_url_and_warnings():
     assert "ReadWriteOnce:" not in notes(VALUES["postgres"])
     spooling = VALUES["postgres-spool"]["journal"] | {"spool": {"enabled": True, "type": "emptyDir"}}
     assert "callbacks in the spool are lost" in notes({"journal": spooling})
+
+
+def test_a_policy_is_mounted_and_a_new_one_restarts_no_pod():
+    policy = '[[caller]]\nname = "a"\nidentities = ["jwt:a"]\n'
+    before = objects({"policy": policy})
+    (found,) = [o for o in before if o["kind"] == "ConfigMap" and "policy.toml" in o["data"]]
+    assert found["data"]["policy.toml"] == policy
+    (settings,) = [o for o in before if o["kind"] == "ConfigMap" and "gateway.toml" in o["data"]]
+    path = tomllib.loads(settings["data"]["gateway.toml"])["auth"]["policy_file"]
+    workload = lambda parts: next(o for o in parts if o["kind"] == "StatefulSet")
+    (volume,) = [v for v in workload(before)["spec"]["template"]["spec"]["volumes"] if v["name"] == "settings"]
+    sources = [s["configMap"] for s in volume["projected"]["sources"] if "configMap" in s]
+    (item,) = [i for s in sources if s["name"] == found["metadata"]["name"] for i in s["items"]]
+    assert path == f"/etc/thingspace-gateway/{item['path']}"
+    assert workload(before) == workload(objects({"policy": policy.replace("jwt:a", "jwt:b")}))
 
 
 def test_the_values_schema_knows_every_setting_as_the_binary_does():

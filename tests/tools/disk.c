@@ -102,7 +102,7 @@ static size_t writable(int fd, size_t count, off_t offset) {
   if (fstat(fd, &status) || !S_ISREG(status.st_mode)) return count;
   if (control->full == 2) return 0;
   if (control->full == 3) return is_marker(fd) ? 0 : count;
-  if (offset < 0) offset = lseek(fd, 0, SEEK_CUR);
+  if (offset < 0) offset = fcntl(fd, F_GETFL) & O_APPEND ? status.st_size : lseek(fd, 0, SEEK_CUR);
   if (offset >= status.st_size) return 0;
   off_t left = status.st_size - offset;
   return (off_t)count > left ? (size_t)left : count;

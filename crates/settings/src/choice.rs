@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use serde_json::json;
 
-use crate::kind::{Description, Kind, toml_string};
+use crate::kind::{Description, Kind, Syntax, toml_string};
 
 /// A type with a fixed set of values. Implement it with [`choices!`](crate::choices).
 pub trait Choice: Copy + PartialEq + 'static {
@@ -66,5 +66,34 @@ impl<T: Choice> Kind for OneOf<T> {
     }
     fn toml(&self, value: &T) -> String {
         toml_string(value.name())
+    }
+}
+
+/// One or more values of `T`, by their names in any case. In text, commas separate them.
+pub struct AnyOf<T>(PhantomData<fn() -> T>);
+
+/// Returns the kind for lists of values of `T`, with at least one value.
+pub const fn any_of<T: Choice>() -> AnyOf<T> {
+    AnyOf(PhantomData)
+}
+
+impl<T: Choice> Kind for AnyOf<T> {
+    type Value = Vec<T>;
+    fn describe(&self) -> Description {
+        let one = one_of::<T>().describe();
+        let list = json!({ "type": "array", "minItems": 1, "items": one.schema });
+        Description {
+            syntax: Syntax::List,
+            // The file accepts a single value without brackets.
+            schema: json!({ "anyOf": [one.schema, list] }),
+            ..Description::scalar(format!("one or more of {}", one.accepts), "LIST")
+        }
+    }
+    fn parse(&self, text: &str) -> Option<Vec<T>> {
+        text.split(',').map(|name| one_of().parse(name.trim())).collect()
+    }
+    fn toml(&self, values: &Vec<T>) -> String {
+        let items: Vec<_> = values.iter().map(|value| one_of().toml(value)).collect();
+        format!("[{}]", items.join(", "))
     }
 }

@@ -24,7 +24,7 @@ mod table;
 mod tests;
 mod values;
 
-pub use choice::{Choice, OneOf, one_of};
+pub use choice::{AnyOf, Choice, OneOf, any_of, one_of};
 pub use docs::markdown_tables;
 pub use error::{ConfigError, Origins};
 pub use flags::{Flag, flags};

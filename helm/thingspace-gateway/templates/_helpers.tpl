@@ -157,9 +157,19 @@ journal.password: {{ . | quote }}
 {{- $parts := splitList "." $setting -}}
 {{- $_ := set (index $ours (first $parts)) (printf "%s_file" (last $parts)) (printf "/etc/thingspace-gateway/secrets/%s" $setting) -}}
 {{- end -}}
+{{- if .Values.grpc.tlsSecret -}}
+{{- $_ := set $ours.grpc "tls_cert_file" "/etc/thingspace-gateway/grpc-tls/tls.crt" -}}
+{{- $_ := set $ours.grpc "tls_key_file" "/etc/thingspace-gateway/grpc-tls/tls.key" -}}
+{{- end -}}
+{{- if .Values.grpc.clientCaSecret -}}
+{{- $_ := set $ours.grpc "tls_client_ca_file" "/etc/thingspace-gateway/grpc-clients/ca.crt" -}}
+{{- end -}}
 {{- if .Values.callbacks.tlsSecret -}}
 {{- $_ := set $ours.callbacks "tls_cert_file" "/etc/thingspace-gateway/tls/tls.crt" -}}
 {{- $_ := set $ours.callbacks "tls_key_file" "/etc/thingspace-gateway/tls/tls.key" -}}
+{{- end -}}
+{{- if .Values.policy -}}
+{{- $_ := set $ours "auth" (dict "policy_file" "/etc/thingspace-gateway/policy/policy.toml") -}}
 {{- end -}}
 {{- if .Values.sandbox.enabled -}}
 {{- $_ := set $ours.thingspace "base_url" (printf "http://%s-sandbox:8080/api" (include "gateway.fullname" .)) -}}
@@ -222,6 +232,9 @@ journal.password: {{ . | quote }}
 {{- if and (hasKey $names "callbacks.previous_username") (not (hasKey $names "callbacks.username")) -}}
 {{- fail "secrets.keys: callbacks.previous_username has a key and callbacks.username has none; the previous pair stands beside a present one" -}}
 {{- end -}}
+{{- if and .Values.grpc.clientCaSecret (not .Values.grpc.tlsSecret) -}}
+{{- fail "grpc.clientCaSecret: only with grpc.tlsSecret, because clients present certificates only with TLS" -}}
+{{- end -}}
 {{- $callbacks := .Values.service.callbacks -}}
 {{- if and $callbacks.externalTrafficPolicy (eq $callbacks.type "ClusterIP") -}}
 {{- fail "service.callbacks.externalTrafficPolicy: only with service.callbacks.type NodePort or LoadBalancer" -}}
@@ -233,6 +246,9 @@ journal.password: {{ . | quote }}
 {{- if .Values.sandbox.enabled -}}
 {{- if or .Values.callbacks.tlsSecret (hasKey $names "callbacks.username") -}}
 {{- fail "sandbox.enabled: not together with callbacks.tlsSecret or a key for callbacks.username: the sandbox delivers over plain http, behind the path secret alone" -}}
+{{- end -}}
+{{- if .Values.grpc.tlsSecret -}}
+{{- fail "sandbox.enabled: not together with grpc.tlsSecret: helm test calls the gRPC port in plaintext" -}}
 {{- end -}}
 {{- if .Values.secrets.create -}}
 {{- fail "secrets.create: not together with sandbox.enabled, which takes any credentials: real ones have no business there" -}}

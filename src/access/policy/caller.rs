@@ -223,13 +223,14 @@ impl AccountScope {
 
     fn new<'a>(patterns: impl Iterator<Item = &'a AccountPattern>) -> Self {
         let mut set = AccountSet::default();
+        let mut known = HashSet::new();
         for pattern in patterns {
             if pattern.matches_all() {
                 return Self::All;
             }
             if pattern.is_exact() {
                 set.exact.insert(pattern.as_str().into());
-            } else if !set.patterns.contains(pattern) {
+            } else if known.insert(pattern) {
                 set.patterns.push(pattern.clone());
             }
         }

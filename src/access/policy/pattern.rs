@@ -2,7 +2,7 @@
 //!
 //! Matching takes time in proportion to the length of the name: no pattern causes backtracking.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// A pattern of identity names: a scheme, and a text in which `*` stands for one or more characters
 /// except `/`, and in `dns:` also except `.`. At the end of a `spiffe://` pattern, `/**` stands for one or
@@ -15,9 +15,12 @@ pub struct IdentityPattern {
     wildcards: Option<Wildcards>,
 }
 
-/// A pattern of account names, in which `*` stands for any number of characters.
+/// A pattern of account names, in which `*` stands for any number of characters. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AccountPattern {
+pub struct AccountPattern(Arc<AccountGlob>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct AccountGlob {
     text: Box<str>,
     glob: Glob,
 }
@@ -285,33 +288,34 @@ impl AccountPattern {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-*".contains(&byte);
         let is_pattern =
             (1..=MAX_ACCOUNT_BYTES).contains(&text.len()) && text.bytes().all(is_valid);
-        is_pattern.then(|| Self { text: text.into(), glob: Glob::new(text, 0) })
+        is_pattern
+            .then(|| Self(Arc::new(AccountGlob { text: text.into(), glob: Glob::new(text, 0) })))
     }
 
     /// Returns true if the pattern matches an account.
     pub fn matches(&self, account: &str) -> bool {
-        self.glob.matches(account)
+        self.0.glob.matches(account)
     }
 
     /// Returns the text of the pattern.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// Returns true if the pattern has no `*`, so that it matches one account.
     pub fn is_exact(&self) -> bool {
-        self.glob.rest.is_empty()
+        self.0.glob.rest.is_empty()
     }
 
     /// Returns true if the pattern matches every account.
     pub fn matches_all(&self) -> bool {
-        self.glob.is_only_wildcards()
+        self.0.glob.is_only_wildcards()
     }
 }
 
 impl fmt::Display for AccountPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0.text)
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
-use crate::access::policy::{
-    caller::CallerPolicy, error::PolicyErrors, file, pattern::IdentityPattern, warnings,
-};
+use crate::access::policy::{caller::CallerPolicy, error::PolicyErrors, file, warnings};
 
 /// The callers of a policy file, in its order.
 #[derive(Debug, Default)]
@@ -12,8 +10,8 @@ pub struct Policy {
     callers: Vec<Arc<CallerPolicy>>,
     /// Index of the first caller with an identity that has no wildcard.
     exact: HashMap<Box<str>, usize>,
-    /// The other identities, each with the index of its caller, in ascending order.
-    patterns: Vec<(usize, IdentityPattern)>,
+    /// The other identities, as indexes of the caller and in its list, in ascending order.
+    patterns: Vec<(usize, usize)>,
 }
 
 impl Policy {
@@ -36,12 +34,12 @@ impl Policy {
     fn new(callers: Vec<CallerPolicy>) -> Self {
         let mut policy = Self::default();
         for (index, caller) in callers.into_iter().enumerate() {
-            for identity in caller.identities() {
+            for (position, identity) in caller.identities().iter().enumerate() {
                 match identity.is_exact() {
                     true => {
                         policy.exact.entry(identity.as_str().into()).or_insert(index);
                     }
-                    false => policy.patterns.push((index, identity.clone())),
+                    false => policy.patterns.push((index, position)),
                 }
             }
             policy.callers.push(Arc::new(caller));
@@ -57,11 +55,13 @@ impl Policy {
         // Only a pattern of an earlier caller takes precedence.
         let earlier =
             self.patterns.iter().take_while(|(index, _)| exact.is_none_or(|it| *index < it));
-        let pattern = earlier
-            .filter(|(_, pattern)| names.iter().any(|name| pattern.matches(name)))
-            .map(|(index, _)| *index)
-            .next();
-        self.callers.get(pattern.or(exact)?)
+        let mut matching = earlier.filter(|(index, position)| {
+            let caller = self.callers.get(*index);
+            let pattern = caller.and_then(|caller| caller.identities().get(*position));
+            pattern.is_some_and(|pattern| names.iter().any(|name| pattern.matches(name)))
+        });
+        let by_pattern = matching.next().map(|(index, _)| *index);
+        self.callers.get(by_pattern.or(exact)?)
     }
 
     /// Returns the callers, in the order of the file.

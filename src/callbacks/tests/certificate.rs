@@ -3,7 +3,6 @@
 use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, ServerName};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -16,7 +15,6 @@ use tokio_rustls::{
 };
 
 use super::{
-    super::certificate::ReloadingCertificate,
     ESIM, PROFILE,
     harness::{CallbackHarness, open_config},
 };
@@ -106,17 +104,6 @@ async fn a_listener_with_a_certificate_accepts_only_tls() {
     assert!(harness.request(PROFILE).body(ESIM).send().await.is_err());
 }
 
-#[test]
-fn the_error_about_an_invalid_key_names_its_file() {
-    let (directory, pair) = (tempfile::tempdir().unwrap(), Pair::new());
-    pair.write(directory.path());
-    let (cert_file, key_file) =
-        (directory.path().join("cert.pem"), directory.path().join("key.pem"));
-    fs::write(&key_file, "no key").unwrap();
-    let error = ReloadingCertificate::load(cert_file, key_file).unwrap_err().to_string();
-    assert!(error.contains("private key") && error.contains("key.pem"), "{error}");
-}
-
 #[tokio::test]
 async fn a_handshake_that_stalls_delays_no_other_connection() {
     let (directory, pair) = (tempfile::tempdir().unwrap(), Pair::new());
@@ -166,34 +153,6 @@ async fn a_certificate_behind_swapped_symlinks_is_reloaded() {
     symlink("second", path.join("..data_tmp")).unwrap();
     fs::rename(path.join("..data_tmp"), path.join("..data")).unwrap();
     connect_when_reloaded(&harness, &new).await;
-}
-
-fn load(directory: &TempDir) -> Arc<ReloadingCertificate> {
-    let path = directory.path();
-    ReloadingCertificate::load(path.join("cert.pem"), path.join("key.pem")).unwrap()
-}
-
-#[tokio::test]
-async fn a_broken_or_mismatched_pair_keeps_the_last_certificate() {
-    let (directory, old, new) = (tempfile::tempdir().unwrap(), Pair::new(), Pair::new());
-    old.write(directory.path());
-    let certificate = load(&directory);
-    let (cert_file, key_file) =
-        (directory.path().join("cert.pem"), directory.path().join("key.pem"));
-    let assert_old = || assert_eq!(certificate.current_chain(), [old.der()]);
-    fs::write(&cert_file, "not a certificate").unwrap();
-    assert!(certificate.reload().is_err());
-    assert_old();
-    // The key of another certificate: a renewal that has written one file so far.
-    fs::write(&cert_file, &new.cert).unwrap();
-    assert!(certificate.reload().is_err());
-    assert_old();
-    fs::remove_file(&key_file).unwrap();
-    assert!(certificate.reload().is_err());
-    assert_old();
-    fs::write(&key_file, &new.key).unwrap();
-    certificate.reload().unwrap();
-    assert_eq!(certificate.current_chain(), [new.der()]);
 }
 
 #[tokio::test]

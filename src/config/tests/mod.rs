@@ -1,3 +1,4 @@
+mod auth;
 mod forward;
 mod registration;
 mod secrets;
@@ -100,6 +101,8 @@ fn settings_that_do_not_fit_together_stop_the_start() {
         (&open_listener, "callbacks.listen", Serve),
         (&with("thingspace.base_url", "http://127.0.0.1:1"), "thingspace.base_url", ServeSandbox),
         (&with("callbacks.tls_key_file", "k"), "callbacks.tls_key_file", ServeSandbox),
+        (&with("grpc.tls_cert_file", "c"), "grpc.tls_cert_file", ServeSandbox),
+        (&with("grpc.tls_client_ca_file", "ca"), "grpc.tls_client_ca_file", ServeSandbox),
         (&with("grpc.max_stream_age", "30m"), "grpc.max_stream_age", ServeSandbox),
         (
             &Sources::default().with_environment([("TSGW_CALLBACKS__USERNAME", "u")]),
@@ -216,5 +219,15 @@ fn the_documentation_of_the_settings_is_up_to_date() {
     assert!(
         stored == markdown(),
         "docs/settings.md is stale: run `cargo run -- config docs > docs/settings.md`"
+    );
+}
+
+#[test]
+fn a_policy_file_is_set_if_clients_are_authenticated_and_only_then() {
+    let sources = real().with_flag("auth.policy_file", "/etc/policy.toml");
+    assert_eq!(
+        error_for(&sources, Mode::Serve),
+        "auth.policy_file from --auth.policy_file: set, expected unset, or an auth.mode other than \
+         none with it"
     );
 }

@@ -1,43 +1,48 @@
 //! Limits the calls in flight, and the memory of their messages.
 //!
-//! A call that exceeds a limit is rejected before its message is decoded. `dispatch` limits devices, once a
-//! message is decoded.
+//! A call first counts towards the limits of its caller, then towards those that all callers share. One that
+//! exceeds a limit is rejected before its message is read, or decoded at the latest. `dispatch` limits the devices
+//! in flight, once a message is decoded.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, middleware::Next, response::Response};
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{
     config::LimitsConfig,
     connections::{OpenConnection, Streamed},
-    domain::violation::FieldReason,
+    domain::{caller_name::CallerName, violation::FieldReason},
     grpc::{
         admission::{
             byte_budget::ByteBudgetPool,
-            device_count::is_within_device_limits,
+            caller_usage::{CallerUsage, CallerUsages, caller_of},
+            device_count::{count_devices, is_within_device_limits},
             message_reader::{MessageLimits, PART_TIMEOUT, read_message},
             method_class::{MethodClass, find_method},
         },
         error::{ApiError, Executed},
         watch_body::attach_body,
     },
+    shares::{CallerShares, SharePermit, SharedLimit},
 };
 
-/// The available permits and bytes, for all clients together.
-pub(in crate::grpc) struct AdmissionControl {
+/// The available permits and bytes: those of each caller, and those that all callers share.
+pub struct AdmissionControl {
+    callers: Arc<CallerUsages>,
     changes: CallLimit,
     reads: CallLimit,
     watches: CallLimit,
-    health_checks: CallLimit,
+    /// Health checks have no caller.
+    health_checks: Arc<Semaphore>,
     bytes: ByteBudgetPool,
     max_message_bytes: usize,
 }
 
 /// Limit of the calls of one class.
 struct CallLimit {
-    permits: Arc<Semaphore>,
+    permits: Arc<SharedLimit>,
     /// Name of the calls in error messages, with the setting.
     name: &'static str,
 }
@@ -51,7 +56,7 @@ const MAX_HEALTH_CHECK_MESSAGE: usize = 1024;
 /// Maximum time for a health check's message.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Admits a call if its class has a permit and its message is within the limits.
+/// Admits a call if its caller and its class have a permit, and its message is within the limits.
 pub(in crate::grpc) async fn admit(
     admission: &AdmissionControl,
     request: Request,
@@ -59,10 +64,16 @@ pub(in crate::grpc) async fn admit(
 ) -> Response {
     let admitted = match find_method(request.uri().path()) {
         Some((_, MethodClass::Change { device_ids_field })) => {
-            admission.admit_change(device_ids_field, request, next).await
+            let caller = admission.caller(&request);
+            admission.admit_change(&caller, device_ids_field, request, next).await
+        }
+        Some((_, MethodClass::Health)) => {
+            let admitted = admission.admit_health_check(request, next).await;
+            admitted.map_err(|error| error.with_executed(None))
         }
         Some((_, class)) => {
-            let admitted = admission.admit_small(class, request, next).await;
+            let caller = admission.caller(&request);
+            let admitted = admission.admit_small(&caller, class, request, next).await;
             admitted.map_err(|error| error.with_executed(None))
         }
         // tonic responds with UNIMPLEMENTED and does not read the message.
@@ -72,30 +83,45 @@ pub(in crate::grpc) async fn admit(
 }
 
 impl AdmissionControl {
-    pub(in crate::grpc) fn new(limits: &LimitsConfig, max_message_bytes: usize) -> Self {
-        let limit = |count, name| CallLimit { permits: Arc::new(Semaphore::new(count)), name };
+    /// Creates the limits. `callers` has those of each caller, and `shares` divides those that all callers share.
+    pub fn new(
+        limits: &LimitsConfig,
+        max_message_bytes: usize,
+        callers: Arc<CallerUsages>,
+        shares: &CallerShares,
+    ) -> Self {
+        let limit = |count, name| CallLimit { permits: shares.limit(count, 1), name };
         let changes = "change calls in flight (limits.inflight_changes)";
         Self {
+            callers,
             changes: limit(limits.inflight_changes, changes),
             reads: limit(limits.reads, "read calls in flight (limits.reads)"),
             watches: limit(limits.watches, "open streams (limits.watches)"),
-            health_checks: limit(MAX_HEALTH_CHECKS, "health checks in flight"),
-            bytes: ByteBudgetPool::new(limits.message_bytes, max_message_bytes),
+            health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
+            bytes: ByteBudgetPool::new(limits.message_bytes, max_message_bytes, shares),
             max_message_bytes,
         }
     }
 
+    fn caller(&self, request: &Request) -> Arc<CallerUsage> {
+        self.callers.usage(&caller_of(request.extensions()))
+    }
+
     async fn admit_change(
         &self,
+        caller: &Arc<CallerUsage>,
         device_ids_field: Option<u32>,
         request: Request,
         next: Next,
     ) -> Result<Response, ApiError> {
-        let _permit = self.changes.try_acquire()?;
+        let _call = caller.begin(false)?;
+        let _permit = self.changes.try_acquire(caller.name())?;
+        // Last, because a call that is refused otherwise does not count.
+        caller.take_change()?;
         let limits = MessageLimits {
             max_bytes: self.max_message_bytes,
             part_timeout: PART_TIMEOUT,
-            pool: Some(&self.bytes),
+            bytes: Some(self.bytes.of(caller.name())),
         };
         let (request, message) = read_message(request, limits).await?;
         if !is_within_device_limits(&message, device_ids_field) {
@@ -103,62 +129,83 @@ impl AdmissionControl {
             let error = ApiError::invalid_field("devices", FieldReason::TooLong, description);
             return Err(error.with_executed(Executed::No));
         }
+        caller.take_devices(|| count_devices(&message))?;
         drop(message);
         Ok(next.run(request).await)
     }
 
-    /// Admits a call whose request is small. Its permit is held until hyper has the last frame of the response, whose
-    /// bytes before it fit the window of the client.
+    /// Admits a call whose request is small. Its permits are held until hyper has the last frame of the response,
+    /// whose bytes before it fit the window of the client.
     async fn admit_small(
         &self,
+        caller: &Arc<CallerUsage>,
         class: MethodClass,
         request: Request,
         next: Next,
     ) -> Result<Response, ApiError> {
-        let (limit, max_bytes, part_timeout) = match class {
-            MethodClass::Health => {
-                (&self.health_checks, MAX_HEALTH_CHECK_MESSAGE, HEALTH_CHECK_TIMEOUT)
-            }
-            MethodClass::Read => (&self.reads, MAX_SMALL_MESSAGE, PART_TIMEOUT),
-            MethodClass::Watch | MethodClass::Reflection | MethodClass::Change { .. } => {
-                (&self.watches, MAX_SMALL_MESSAGE, PART_TIMEOUT)
-            }
-        };
-        let permit = limit.try_acquire();
-        // Unread responses may hold the permits. The events of a stream may wait for as long as its connection lives.
-        let is_stream = !matches!(class, MethodClass::Health | MethodClass::Read);
-        if permit.is_err()
-            && !is_stream
-            && let Some(connection) = request.extensions().get::<Arc<OpenConnection>>()
-        {
-            connection.close_slowest_reader();
+        let is_stream = class != MethodClass::Read;
+        let call = caller.begin(is_stream)?;
+        let limit = if is_stream { &self.watches } else { &self.reads };
+        let permit = limit.try_acquire(caller.name());
+        // The events of a stream may wait for as long as its connection lives.
+        if permit.is_err() && !is_stream {
+            close_slowest_reader(&request);
         }
         let permit = permit?;
         let request = match class {
             // A stream of requests. tonic limits the size of each.
             MethodClass::Reflection => request,
-            _ => {
-                let limits = MessageLimits { max_bytes, part_timeout, pool: None };
-                read_message(request, limits).await?.0
-            }
+            _ => read_small(request, MAX_SMALL_MESSAGE, PART_TIMEOUT).await?,
         };
         let mut response = attach_body(next.run(request).await);
         if is_stream {
             response.extensions_mut().insert(Streamed);
         }
-        Ok(response.map(|body| {
-            Body::new(body.inspect_frame(move |_frame| {
-                let _held_by_the_body = &permit;
-            }))
-        }))
+        Ok(hold_until_sent(response, (call, permit)))
+    }
+
+    async fn admit_health_check(&self, request: Request, next: Next) -> Result<Response, ApiError> {
+        let Ok(permit) = Arc::clone(&self.health_checks).try_acquire_owned() else {
+            close_slowest_reader(&request);
+            return Err(overloaded("health checks in flight"));
+        };
+        let request = read_small(request, MAX_HEALTH_CHECK_MESSAGE, HEALTH_CHECK_TIMEOUT).await?;
+        Ok(hold_until_sent(next.run(request).await, permit))
     }
 }
 
 impl CallLimit {
-    fn try_acquire(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        permit.map_err(|_none_left| {
-            ApiError::overloaded(format!("too many {}; retry later", self.name))
-        })
+    fn try_acquire(&self, caller: &CallerName) -> Result<SharePermit, ApiError> {
+        self.permits.try_acquire(caller, 1).ok_or_else(|| overloaded(self.name))
     }
+}
+
+fn overloaded(calls: &str) -> ApiError {
+    ApiError::overloaded(format!("too many {calls}; retry later"))
+}
+
+/// Closes the connection with the most unread responses of the port, which may hold the permits.
+fn close_slowest_reader(request: &Request) {
+    if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
+        connection.close_slowest_reader();
+    }
+}
+
+/// Holds permits until hyper has the last frame of the response.
+fn hold_until_sent(response: Response, permits: impl Send + 'static) -> Response {
+    response.map(|body| {
+        Body::new(body.inspect_frame(move |_frame| {
+            let _held_by_the_body = &permits;
+        }))
+    })
+}
+
+/// Reads a message that needs no bytes of the pool.
+async fn read_small(
+    request: Request,
+    max_bytes: usize,
+    part_timeout: Duration,
+) -> Result<Request, ApiError> {
+    let limits = MessageLimits { max_bytes, part_timeout, bytes: None };
+    Ok(read_message(request, limits).await?.0)
 }

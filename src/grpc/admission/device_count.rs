@@ -28,6 +28,11 @@ pub(in crate::grpc) fn is_within_device_limits(
     })
 }
 
+/// Counts the devices of a message, up to the first malformed byte.
+pub(in crate::grpc) fn count_devices(message: &[u8]) -> usize {
+    values(message, DEVICES_FIELD).count()
+}
+
 /// Iterates over the values of a repeated field, up to the first malformed byte.
 fn values(mut message: &[u8], field: u32) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {

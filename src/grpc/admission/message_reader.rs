@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::grpc::{
-    admission::byte_budget::{ByteBudget, ByteBudgetPool},
+    admission::byte_budget::{ByteBudget, CallerBytes},
     error::{ApiError, Executed, reason::ErrorReason},
 };
 
@@ -34,8 +34,8 @@ pub(in crate::grpc) struct MessageLimits<'a> {
     pub(in crate::grpc) max_bytes: usize,
     /// Maximum time for each part.
     pub(in crate::grpc) part_timeout: Duration,
-    /// Pool of the message's bytes. `None` if the number of calls limits them.
-    pub(in crate::grpc) pool: Option<&'a ByteBudgetPool>,
+    /// Bytes that the message may use. `None` if the number of calls limits them.
+    pub(in crate::grpc) bytes: Option<CallerBytes<'a>>,
 }
 
 /// A message that is being received.
@@ -77,7 +77,7 @@ pub(in crate::grpc) async fn read_message(
     if length > limits.max_bytes {
         return Err(too_large(limits.max_bytes));
     }
-    let mut budget = limits.pool.map(|pool| pool.budget(length, is_compressed)).transpose()?;
+    let mut budget = limits.bytes.map(|bytes| bytes.budget(length, is_compressed)).transpose()?;
     reader.read_to(HEADER_LEN + length, budget.as_mut()).await?;
     let mut frame = reader.frame;
     if is_compressed {

@@ -6,11 +6,14 @@ use axum::response::Response;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{
     BadRequest, ErrorDetail, ErrorInfo, FieldViolation, PreconditionFailure, QuotaFailure,
-    RetryInfo, StatusExt,
+    QuotaViolation, RetryInfo, StatusExt,
 };
 
 use crate::{
-    domain::violation::{FieldReason, Violation},
+    domain::{
+        caller_name::CallerName,
+        violation::{FieldReason, Violation},
+    },
     grpc::error::reason::{ErrorReason, RetryAdvice},
     proto,
 };
@@ -72,6 +75,19 @@ impl ApiError {
         Self::new(ErrorReason::Throttled, message)
             .with_detail(quota)
             .with_retry_after(OVERLOAD_RETRY_DELAY)
+            .with_executed(Executed::Unknown)
+    }
+
+    /// The caller has reached a limit that the policy file sets. `executed` is UNKNOWN: the call may be a retry.
+    pub(in crate::grpc) fn caller_limit(caller: &CallerName, limit: &str, delay: Duration) -> Self {
+        let message = format!("caller {caller} has reached its limit {limit}; retry later");
+        let violation = QuotaViolation {
+            quota_metric: limit.to_owned(),
+            ..QuotaViolation::new("caller", format!("{limit} of the caller is reached"))
+        };
+        Self::new(ErrorReason::Throttled, message)
+            .with_detail(QuotaFailure::new([violation]))
+            .with_retry_after(delay)
             .with_executed(Executed::Unknown)
     }
 
@@ -137,6 +153,11 @@ impl ApiError {
 
     pub(super) fn with_metadata(mut self, name: &str, value: impl Into<String>) -> Self {
         self.metadata.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(in crate::grpc) fn without_metadata(mut self, name: &str) -> Self {
+        self.metadata.retain(|(present, _)| present != name);
         self
     }
 

@@ -3,6 +3,7 @@
 use tonic::Code;
 
 use crate::{
+    access::{AccessError, PermissionDenied},
     dispatch::{DispatchError, ExistingChange},
     domain::{
         change::Change,
@@ -100,6 +101,22 @@ impl From<DispatchError> for ApiError {
             Some(id) => error.with_metadata("change_id", id.to_string()),
             None => error,
         }
+    }
+}
+
+impl From<AccessError> for ApiError {
+    fn from(error: AccessError) -> Self {
+        let reason = match error {
+            AccessError::Unauthenticated(_) => ErrorReason::Unauthenticated,
+            AccessError::UnknownCaller(_) => ErrorReason::PermissionDenied,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<PermissionDenied> for ApiError {
+    fn from(error: PermissionDenied) -> Self {
+        Self::new(ErrorReason::PermissionDenied, error.to_string())
     }
 }
 

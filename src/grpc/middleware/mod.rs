@@ -16,27 +16,29 @@ use axum::{
 pub(super) use guard::CallDeadline;
 
 use crate::{
-    grpc::admission::{
-        concurrency::{AdmissionControl, admit},
-        method_class::{MethodClass, find_method},
+    access::AccessControl,
+    grpc::{
+        access,
+        admission::{
+            concurrency::{AdmissionControl, admit},
+            method_class::{MethodClass, find_method},
+        },
+        error::Executed,
     },
     telemetry::{Instruments, RpcCall, names},
 };
 
-/// The admin port, which serves only health, has neither admission control nor telemetry.
-struct Layers {
-    admission: Option<AdmissionControl>,
-    instruments: Option<Instruments>,
+/// The layers of a server. By default, a server has neither access control, admission control nor telemetry.
+#[derive(Default)]
+pub(super) struct Layers {
+    pub(super) access: Option<Arc<AccessControl>>,
+    pub(super) admission: Option<AdmissionControl>,
+    pub(super) instruments: Option<Instruments>,
 }
 
 /// Adds all layers to the services. They are one layer for axum, which allocates several times for each.
-pub(super) fn with_layers(
-    services: Router,
-    admission: Option<AdmissionControl>,
-    instruments: Option<Instruments>,
-) -> Router {
-    let layers = Arc::new(Layers { admission, instruments });
-    services.layer(from_fn_with_state(layers, handle_call))
+pub(super) fn with_layers(services: Router, layers: Layers) -> Router {
+    services.layer(from_fn_with_state(Arc::new(layers), handle_call))
 }
 
 async fn handle_call(
@@ -55,7 +57,12 @@ async fn handle_call(
         call
     });
     // The deadline also covers the wait for capacity.
-    let response = guard::guard_call(request, method, is_change, |request| async {
+    let response = guard::guard_call(request, method, is_change, |mut request| async {
+        if let (Some(control), Some((method, class))) = (&layers.access, found)
+            && let Err(error) = access::identify(control, method, class, &mut request).await
+        {
+            return error.with_executed(is_change.then_some(Executed::Unknown)).into_response();
+        }
         match &layers.admission {
             // Innermost, because the handlers decode messages.
             Some(admission) => admit(admission, request, next).await,

@@ -5,11 +5,12 @@ mod quarantine;
 
 use std::{iter::zip, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use tokio::{sync::watch, time::Instant};
 use tonic::{Request, Response, Status, server::NamedService as _};
 
 use crate::{
+    access::Caller,
     callbacks::Quarantine,
     dispatch::Pauses,
     domain::{
@@ -19,10 +20,11 @@ use crate::{
         violation::{FieldReason, Violations},
     },
     grpc::{
+        access::caller,
         admission::concurrency::MAX_SMALL_MESSAGE,
         error::{ApiError, reason::ErrorReason},
         generated::stub::operator_service_server::{OperatorService, OperatorServiceServer},
-        middleware::with_layers,
+        middleware::{Layers, with_layers},
     },
     journal::Journal,
     proto,
@@ -56,7 +58,8 @@ impl Operator {
     pub fn into_router(self) -> Router {
         let service = OperatorServiceServer::new(self).max_decoding_message_size(MAX_SMALL_MESSAGE);
         let path = format!("/{}/{{*method}}", OperatorServiceServer::<Self>::NAME);
-        with_layers(Router::new().route_service(&path, service), None, None)
+        let router = Router::new().route_service(&path, service);
+        with_layers(router.layer(Extension(Caller::local())), Layers::default())
     }
 
     fn change_counts(&self) -> Vec<proto::ChangeStateCount> {
@@ -95,6 +98,11 @@ impl Operator {
     }
 }
 
+/// Checks that the caller may operate on all accounts.
+fn require_everywhere<T>(request: &Request<T>) -> Result<(), ApiError> {
+    Ok(caller(request.extensions())?.require_operate_everywhere()?)
+}
+
 /// Parses an optional account. `None` stands for all accounts.
 fn parse_account(name: &str) -> Result<Option<AccountName>, ApiError> {
     if name.is_empty() {
@@ -109,8 +117,9 @@ fn parse_account(name: &str) -> Result<Option<AccountName>, ApiError> {
 impl OperatorService for Operator {
     async fn get_status(
         &self,
-        _: Request<proto::GetStatusRequest>,
+        request: Request<proto::GetStatusRequest>,
     ) -> Reply<proto::GetStatusResponse> {
+        require_everywhere(&request)?;
         let (log_filter, end) = self.log_filter.current();
         Ok(Response::new(proto::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -127,7 +136,8 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::PauseChangesRequest>,
     ) -> Reply<proto::PauseChangesResponse> {
-        let pause = pauses::pause(&self.pauses, request.into_inner()).await?;
+        let caller = caller(request.extensions())?;
+        let pause = pauses::pause(&self.pauses, &caller, request.into_inner()).await?;
         Ok(Response::new(proto::PauseChangesResponse { pause: Some(pause) }))
     }
 
@@ -135,14 +145,16 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::ResumeChangesRequest>,
     ) -> Reply<proto::ResumeChangesResponse> {
-        let resumed = pauses::resume(&self.pauses, &request.into_inner()).await?;
+        let caller = caller(request.extensions())?;
+        let resumed = pauses::resume(&self.pauses, &caller, &request.into_inner()).await?;
         Ok(Response::new(proto::ResumeChangesResponse { resumed }))
     }
 
     async fn reset_lockout(
         &self,
-        _: Request<proto::ResetLockoutRequest>,
+        request: Request<proto::ResetLockoutRequest>,
     ) -> Reply<proto::ResetLockoutResponse> {
+        require_everywhere(&request)?;
         let reset = self.thingspace.reset_lockout().await;
         reset.map_err(|error| ApiError::new(ErrorReason::JournalUnavailable, error))?;
         tracing::warn!("operator reset the log-in lock-out");
@@ -153,6 +165,7 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::SetLogFilterRequest>,
     ) -> Reply<proto::SetLogFilterResponse> {
+        require_everywhere(&request)?;
         let filter = self.apply_log_filter(&request.into_inner())?;
         Ok(Response::new(proto::SetLogFilterResponse { filter }))
     }
@@ -161,6 +174,7 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::ListQuarantinedCallbacksRequest>,
     ) -> Reply<proto::ListQuarantinedCallbacksResponse> {
+        require_everywhere(&request)?;
         let callbacks = quarantine::list(&self.quarantine, &request.into_inner()).await?;
         Ok(Response::new(proto::ListQuarantinedCallbacksResponse { callbacks }))
     }
@@ -169,6 +183,7 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::GetQuarantinedCallbackRequest>,
     ) -> Reply<proto::GetQuarantinedCallbackResponse> {
+        require_everywhere(&request)?;
         let callback = quarantine::get(&self.quarantine, request.into_inner().id).await?;
         Ok(Response::new(proto::GetQuarantinedCallbackResponse { callback: Some(callback) }))
     }
@@ -177,6 +192,7 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::ReplayQuarantinedCallbacksRequest>,
     ) -> Reply<proto::ReplayQuarantinedCallbacksResponse> {
+        require_everywhere(&request)?;
         let replayed = quarantine::replay(&self.quarantine, &request.into_inner()).await?;
         Ok(Response::new(replayed))
     }
@@ -185,6 +201,7 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::DropQuarantinedCallbackRequest>,
     ) -> Reply<proto::DropQuarantinedCallbackResponse> {
+        require_everywhere(&request)?;
         quarantine::drop_one(&self.quarantine, request.into_inner().id).await?;
         Ok(Response::new(proto::DropQuarantinedCallbackResponse {}))
     }

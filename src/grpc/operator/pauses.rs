@@ -1,8 +1,9 @@
 //! Pauses and resumes changes.
 
 use crate::{
+    access::{Caller, policy::Permission},
     dispatch::{Pause, PauseError, Pauses},
-    domain::violation::FieldReason,
+    domain::{newtypes::AccountName, violation::FieldReason},
     grpc::{
         error::{ApiError, reason::ErrorReason},
         operator::parse_account,
@@ -12,14 +13,14 @@ use crate::{
 
 /// Maximum length of the reason of a pause, in characters.
 const MAX_REASON: usize = 200;
-/// Name of the caller of a call through the Unix socket.
-const LOCAL: &str = "local";
 
 pub(super) async fn pause(
     pauses: &Pauses,
+    caller: &Caller,
     request: proto::PauseChangesRequest,
 ) -> Result<proto::ChangePause, ApiError> {
     let account = parse_account(&request.account_name)?;
+    require_operate(caller, account.as_ref())?;
     let reason = request.reason;
     if reason.chars().count() > MAX_REASON {
         let description = "must have at most 200 characters";
@@ -29,20 +30,32 @@ pub(super) async fn pause(
         let description = "must not contain control characters";
         return Err(ApiError::invalid_field("reason", FieldReason::Character, description));
     }
-    let pause = pauses.pause(account, reason, LOCAL.to_owned()).await?;
-    tracing::warn!(account = request.account_name, "operator paused changes");
+    let pause = pauses.pause(account, reason, caller.name().to_string()).await?;
+    tracing::warn!(caller = %caller.name(), account = request.account_name, "operator paused changes");
     Ok(to_proto(&pause))
 }
 
 pub(super) async fn resume(
     pauses: &Pauses,
+    caller: &Caller,
     request: &proto::ResumeChangesRequest,
 ) -> Result<bool, ApiError> {
-    let resumed = pauses.resume(parse_account(&request.account_name)?).await?;
+    let account = parse_account(&request.account_name)?;
+    require_operate(caller, account.as_ref())?;
+    let resumed = pauses.resume(account).await?;
     if resumed {
-        tracing::warn!(account = request.account_name, "operator resumed changes");
+        tracing::warn!(caller = %caller.name(), account = request.account_name, "operator resumed changes");
     }
     Ok(resumed)
+}
+
+/// Checks that the caller may operate on an account, or on all.
+fn require_operate(caller: &Caller, account: Option<&AccountName>) -> Result<(), ApiError> {
+    let checked = match account {
+        Some(account) => caller.require(Permission::Operate, account, None),
+        None => caller.require_operate_everywhere(),
+    };
+    checked.map_err(ApiError::from)
 }
 
 pub(super) fn to_proto(pause: &Pause) -> proto::ChangePause {

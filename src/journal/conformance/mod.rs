@@ -13,6 +13,7 @@ pub(super) mod lists;
 pub(super) mod quarantine;
 pub(super) mod results;
 pub(super) mod retention;
+pub(super) mod statistics;
 
 pub(super) use fixtures::Engine;
 
@@ -63,6 +64,9 @@ macro_rules! tests {
             quarantine:
                 a_released_callback_is_stored_once_and_a_missing_one_is_reported,
                 a_full_quarantine_deletes_only_old_reviewed_callbacks;
+            statistics:
+                figures_name_the_oldest_change_that_waits_by_callback_service,
+                figures_count_the_quarantine_and_requests_that_wait_for_attribution;
             attribution:
                 a_request_that_names_exactly_the_devices_of_an_unknown_change_is_attributed,
                 insufficient_evidence_attributes_nothing,

@@ -11,7 +11,8 @@ use tokio::{
 
 use crate::{
     journal::{
-        Coordination, Durability, Epoch, Journal, JournalInfo, Origin, Result,
+        Coordination, Durability, Epoch, Journal, JournalInfo, Origin, ReplicaStatistics, Result,
+        Space,
         apply::Counts,
         postgres::{
             connection::{Connection, Connector},
@@ -22,7 +23,7 @@ use crate::{
             error::{JournalOpenError, OpenFailure},
             follower::{Follower, OwnCommits},
             readers::Readers,
-            replica::{Replica, live_replicas},
+            replica::{Replica, count_replicas, live_replicas},
             schema,
             url::ConnectionSettings,
             writer::{self, PostgresWriter, decode_counts},
@@ -210,6 +211,20 @@ impl SqlEngine for PostgresEngine {
 
     fn owner(&self) -> i64 {
         self.replica.number()
+    }
+
+    fn count_replicas(db: &dyn Database) -> error::Result<Option<ReplicaStatistics>> {
+        count_replicas(db).map(Some)
+    }
+
+    fn lease_age(&self) -> Option<Duration> {
+        self.replica.lease_age()
+    }
+
+    async fn space(&self) -> Result<Space> {
+        let sql = "SELECT pg_database_size(current_database())";
+        let size = self.readers.run(|db| db.get(sql, &[], |row| row.get(0)));
+        Ok(Space { used: size.await?, file_system: None })
     }
 
     fn live_owners(db: &dyn Database) -> error::Result<Option<HashSet<i64>>> {

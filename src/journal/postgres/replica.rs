@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::journal::{
+    ReplicaStatistics,
     postgres::{database::PostgresDatabase, error::PostgresError},
     sql::{Database, Result, tables::meta, value::values},
 };
@@ -22,6 +23,16 @@ const SEND_LIMIT: Duration = Duration::from_secs(8);
 pub(super) fn live_replicas(db: &dyn Database) -> Result<HashSet<i64>> {
     let sql = "SELECT number FROM replica WHERE lease_until > clock_timestamp()";
     Ok(db.list(sql, &[], |row| row.get(0))?.into_iter().collect())
+}
+
+/// Counts the replicas. One that gave its lease up is not lost, whatever its name.
+pub(super) fn count_replicas(db: &dyn Database) -> Result<ReplicaStatistics> {
+    let sql = "SELECT count(*) FILTER (WHERE lease_until > clock_timestamp()),
+           count(*) FILTER (WHERE lease_until <= clock_timestamp()
+             AND NOT EXISTS (SELECT 1 FROM replica AS other
+               WHERE other.name = replica.name AND other.lease_until > clock_timestamp()))
+         FROM replica WHERE lease_until > clock_timestamp() - interval '1 hour'";
+    db.get(sql, &[], |row| Ok(ReplicaStatistics { live: row.get(0)?, lost: row.get(1)? }))
 }
 
 /// This replica.
@@ -82,6 +93,11 @@ impl Replica {
         self.lease.lock().is_some_and(can_send)
     }
 
+    /// Returns the time since the last renewal of the lease; `None` before the first one.
+    pub(super) fn lease_age(&self) -> Option<Duration> {
+        self.lease.lock().map(|lease| lease.renewed.elapsed())
+    }
+
     /// Records that the database does not have the lease: another replica may settle the changes of this one.
     pub(super) fn lose(&self) {
         if let Some(lease) = &mut *self.lease.lock() {
@@ -101,7 +117,7 @@ impl Replica {
 
     /// Gives up the lease, so that other replicas settle what is in flight at once.
     pub(super) fn release(&self, db: &dyn Database) -> Result<()> {
-        let sql = "UPDATE replica SET lease_until = clock_timestamp() WHERE number = ?";
+        let sql = "UPDATE replica SET lease_until = to_timestamp(0) WHERE number = ?";
         db.execute(sql, &values![self.number()]).map(drop)
     }
 

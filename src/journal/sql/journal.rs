@@ -27,8 +27,8 @@ use crate::{
         DueForwards, Epoch, EventPage, EventQuery, EventStore, Fingerprinter, ForwardOutcome,
         ForwardQueue, ForwardQueueStats, Intent, Journal, JournalInfo, KeptRange, KeyValueStore,
         Origin, Owner, QuarantineLimits, QuarantineStore, QuarantinedCallback, ReceivedCallback,
-        RequestChange, Reservation, Result, ResultStore, StateCounts, Step, Stored,
-        UnmatchedResult, WatchTarget,
+        ReplicaStatistics, RequestChange, Reservation, Result, ResultStore, Space, StateCounts,
+        Statistics, StatisticsStore, Step, Stored, UnmatchedResult, WatchTarget,
         apply::{
             ApplyTransition, AttributeRequest, ClaimChange, Command as _, Counts, Keys,
             ResolveUnmatched, SettleChange, StoreCallback, StoreCallbacks, check_claim,
@@ -37,7 +37,7 @@ use crate::{
             Command, CommandKind, Database, Writer, error,
             tables::{
                 attribution, changes, device_cache::DeviceCache, devices, events, forward_queue,
-                load::load, meta, quarantine, trim, unmatched_results,
+                load::load, meta, quarantine, statistics, trim, unmatched_results,
             },
         },
     },
@@ -74,6 +74,19 @@ pub(in crate::journal) trait SqlEngine: Send + Sync + 'static {
 
     /// Returns the numbers of the processes that hold their lease; `None` if only this one can use the journal.
     fn live_owners(db: &dyn Database) -> error::Result<Option<HashSet<i64>>>;
+
+    /// Counts the replicas; `None` if only this process can use the journal.
+    fn count_replicas(_: &dyn Database) -> error::Result<Option<ReplicaStatistics>> {
+        Ok(None)
+    }
+
+    /// Returns the time since the lease of this process was renewed, if it needs one.
+    fn lease_age(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Returns the space that the database takes.
+    fn space(&self) -> impl Future<Output = Result<Space>> + Send;
 
     /// False if another replica may have settled the changes of an owner.
     fn can_send(&self, owner: i64) -> bool {
@@ -480,5 +493,25 @@ impl<E: SqlEngine> KeyValueStore for SqlJournal<E> {
     async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<()> {
         self.modify_tables(JournalOperation::Kv, 1, move |db, _| meta::store_kv(db, &name, &value))
             .await
+    }
+}
+
+#[async_trait]
+impl<E: SqlEngine> StatisticsStore for SqlJournal<E> {
+    async fn statistics(&self) -> Result<Statistics> {
+        let read = |db: &dyn Database| {
+            Ok(Statistics { replicas: E::count_replicas(db)?, ..statistics::read(db)? })
+        };
+        let mut statistics = self.engine.read(read).await?;
+        statistics.quarantine.bytes = self.engine.writer().state.counts.lock().quarantine_bytes;
+        Ok(statistics)
+    }
+
+    async fn space(&self) -> Result<Space> {
+        self.engine.space().await
+    }
+
+    fn lease_age(&self) -> Option<Duration> {
+        self.engine.lease_age()
     }
 }

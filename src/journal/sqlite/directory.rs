@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use crate::journal::sqlite::error::OpenFailure;
+use crate::journal::{FileSystemSpace, Space, sqlite::error::OpenFailure};
 
 pub(super) const DATABASE: &str = "journal.db";
 pub(super) const WAL: &str = "journal.db-wal";
@@ -72,6 +72,24 @@ pub(crate) fn is_on_network_filesystem(dir: &Path, is_allowed: bool) -> Result<b
         Some((_, name)) if !is_allowed => Err(OpenFailure::NetworkFilesystem(name)),
         filesystem => Ok(filesystem.is_some()),
     }
+}
+
+/// Returns the size of the database with its write-ahead log, and the space of its file system.
+pub(super) fn space(dir: &Path) -> io::Result<Space> {
+    let mut used = 0;
+    for name in [DATABASE, WAL] {
+        used += match dir.join(name).metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    let found = rustix::fs::statvfs(dir)?;
+    let file_system = FileSystemSpace {
+        free: found.f_bavail.saturating_mul(found.f_frsize),
+        capacity: found.f_blocks.saturating_mul(found.f_frsize),
+    };
+    Ok(Space { used, file_system: Some(file_system) })
 }
 
 /// Syncs files that an earlier process wrote and did not sync before it was killed, and sets the mode

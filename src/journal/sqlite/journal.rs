@@ -6,7 +6,8 @@ use rusqlite::TransactionBehavior;
 
 use crate::{
     journal::{
-        Durability, Epoch, ForwardQueueStats, Journal, JournalInfo, Origin, Result,
+        Durability, Epoch, ForwardQueueStats, Journal, JournalError, JournalInfo, Origin, Result,
+        Space,
         apply::{Counts, WorkingSet},
         sql::{
             Action, CommitEngine, Database, Identity, SqlEngine, SqlJournal, Start, Transaction,
@@ -48,6 +49,7 @@ pub struct SqliteOptions {
 
 /// The database of one machine.
 struct SqliteEngine {
+    dir: PathBuf,
     identity: Identity,
     owner: i64,
     writer: Writer,
@@ -115,6 +117,7 @@ impl SqliteEngine {
         let writer =
             SqliteWriter { marker, connection, checkpoints, owner, start, new_position: None };
         Ok(Self {
+            dir: options.dir.clone(),
             identity: Identity::new(epoch, options.origin.clone(), &fingerprint_key),
             owner,
             writer: Writer::start(writer, counts, options.instruments.clone())?,
@@ -143,6 +146,16 @@ impl SqlEngine for SqliteEngine {
 
     fn live_owners(_: &dyn Database) -> error::Result<Option<HashSet<i64>>> {
         Ok(None)
+    }
+
+    async fn space(&self) -> Result<Space> {
+        let dir = self.dir.clone();
+        let measure = tokio::task::spawn_blocking(move || directory::space(&dir));
+        match measure.await {
+            Ok(Ok(space)) => Ok(space),
+            Ok(Err(error)) => Err(JournalError::Unavailable(error.to_string())),
+            Err(error) => Err(JournalError::Unavailable(error.to_string())),
+        }
     }
 
     async fn read<T, Q>(&self, query: Q) -> Result<T>

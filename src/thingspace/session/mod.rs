@@ -32,6 +32,7 @@ use crate::{
 };
 
 pub(super) use state::AuthHeaders;
+pub use state::LoginStatus;
 
 /// Delay after a log-in without a usable response.
 const RETRY_BACKOFF: Backoff =
@@ -146,6 +147,13 @@ impl SessionManager {
         reset?;
         self.state.lock().reset_failures();
         Ok(())
+    }
+
+    /// Returns the state of the log-in, with the failures that this process or another one stored.
+    pub(crate) async fn login_status(&self) -> Result<LoginStatus, String> {
+        let credentials = self.source.load()?;
+        let failed = self.store.load(&credentials).await?;
+        Ok(self.state.lock().status(failed))
     }
 
     /// Renews the token before it expires, so that no call waits for it. An idle gateway without a token sends

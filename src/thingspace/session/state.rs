@@ -77,6 +77,19 @@ struct RecentFailure {
     refusal: Refusal,
 }
 
+/// The state of the log-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoginStatus {
+    /// True if the gateway does not use its credentials until an operator resets the lock-out.
+    pub is_locked_out: bool,
+    /// The number of failed log-ins since the last successful one.
+    pub failures: u64,
+    /// True if there is a token that has not expired.
+    pub has_token: bool,
+    /// True if there is a session that ThingSpace has not refused.
+    pub has_session: bool,
+}
+
 /// The token and the session of a request.
 #[derive(Clone)]
 pub(crate) struct AuthHeaders {
@@ -98,6 +111,16 @@ pub(super) struct LoginRetry {
 }
 
 impl SessionState {
+    /// Returns the state of the log-in with these stored failures.
+    pub(super) fn status(&self, failed: FailedLogins) -> LoginStatus {
+        LoginStatus {
+            is_locked_out: failed.is_locked_out(),
+            failures: u64::from(failed.refused) + u64::from(failed.unfinished),
+            has_token: self.access_token(|token| token.expires_at).is_some(),
+            has_session: self.session.is_some(),
+        }
+    }
+
     /// Returns the token if there is no session.
     pub(super) fn token_without_session(&self) -> Option<Arc<HeaderSecret>> {
         self.token(|token| token.expires_at).filter(|_| self.session.is_none()).cloned()

@@ -261,6 +261,26 @@ async fn a_lock_out_ends_when_the_credentials_change_or_an_operator_resets_it() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_status_shows_a_lock_out_after_a_restart_and_until_it_is_reset() {
+    let fake = Arc::new(FakeLogin::default());
+    let manager = fake.manager();
+    let status = || async {
+        let status = manager.login_status().await.unwrap();
+        (status.is_locked_out, status.failures, status.has_token, status.has_session)
+    };
+    assert_eq!(status().await, (false, 0, false, false));
+    fake.sessions(std::iter::repeat_n(Err(LoginFailure::CredentialsRefused), 2));
+    call_until_settled(&manager).await.unwrap_err();
+    assert_eq!(status().await, (true, 2, true, false));
+    let restarted = fake.manager().login_status().await.unwrap();
+    assert!(restarted.is_locked_out);
+    manager.reset_lockout().await.unwrap();
+    manager.fresh_headers(None).await.unwrap();
+    assert_eq!(status().await, (false, 0, true, true));
+    assert_eq!(fake.counts().1, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unrecognised_refusals_never_lock_out_and_are_retried_with_growing_delays() {
     let fake = Arc::new(FakeLogin::default());
     fake.sessions(std::iter::repeat_n(Err(LoginFailure::Unrecognised), 12));

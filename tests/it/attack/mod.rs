@@ -62,7 +62,7 @@ impl Port {
 }
 
 /// The attacks run one at a time, because each of them measures memory and uses all descriptors.
-async fn alone() -> MutexGuard<'static, ()> {
+pub(super) async fn alone() -> MutexGuard<'static, ()> {
     static RUNNING: Mutex<()> = Mutex::const_new(());
     RUNNING.lock().await
 }

@@ -1,5 +1,6 @@
 //! Shared set-up: gateway processes, a fake ThingSpace, clients, callbacks and faulty disks.
 
+pub mod authority;
 pub mod cli;
 pub mod disk;
 pub mod env;
@@ -12,6 +13,7 @@ pub mod raw;
 pub mod requests;
 pub mod secrets;
 pub mod thingspace;
+pub mod tokens;
 pub mod wait;
 pub mod webhook;
 

@@ -7,7 +7,7 @@ mod trickle;
 mod watches;
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Write as _},
     path::Path,
 };
@@ -15,7 +15,12 @@ use std::{
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use thingspace_bench::{encoded_service, proto::gateway_service_client::GatewayServiceClient};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Request, Status,
+    metadata::AsciiMetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
 
 #[derive(Parser)]
 struct Cli {
@@ -44,9 +49,11 @@ enum Load {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A client that decodes messages.
-type Client = GatewayServiceClient<Channel>;
+type Client = GatewayServiceClient<Connection>;
 /// A client that only counts the messages of watches.
-type CountingClient = encoded_service::GatewayServiceClient<Channel>;
+type CountingClient = encoded_service::GatewayServiceClient<Connection>;
+/// A connection whose calls carry the token, if there is one.
+type Connection = InterceptedService<Channel, Credentials>;
 
 /// A change that ThingSpace accepted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,9 +78,40 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
-async fn channel(target: &str) -> Result<Channel, Failure> {
-    let endpoint: Endpoint = format!("http://{target}").parse()?;
-    Ok(endpoint.tcp_nodelay(true).connect().await?)
+/// Opens a connection. `BENCH_CREDENTIALS` names the directory of the program `credentials`, for a gateway with TLS.
+/// `BENCH_IDENTITY` is `certificate` or `token`.
+async fn channel(target: &str) -> Result<Connection, Failure> {
+    let Some(directory) = env::var_os("BENCH_CREDENTIALS") else {
+        let endpoint: Endpoint = format!("http://{target}").parse()?;
+        let channel = endpoint.tcp_nodelay(true).connect().await?;
+        return Ok(InterceptedService::new(channel, Credentials(None)));
+    };
+    let read = |name: &str| fs::read_to_string(Path::new(&directory).join(name));
+    let mut tls = ClientTlsConfig::new()
+        .domain_name("localhost")
+        .ca_certificate(Certificate::from_pem(read("ca.pem")?));
+    let mut token = None;
+    if env::var_os("BENCH_IDENTITY").is_some_and(|identity| identity == "token") {
+        token = Some(format!("Bearer {}", read("token")?).parse()?);
+    } else {
+        tls = tls.identity(Identity::from_pem(read("client.pem")?, read("client.key")?));
+    }
+    let endpoint: Endpoint = format!("https://{target}").parse()?;
+    let channel = endpoint.tls_config(tls)?.tcp_nodelay(true).connect().await?;
+    Ok(InterceptedService::new(channel, Credentials(token)))
+}
+
+/// Adds a token to calls.
+#[derive(Clone)]
+struct Credentials(Option<AsciiMetadataValue>);
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
 }
 
 fn read_accepted(path: &Path) -> Result<Vec<AcceptedChange>, Failure> {

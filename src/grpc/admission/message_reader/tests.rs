@@ -58,7 +58,7 @@ async fn each_part_of_a_message_has_a_deadline_and_bytes_below_a_part_do_not_ext
             tokio::time::sleep(pause).await;
             Ok::<_, std::io::Error>(chunk)
         });
-        let limits = MessageLimits { max_bytes: length, part_timeout: PART_TIMEOUT, pool: None };
+        let limits = MessageLimits { max_bytes: length, part_timeout: PART_TIMEOUT, bytes: None };
         let request = Request::new(Body::from_stream(chunks));
         let message = read_message(request, limits).await;
         message.map(|(_request, message)| message.len())

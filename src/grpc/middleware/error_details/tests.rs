@@ -4,7 +4,10 @@ use tonic_reflection::server::Builder;
 use tower::ServiceExt;
 
 use super::*;
-use crate::{grpc::middleware::with_layers, proto};
+use crate::{
+    grpc::middleware::{Layers, with_layers},
+    proto,
+};
 
 #[tokio::test]
 async fn an_unknown_symbol_of_reflection_is_not_found_without_a_reason_of_the_gateway() {
@@ -13,7 +16,7 @@ async fn an_unknown_symbol_of_reflection_is_not_found_without_a_reason_of_the_ga
         .build_v1()
         .unwrap();
     let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-    let router = with_layers(Router::new().route_service(path, reflection), None, None);
+    let router = with_layers(Router::new().route_service(path, reflection), Layers::default());
     // `file_containing_symbol` is field 4.
     let message = [&[0, 0, 0, 0, 6, 0x22, 4][..], b"nope"].concat();
     let request = http::Request::post(path)

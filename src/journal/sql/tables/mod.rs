@@ -11,6 +11,7 @@ pub(in crate::journal) mod load;
 pub(in crate::journal) mod meta;
 pub(in crate::journal) mod quarantine;
 pub(in crate::journal) mod schema;
+pub(super) mod statistics;
 pub(super) mod store;
 mod stored_change;
 mod stored_result;

@@ -1,0 +1,53 @@
+//! Access control: who may call what, on which account.
+
+mod callers;
+mod calls;
+mod matrix;
+mod reload;
+mod streams;
+
+use crate::support::{
+    authority::{Authority, TlsFiles},
+    gateway::Setup,
+    tokens::{AUDIENCE, ISSUER, Issuer, key_set},
+};
+
+/// The account that `fleet` may change.
+pub const ACCOUNT_A: &str = "0000123456-00001";
+pub const ACCOUNT_B: &str = "0000999999-00001";
+
+/// What a gateway with access control trusts.
+pub struct Trust {
+    pub servers: Authority,
+    pub clients: Authority,
+    pub issuer: Issuer,
+    pub files: TlsFiles,
+}
+
+impl Trust {
+    /// Writes the files of a gateway with this policy.
+    pub fn new(policy: &str) -> Self {
+        let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+        let files = TlsFiles::new(&servers.issue(), &[&clients]);
+        let issuer = Issuer::new("first");
+        files.replace("jwks.json", &key_set(&[&issuer]));
+        files.replace("policy.toml", policy);
+        Self { servers, clients, issuer, files }
+    }
+
+    /// Adds TLS, all methods of authentication and the policy.
+    pub fn configure(&self, setup: Setup) -> Setup {
+        setup
+            .set("grpc.tls_cert_file", &self.files.path("cert.pem"))
+            .set("grpc.tls_key_file", &self.files.path("key.pem"))
+            .set("grpc.tls_client_ca_file", &self.files.path("ca.pem"))
+            .set("auth.mode", "mtls,jwt,mesh")
+            .set("auth.policy_file", &self.files.path("policy.toml"))
+            .set("auth.jwt_issuer", ISSUER)
+            .set("auth.jwt_audience", AUDIENCE)
+            .set("auth.jwt_jwks_file", &self.files.path("jwks.json"))
+            .set("auth.jwt_leeway", "0s")
+            .set("auth.mesh_header", "x-forwarded-client-cert")
+            .set("auth.mesh_trusted_cidrs", "127.0.0.2/32")
+    }
+}
