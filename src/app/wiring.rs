@@ -154,7 +154,8 @@ impl Components {
             // Not ended by `stop`: callbacks may be spooled until the listener has ended.
             background.push(Box::pin(spool.clone().run()));
         }
-        background.push(Box::pin(socket.serve(operator.into_router(), stop.clone())));
+        background
+            .push(Box::pin(socket.serve(operator.into_router(shared.audit.clone()), stop.clone())));
         background.push(Box::pin(admin_port::serve(
             ports.admin,
             ports.limits.admin,
@@ -267,6 +268,7 @@ impl<'a> Shared<'a> {
             clock: clock.clone(),
             validation_rules: ValidationRules::new(config),
             access: access.control.clone(),
+            audit: self.audit.clone(),
         };
         let health = HealthService::new(self.serving.subscribe(), draining.clone());
         let admission = AdmissionControl::new(

@@ -160,6 +160,11 @@ impl AuditLog {
         }))))
     }
 
+    /// False if the log discards all records.
+    pub fn is_enabled(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// False while the log cannot be written or a write hangs for 5 s. [`begin`](Self::begin) then fails.
     pub fn is_available(&self) -> bool {
         self.0.as_ref().is_none_or(|log| log.status.is_available())

@@ -115,7 +115,7 @@ pub struct AuditRecord {
     pub devices: Option<u32>,
     /// The change.
     pub change_id: Option<ChangeId>,
-    /// The command of an operator, such as `quarantine_drop`.
+    /// The command of an operator, such as `drop_quarantined_callback`.
     pub action: Option<&'static str>,
     /// The id of the object that the command acts on.
     pub target: Option<AuditText>,

@@ -54,5 +54,16 @@ fn to_json(status: &proto::GetStatusResponse) -> Value {
         "pauses": status.pauses.iter().map(pause_json).collect::<Vec<_>>(),
         "log_filter": status.log_filter,
         "log_filter_end_time_us": end.map(Timestamp::as_micros),
+        "login": status.login.map(|login| json!({
+            "locked_out": login.locked_out,
+            "failed_logins": login.failed_logins,
+            "token_valid": login.token_valid,
+            "session_open": login.session_open,
+        })),
+        "quarantine": status.quarantine.map(|quarantine| json!({
+            "unreviewed": quarantine.unreviewed,
+            "reviewed": quarantine.reviewed,
+            "bytes": quarantine.bytes,
+        })),
     })
 }

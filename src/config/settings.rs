@@ -49,6 +49,7 @@ settings! {
         tls_key_file: Option<PathBuf> = Optional(FilePath);
         /// PEM file with the certificate authorities that sign client certificates. The gateway then
         /// asks each client for a certificate, and refuses a connection whose certificate is not valid.
+        /// With `auth.mode` = `mtls` alone, it also refuses a connection without a certificate.
         tls_client_ca_file: Option<PathBuf> = Optional(FilePath);
     }
 

@@ -11,11 +11,14 @@ use tonic::Extensions;
 
 use crate::{
     access::{AccessControl, Caller, policy::Permission},
+    audit::AuditLog,
     domain::{clock::Clock, newtypes::AccountName},
     grpc::{
         admission::method_class::MethodClass,
+        call_audit::CallAudit,
         error::{ApiError, reason::ErrorReason},
     },
+    telemetry::names,
     tls::Peer,
     watch::StreamAccess,
 };
@@ -74,6 +77,7 @@ pub(super) async fn identify(
     }
     let peer = peer(request.extensions());
     let caller = control.identify(request.headers(), &peer).await?;
+    CallAudit::of(request.extensions()).set_caller(&caller);
     if let MethodAccess::Needs(permission) = access {
         caller.require_any(permission)?;
     }
@@ -82,10 +86,38 @@ pub(super) async fn identify(
     Ok(())
 }
 
-/// Returns the caller of a call.
-pub(super) fn caller(extensions: &Extensions) -> Result<Caller, ApiError> {
+/// Returns the caller of a call, and its audit. Called by every handler, first.
+pub(super) fn caller(extensions: &Extensions) -> Result<(Caller, CallAudit), ApiError> {
     let caller: Option<&Caller> = extensions.get();
-    caller.cloned().ok_or_else(|| ApiError::new(ErrorReason::Internal, "internal error"))
+    let caller = caller.ok_or_else(|| ApiError::new(ErrorReason::Internal, "internal error"))?;
+    let audit = CallAudit::of(extensions);
+    audit.set_caller(caller);
+    audit.enter_handler();
+    Ok((caller.clone(), audit))
+}
+
+/// Starts the audit of a call. It becomes an extension of the request. Health checks and reflection have none.
+pub(super) fn start_audit(
+    log: &AuditLog,
+    method: &'static str,
+    class: MethodClass,
+    request: &mut Request,
+) -> CallAudit {
+    let is_audited =
+        class != MethodClass::Reflection && MethodAccess::of(method, class) != MethodAccess::Public;
+    if is_audited { insert_audit(log, method, request) } else { CallAudit::default() }
+}
+
+/// Starts the audit of a call of a method that does not exist.
+pub(super) fn start_audit_of_unknown(log: &AuditLog, request: &mut Request) -> CallAudit {
+    insert_audit(log, names::OTHER, request)
+}
+
+fn insert_audit(log: &AuditLog, method: &'static str, request: &mut Request) -> CallAudit {
+    let peer: Option<&Peer> = request.extensions().get();
+    let audit = CallAudit::new(log, method, peer.map(|peer| peer.address.ip()));
+    request.extensions_mut().insert(audit.clone());
+    audit
 }
 
 /// Returns the client of the connection of a call.

@@ -13,6 +13,7 @@ use crate::{
         violation::{FieldPath, FieldReason, Violations},
     },
     grpc::{
+        call_audit::CallAudit,
         convert::{change_to_proto, device_to_proto},
         error::ApiError,
         pagination::{PAGE_BYTES, PageRequest},
@@ -33,6 +34,7 @@ const SCAN_BATCH_SIZE: usize = 500;
 
 pub(super) async fn list_changes(
     visible: &Visibility<'_>,
+    audit: &CallAudit,
     mut request: proto::ListChangesRequest,
 ) -> Result<proto::ListChangesResponse, ApiError> {
     let mut violations = Violations::default();
@@ -69,6 +71,7 @@ pub(super) async fn list_changes(
         ..ChangeFilter::default()
     };
     let filter = violations.into_result(Some(filter)).map_err(ApiError::invalid_fields)?;
+    audit.set_account(account.as_ref());
     let ListScope { account, accounts } = visible.list_scope(account)?;
     let found = visible.journal.changes(ChangeFilter { account, accounts, ..filter }).await?;
     Ok(proto::ListChangesResponse {
@@ -79,6 +82,7 @@ pub(super) async fn list_changes(
 
 pub(super) async fn list_devices(
     visible: &Visibility<'_>,
+    audit: &CallAudit,
     mut request: proto::ListDevicesRequest,
 ) -> Result<proto::ListDevicesResponse, ApiError> {
     let mut violations = Violations::default();
@@ -102,7 +106,8 @@ pub(super) async fn list_devices(
 
     let devices = visible.journal.devices(change_id, filter).await?;
     // After the devices: retention may have removed the change in the meantime.
-    visible.change(ChangeSelector::Id(change_id)).await?;
+    let change = visible.change(ChangeSelector::Id(change_id)).await?;
+    audit.set_change(change_id, &change.account);
     let mut response = proto::ListDevicesResponse::default();
     let mut bytes = 0;
     for device in &devices {
@@ -119,6 +124,7 @@ pub(super) async fn list_devices(
 
 pub(super) async fn list_device_results(
     visible: &Visibility<'_>,
+    audit: &CallAudit,
     mut request: proto::ListDeviceResultsRequest,
 ) -> Result<proto::ListDeviceResultsResponse, ApiError> {
     let selector = SelectorFields {
@@ -137,10 +143,14 @@ pub(super) async fn list_device_results(
 
     let target = match selector {
         ChangeSelector::Request(id) => WatchTarget::Request(id),
-        selector => WatchTarget::Change(visible.change(selector).await?.change_id),
+        selector => {
+            let change = visible.change(selector).await?;
+            audit.set_change(change.change_id, &change.account);
+            WatchTarget::Change(change.change_id)
+        }
     };
     if matches!(target, WatchTarget::Request(_)) {
-        visible.account_of(&target).await?;
+        audit.set_account(visible.account_of(&target).await?.as_ref());
     }
     let after = match *page.cursor {
         [position, index] => Cursor { position, index: u32::try_from(index).unwrap_or(u32::MAX) },

@@ -6,6 +6,7 @@
 
 mod access;
 mod admission;
+mod call_audit;
 mod convert;
 mod error;
 mod generated;

@@ -114,7 +114,7 @@ impl Server {
         admission: AdmissionControl,
         instruments: Instruments,
     ) -> Result<Self, tonic_reflection::server::Error> {
-        let access = Some(Arc::clone(&gateway.access));
+        let (access, audit) = (Some(Arc::clone(&gateway.access)), gateway.audit.clone());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -134,8 +134,12 @@ impl Server {
             .add_service(
                 reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
-        let layers =
-            Layers { access, admission: Some(admission), instruments: Some(instruments.clone()) };
+        let layers = Layers {
+            access,
+            admission: Some(admission),
+            instruments: Some(instruments.clone()),
+            audit,
+        };
         let services = routes.prepare().into_axum_router();
         let limits = &config.limits;
         let calls = CallLimits {

@@ -7,6 +7,7 @@ use tonic::{Extensions, Request, Response, Status};
 
 use crate::{
     access::{AccessControl, Caller, policy::Permission},
+    audit::AuditLog,
     dispatch::{CallContext, DispatchError, Dispatcher},
     domain::{
         clock::Clock,
@@ -17,6 +18,7 @@ use crate::{
     grpc::{
         access::{self, WatchAccess},
         admission::byte_budget::ByteBudget,
+        call_audit::CallAudit,
         convert::{change_to_proto, plan_to_proto},
         error::{ApiError, Executed, reason::ErrorReason, refusal_error},
         generated::stub::gateway_service_server::GatewayService,
@@ -49,6 +51,7 @@ pub struct Gateway {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) validation_rules: ValidationRules,
     pub(crate) access: Arc<AccessControl>,
+    pub(crate) audit: AuditLog,
 }
 
 /// A call of an operation's RPC.
@@ -61,6 +64,7 @@ impl Gateway {
     /// Handles the RPC of an operation.
     async fn change<O: RpcOperation>(&self, call: Call<O>) -> Reply<O> {
         let (_metadata, mut extensions, message) = call.into_parts();
+        let (caller, audit) = access::caller(&extensions)?;
         let budget: Option<Arc<ByteBudget>> = extensions.remove();
         let rules = self.validation_rules;
         let is_small = budget.as_ref().is_some_and(|budget| budget.bytes() <= MAX_INLINE_BYTES);
@@ -80,11 +84,17 @@ impl Gateway {
         let request = validated.map_err(|violations| {
             ApiError::invalid_fields(violations).with_executed(Executed::No)
         })?;
-        let caller = access::caller(&extensions)?;
+        audit.set_request(&request);
         let denied =
             caller.require(Permission::Change, &request.account, Some(request.change_type()));
         denied.map_err(|error| ApiError::from(error).with_executed(Executed::Unknown))?;
-        let (change, warnings) = self.submit(&caller, request, &extensions).await?;
+        if !request.validate_only {
+            let begun = audit.begin().await;
+            begun.map_err(|error| error.with_executed(Executed::Unknown))?;
+        }
+        let submitted = self.submit(&caller, request, &extensions).await;
+        audit.end(&submitted, Some(executed_by(&submitted))).await;
+        let (change, warnings) = submitted?;
         Ok(Response::new(O::response(change, warnings)))
     }
 
@@ -124,6 +134,7 @@ impl Gateway {
             Ok(change) => change,
             Err(error) => return Err(self.dispatch_error(caller, error).await),
         };
+        CallAudit::of(extensions).set_change(change.change_id, &change.account);
         if let Some(span) = span {
             let request_id = change.request_ids.first().map(RequestId::as_str);
             span.set_change(&change.change_id.to_string(), request_id);
@@ -162,6 +173,7 @@ impl Gateway {
             return Ok(None);
         }
         let account = self.visibility(caller, Permission::Watch).account_of(target).await?;
+        CallAudit::of(extensions).set_account(account.as_ref());
         let (control, clock) = (Arc::clone(&self.access), Arc::clone(&self.clock));
         Ok(Some(WatchAccess::new(control, clock, caller.clone(), extensions, account)))
     }
@@ -172,7 +184,8 @@ impl Gateway {
         call: Request<proto::WatchRequestRequest>,
     ) -> Result<Watch, ApiError> {
         let (_metadata, extensions, request) = call.into_parts();
-        let (caller, deadline) = (access::caller(&extensions)?, call_deadline(&extensions));
+        let ((caller, audit), deadline) =
+            (access::caller(&extensions)?, call_deadline(&extensions));
         let until = match proto::Until::try_from(request.until) {
             Ok(proto::Until::Unspecified | proto::Until::Settled) => Until::Settled,
             Ok(proto::Until::Finished) => Until::Finished,
@@ -206,7 +219,9 @@ impl Gateway {
         };
         let include_raw = request.include_raw;
         let options = WatchOptions { target, token, until, include_raw, deadline, access };
-        Ok(self.watches.open(options).await?)
+        let watch = self.watches.open(options).await?;
+        audit.open_stream();
+        Ok(watch)
     }
 
     /// Parses the request and opens the watch of an account.
@@ -215,7 +230,8 @@ impl Gateway {
         call: Request<proto::WatchAccountRequest>,
     ) -> Result<Watch, ApiError> {
         let (_metadata, extensions, request) = call.into_parts();
-        let (caller, deadline) = (access::caller(&extensions)?, call_deadline(&extensions));
+        let ((caller, audit), deadline) =
+            (access::caller(&extensions)?, call_deadline(&extensions));
         let mut violations = Violations::default();
         let account = AccountName::parse(request.account_name);
         let account = violations.ok_or_add("account_name", account);
@@ -239,7 +255,17 @@ impl Gateway {
             deadline,
             access,
         };
-        Ok(self.watches.open(options).await?)
+        let watch = self.watches.open(options).await?;
+        audit.open_stream();
+        Ok(watch)
+    }
+}
+
+/// Returns whether ThingSpace has executed a change, for the audit log.
+fn executed_by(submitted: &Result<(proto::Change, Vec<String>), ApiError>) -> &'static str {
+    match submitted {
+        Ok((change, _)) if change.state() == proto::ChangeState::OutcomeUnknown => "UNKNOWN",
+        _ => "YES",
     }
 }
 
@@ -298,7 +324,7 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::GetChangeRequest>,
     ) -> Result<Response<proto::GetChangeResponse>, Status> {
-        let caller = access::caller(request.extensions())?;
+        let (caller, audit) = access::caller(request.extensions())?;
         let request = request.into_inner();
         let selector = SelectorFields {
             change_id: &request.change_id,
@@ -307,6 +333,7 @@ impl GatewayService for Gateway {
         };
         let selector = selector.parse_required()?;
         let change = self.visibility(&caller, Permission::List).change(selector).await?;
+        audit.set_change(change.change_id, &change.account);
         Ok(Response::new(proto::GetChangeResponse { change: Some(change_to_proto(&change)) }))
     }
 
@@ -314,9 +341,9 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListChangesRequest>,
     ) -> Result<Response<proto::ListChangesResponse>, Status> {
-        let caller = access::caller(request.extensions())?;
+        let (caller, audit) = access::caller(request.extensions())?;
         let visible = self.visibility(&caller, Permission::List);
-        let page = list::list_changes(&visible, request.into_inner()).await?;
+        let page = list::list_changes(&visible, &audit, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 
@@ -324,9 +351,9 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListDevicesRequest>,
     ) -> Result<Response<proto::ListDevicesResponse>, Status> {
-        let caller = access::caller(request.extensions())?;
+        let (caller, audit) = access::caller(request.extensions())?;
         let visible = self.visibility(&caller, Permission::List);
-        let page = list::list_devices(&visible, request.into_inner()).await?;
+        let page = list::list_devices(&visible, &audit, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 
@@ -334,11 +361,12 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListServicePlansRequest>,
     ) -> Result<Response<proto::ListServicePlansResponse>, Status> {
-        let caller = access::caller(request.extensions())?;
+        let (caller, audit) = access::caller(request.extensions())?;
         let account = AccountName::parse(request.into_inner().account_name);
         let mut violations = Violations::default();
         let account = violations.ok_or_add("account_name", account);
         let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
+        audit.set_account(Some(&account));
         caller.require(Permission::List, &account, None).map_err(ApiError::from)?;
         let plans = self.thingspace.service_plans(&account).await.map_err(ApiError::from)?;
         Ok(Response::new(proto::ListServicePlansResponse {
@@ -364,9 +392,9 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListDeviceResultsRequest>,
     ) -> Result<Response<proto::ListDeviceResultsResponse>, Status> {
-        let caller = access::caller(request.extensions())?;
+        let (caller, audit) = access::caller(request.extensions())?;
         let visible = self.visibility(&caller, Permission::List);
-        let page = list::list_device_results(&visible, request.into_inner()).await?;
+        let page = list::list_device_results(&visible, &audit, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 }

@@ -347,6 +347,12 @@ const RPC_STATUSES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// Returns the name of a gRPC status.
+pub fn status_name(code: i32) -> &'static str {
+    let index = usize::try_from(code).unwrap_or(usize::MAX);
+    RPC_STATUSES.get(index).copied().unwrap_or("UNKNOWN")
+}
+
 /// A `traceparent` without `tracestate`, which can contain any data.
 struct TraceParent<'a>(&'a str);
 

@@ -204,6 +204,10 @@ impl Instruments {
                 self.0.handshakes_failed.add(0, &[port.into(), reason.into()]);
             }
         }
+        for outcome in PolicyReloadOutcome::ALL {
+            self.0.policy_reloads.add(0, &[outcome.into()]);
+        }
+        self.policy_stale(false);
         for method in AuthMethod::ALL {
             for reason in method.failure_reasons() {
                 self.auth_failures(method, *reason, 0);
@@ -298,14 +302,6 @@ impl Instruments {
     /// Counts an attempt to register the callback URL.
     pub fn registration_attempt(&self, outcome: RegistrationOutcome) {
         self.0.registration_attempts.add(1, &[outcome.into()]);
-    }
-
-    /// Reports the first policy, with 0 for each outcome of a later change.
-    pub fn policy_loaded(&self) {
-        for outcome in PolicyReloadOutcome::ALL {
-            self.0.policy_reloads.add(0, &[outcome.into()]);
-        }
-        self.policy_stale(false);
     }
 
     /// Counts a change of the policy file.

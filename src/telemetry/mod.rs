@@ -19,7 +19,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
+pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall, status_name};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{

@@ -52,7 +52,6 @@ fn record_everything(telemetry: &Telemetry) {
     for operation in JournalOperation::ALL {
         instruments.journal_write(operation, Duration::ZERO, true);
     }
-    instruments.policy_loaded();
     for port in Port::ALL {
         instruments.connections_limit(port, 1);
     }
@@ -167,7 +166,7 @@ fn without_exported_traces_a_call_has_no_span_and_passes_the_trace_of_its_caller
 
 /// Histograms cannot exist before their first value. The others are present only with a setting, since a port was
 /// opened, or since the state was first read.
-const MAY_BE_ABSENT: [&str; 18] = [
+const MAY_BE_ABSENT: [&str; 17] = [
     "http_",
     "rpc_",
     "thingspace_gateway_audit_failing",
@@ -180,7 +179,6 @@ const MAY_BE_ABSENT: [&str; 18] = [
     "thingspace_gateway_journal_capacity_bytes",
     "thingspace_gateway_journal_free_bytes",
     "thingspace_gateway_journal_write_duration",
-    "thingspace_gateway_policy_",
     "thingspace_gateway_registrations{",
     "thingspace_gateway_replica",
     "thingspace_gateway_spool",

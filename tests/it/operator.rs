@@ -42,6 +42,8 @@ async fn a_paused_account_sends_nothing_until_it_is_resumed_also_after_a_restart
         assert_eq!(shown["pauses"], json!([pause]), "{round}");
         assert_eq!(shown["changes"]["ACCEPTED"], 1, "{round}: {shown}");
         assert_eq!((&shown["serving"], &shown["leader"]), (&json!(true), &json!(true)));
+        assert_eq!(shown["login"]["locked_out"], false, "{shown}");
+        assert_eq!(shown["quarantine"], json!({"unreviewed": 0, "reviewed": 0, "bytes": 0}));
         if round == "before the restart" {
             env.restart().await;
         }

@@ -35,6 +35,8 @@ class Run:
         self.metadata = []
 
     def gateway(self, instance="gateway-0", **settings):
+        # A disk of its own: that of the machine may be full.
+        settings = {"journal__dir": str(self.small_disk(256))} | settings
         gateway = Gateway(**settings)
         self.stack.callback(gateway.process.kill)
         self.gateways[instance] = gateway
@@ -121,7 +123,6 @@ def with_fake(run, upstream, **settings):
     settings = {
         "thingspace__base_url": upstream.base_url,
         "callbacks__listen": "127.0.0.1:0",
-        "journal__dir": str(run.directory()),
     } | settings
     return run.gateway(**CREDENTIALS, **settings)
 
@@ -171,7 +172,6 @@ def healthy(run):
         sandbox__duplicate_rate="0.1",
         callbacks__forward_url=hook,
         journal__spool_dir=str(run.directory()),
-        journal__dir=str(run.small_disk(256)),
     )
     run.traffic(gateway, 60)
 
@@ -292,7 +292,6 @@ def registration_drift(run):
         thingspace__accounts=ACCOUNT,
         callbacks__listen="127.0.0.1:0",
         callbacks__public_url="https://gateway.example.com:9001",
-        journal__dir=str(run.directory()),
     )
     time.sleep(25)
 
@@ -305,7 +304,6 @@ def login_locked_out(run):
         **CREDENTIALS,
         thingspace__base_url=base,
         callbacks__listen="127.0.0.1:0",
-        journal__dir=str(run.directory()),
     )
     time.sleep(6)
     run.fault()
@@ -458,17 +456,6 @@ def policy_rejected(run):
     time.sleep(20)
 
 
-@recording("ThingspaceGatewayAuditLogFailing")
-def audit_log_failing(run):
-    """A file fills the disk of the audit log."""
-    disk = run.small_disk(16)
-    gateway = run.gateway(audit__output="file", audit__file=str(disk / "audit.log"))
-    run.traffic(gateway, 6)
-    run.fault()
-    subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}", "bs=4k"], stderr=subprocess.DEVNULL)
-    run.traffic(gateway, 15)
-
-
 def certificate(directory, ends):
     """Makes a certificate that is valid until a time, such as `20300101000000Z`. Returns the settings of the port."""
     def openssl(*arguments):
@@ -477,7 +464,8 @@ def certificate(directory, ends):
     (directory / "index").write_text("")
     (directory / "ca.cnf").write_text(
         "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nnew_certs_dir = .\nrand_serial = yes\n"
-        "default_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n"
+        "default_md = sha256\npolicy = any\nx509_extensions = server\n[any]\ncommonName = supplied\n"
+        "[server]\nsubjectAltName = DNS:localhost\n"
     )
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=localhost")
     openssl("ca", "-batch", "-config", "ca.cnf", "-selfsign", "-keyfile", "key.pem", "-in", "request.pem", "-notext",

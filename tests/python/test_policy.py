@@ -25,6 +25,7 @@ INVALID = [
     "[other]",
     CALLER.replace('"a"', '"A"'),
     CALLER.replace('"a"', '"anonymous"'),
+    CALLER.replace('"a"', '"local"'),
     CALLER.replace("jwt:a", "*"),
     CALLER.replace("jwt:a", "jwt:"),
     CALLER.replace('"jwt:a"', ""),

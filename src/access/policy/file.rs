@@ -112,8 +112,9 @@ impl Reader {
             self.bad_value(value, path, text, accepts);
             return None;
         };
-        if name == CallerName::anonymous() {
-            let accepts = "another name: this one stands for clients without authentication";
+        if name.is_reserved() {
+            let accepts = "another name: this one stands for clients without authentication or for \
+                           the admin socket";
             self.bad_value(value, path, text, accepts);
         }
         let line = self.errors.line(value.span().start);

@@ -93,7 +93,6 @@ impl ReloadingPolicy {
 
     fn new(path: &Path, instruments: Instruments) -> Result<Self, PolicyLoadError> {
         let (policy, in_force) = load(path)?;
-        instruments.policy_loaded();
         Ok(Self {
             path: path.to_owned(),
             current: watch::Sender::new(Arc::new(policy)),

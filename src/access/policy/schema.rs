@@ -39,7 +39,7 @@ fn caller() -> Value {
                 "description": "Unique name, which logs, metrics and the audit log show.",
                 "type": "string",
                 "pattern": format!("^[a-z0-9._-]{{1,{}}}$", CallerName::MAX_LEN),
-                "not": { "const": CallerName::anonymous().as_str() },
+                "not": { "enum": [CallerName::anonymous().as_str(), CallerName::local().as_str()] },
             },
             "identities": {
                 "description": "Patterns of identity names. `*` matches one or more characters except `/`, and in `dns:` except `.`. `/**` at the end of a spiffe:// pattern matches one or more path segments.",

@@ -18,7 +18,7 @@ fn longest() -> AuditRecord {
         operation: Some("five_g_bi_plan"),
         devices: Some(10_000),
         change_id: Some(ChangeId::new(NOON)),
-        action: Some("quarantine_drop"),
+        action: Some("drop_quarantined_callback"),
         target: long(),
         code: Some("FAILED_PRECONDITION"),
         reason: Some("JOURNAL_UNAVAILABLE"),

@@ -10,7 +10,10 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use tokio::time::Instant;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use crate::{
     access::policy::{CallerLimit, CallerLimits, CallerPolicy},
@@ -30,6 +33,8 @@ pub(in crate::grpc) struct CallerUsage {
     quotas: Mutex<Quotas>,
     calls: AtomicUsize,
     streams: AtomicUsize,
+    /// Permits of refusals that are delayed.
+    delayed_refusals: Semaphore,
     /// Refused calls, by limit.
     refusals: [AtomicU64; CallerLimit::ALL.len()],
 }
@@ -52,6 +57,13 @@ pub(in crate::grpc) struct CallerPermit {
 /// Delay before a retry after a caller has reached its number of calls or streams. Its calls end at times
 /// that are not known.
 const CONCURRENCY_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+const NANOS_PER_MILLISECOND: u128 = 1_000_000;
+
+/// Maximum delay of a refusal by a limit of a caller.
+const MAX_REFUSAL_DELAY: Duration = Duration::from_millis(500);
+/// Maximum number of delayed refusals of one caller. Each takes a few KiB.
+const MAX_DELAYED_REFUSALS: usize = 1_000;
 
 /// The caller of each call while clients are not authenticated.
 static ANONYMOUS: LazyLock<Arc<CallerPolicy>> =
@@ -127,6 +139,7 @@ impl CallerUsage {
             quotas: Mutex::new(quotas),
             calls: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
+            delayed_refusals: Semaphore::new(MAX_DELAYED_REFUSALS),
             refusals: Default::default(),
         }
     }
@@ -189,10 +202,28 @@ impl CallerUsage {
         Err(self.refuse(CallerLimit::DevicesPerMinute, delay))
     }
 
+    /// Delays the refusal of a call by a limit of the caller, so that a client that repeats it at once takes little
+    /// of the processor from others. Beyond [`MAX_DELAYED_REFUSALS`], refusals are not delayed.
+    pub(in crate::grpc) async fn delay_refusal<T>(
+        &self,
+        admitted: Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let delay = admitted.as_ref().err().and_then(ApiError::caller_limit_delay);
+        if let Some(delay) = delay
+            && let Ok(_permit) = self.delayed_refusals.try_acquire()
+        {
+            sleep(delay.min(MAX_REFUSAL_DELAY)).await;
+        }
+        admitted
+    }
+
     fn refuse(&self, limit: CallerLimit, delay: Duration) -> ApiError {
         if let Some(refusals) = self.refusals.get(limit as usize) {
             refusals.fetch_add(1, Relaxed);
         }
+        // Clients may wait in whole milliseconds.
+        let delay = delay.as_nanos().div_ceil(NANOS_PER_MILLISECOND);
+        let delay = Duration::from_millis(u64::try_from(delay).unwrap_or(u64::MAX));
         ApiError::caller_limit(&self.name, limit.as_str(), delay)
     }
 

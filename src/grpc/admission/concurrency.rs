@@ -65,7 +65,8 @@ pub(in crate::grpc) async fn admit(
     let admitted = match find_method(request.uri().path()) {
         Some((_, MethodClass::Change { device_ids_field })) => {
             let caller = admission.caller(&request);
-            admission.admit_change(&caller, device_ids_field, request, next).await
+            let admitted = admission.admit_change(&caller, device_ids_field, request, next).await;
+            caller.delay_refusal(admitted).await
         }
         Some((_, MethodClass::Health)) => {
             let admitted = admission.admit_health_check(request, next).await;
@@ -74,7 +75,7 @@ pub(in crate::grpc) async fn admit(
         Some((_, class)) => {
             let caller = admission.caller(&request);
             let admitted = admission.admit_small(&caller, class, request, next).await;
-            admitted.map_err(|error| error.with_executed(None))
+            caller.delay_refusal(admitted).await.map_err(|error| error.with_executed(None))
         }
         // tonic responds with UNIMPLEMENTED and does not read the message.
         None => Ok(next.run(request).await),

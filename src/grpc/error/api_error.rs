@@ -33,6 +33,8 @@ const MAX_MESSAGE_BYTES: usize = 400;
 const MAX_VIOLATIONS_BYTES: usize = 3_600;
 /// Size of the tags and lengths of one encoded violation in bytes.
 const VIOLATION_OVERHEAD: usize = 14;
+/// Subject of a QuotaFailure about a limit of the caller.
+const CALLER_SUBJECT: &str = "caller";
 /// Delay before a retry after the gateway rejected a call for lack of capacity.
 const OVERLOAD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -83,12 +85,23 @@ impl ApiError {
         let message = format!("caller {caller} has reached its limit {limit}; retry later");
         let violation = QuotaViolation {
             quota_metric: limit.to_owned(),
-            ..QuotaViolation::new("caller", format!("{limit} of the caller is reached"))
+            ..QuotaViolation::new(CALLER_SUBJECT, format!("{limit} of the caller is reached"))
         };
         Self::new(ErrorReason::Throttled, message)
             .with_detail(QuotaFailure::new([violation]))
             .with_retry_after(delay)
             .with_executed(Executed::Unknown)
+    }
+
+    /// Returns the delay of a call that has reached a limit of its caller. `None` for other errors.
+    pub(in crate::grpc) fn caller_limit_delay(&self) -> Option<Duration> {
+        let is_caller_limit = self.details.iter().any(|detail| match detail {
+            ErrorDetail::QuotaFailure(failure) => {
+                failure.violations.iter().any(|violation| violation.subject == CALLER_SUBJECT)
+            }
+            _ => false,
+        });
+        self.retry_after.filter(|_| is_caller_limit)
     }
 
     /// Lists the first violations, as many as fit into a status.
@@ -143,6 +156,16 @@ impl ApiError {
     pub(super) fn throttled_by_thingspace(self) -> Self {
         let description = "ThingSpace limits the rate of requests";
         self.with_detail(QuotaFailure::with_violation("thingspace", description))
+    }
+
+    /// Returns `executed`.
+    pub(in crate::grpc) fn executed(&self) -> Option<Executed> {
+        self.executed
+    }
+
+    /// Returns the code.
+    pub(in crate::grpc) fn code(&self) -> Code {
+        self.code
     }
 
     /// Sets `executed`. `None` for calls that change nothing.

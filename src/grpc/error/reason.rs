@@ -25,7 +25,7 @@ const MUCH_LATER: RetryAdvice = RetryAdvice::Later(Duration::from_secs(60));
 
 impl ErrorReason {
     /// The value of `ErrorInfo.reason`.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::grpc) fn name(self) -> &'static str {
         self.as_str_name().trim_start_matches("REASON_")
     }
 

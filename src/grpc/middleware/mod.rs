@@ -17,6 +17,7 @@ pub(super) use guard::CallDeadline;
 
 use crate::{
     access::AccessControl,
+    audit::AuditLog,
     grpc::{
         access,
         admission::{
@@ -28,12 +29,13 @@ use crate::{
     telemetry::{Instruments, RpcCall, names},
 };
 
-/// The layers of a server. By default, a server has neither access control, admission control nor telemetry.
+/// The layers of a server. By default, a server has neither access control, admission control, telemetry nor audit.
 #[derive(Default)]
 pub(super) struct Layers {
     pub(super) access: Option<Arc<AccessControl>>,
     pub(super) admission: Option<AdmissionControl>,
     pub(super) instruments: Option<Instruments>,
+    pub(super) audit: AuditLog,
 }
 
 /// Adds all layers to the services. They are one layer for axum, which allocates several times for each.
@@ -56,6 +58,10 @@ async fn handle_call(
         request.extensions_mut().insert(call.span());
         call
     });
+    let audit = match found {
+        Some((method, class)) => access::start_audit(&layers.audit, method, class, &mut request),
+        None => access::start_audit_of_unknown(&layers.audit, &mut request),
+    };
     // The deadline also covers the wait for capacity.
     let response = guard::guard_call(request, method, is_change, |mut request| async {
         if let (Some(control), Some((method, class))) = (&layers.access, found)
@@ -69,5 +75,5 @@ async fn handle_call(
             None => next.run(request).await,
         }
     });
-    telemetry::finish_call(response.await, is_change, call)
+    telemetry::finish_call(response.await, is_change, call, audit)
 }

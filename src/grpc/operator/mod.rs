@@ -6,11 +6,15 @@ mod quarantine;
 use std::{iter::zip, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tonic::{Request, Response, Status, server::NamedService as _};
 
 use crate::{
     access::Caller,
+    audit::AuditLog,
     callbacks::Quarantine,
     dispatch::Pauses,
     domain::{
@@ -22,6 +26,7 @@ use crate::{
     grpc::{
         access::caller,
         admission::concurrency::MAX_SMALL_MESSAGE,
+        call_audit::CallAudit,
         error::{ApiError, reason::ErrorReason},
         generated::stub::operator_service_server::{OperatorService, OperatorServiceServer},
         middleware::{Layers, with_layers},
@@ -35,6 +40,9 @@ use crate::{
 /// Range of the duration of a log filter.
 const MIN_LOG_FILTER_DURATION: Duration = Duration::from_secs(1);
 const MAX_LOG_FILTER_DURATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Maximum time for a read of the state. Without it, the response lacks this part.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Implements `OperatorService`. Cheap to clone.
 #[derive(Clone)]
@@ -55,11 +63,12 @@ type Reply<T> = Result<Response<T>, Status>;
 
 impl Operator {
     /// Returns a router with this service alone, for the admin socket.
-    pub fn into_router(self) -> Router {
+    pub fn into_router(self, audit: AuditLog) -> Router {
         let service = OperatorServiceServer::new(self).max_decoding_message_size(MAX_SMALL_MESSAGE);
         let path = format!("/{}/{{*method}}", OperatorServiceServer::<Self>::NAME);
         let router = Router::new().route_service(&path, service);
-        with_layers(router.layer(Extension(Caller::local())), Layers::default())
+        let layers = Layers { audit, ..Layers::default() };
+        with_layers(router.layer(Extension(Caller::local())), layers)
     }
 
     fn change_counts(&self) -> Vec<proto::ChangeStateCount> {
@@ -74,6 +83,25 @@ impl Operator {
     /// Converts a point of the monotonic clock into a time of the day.
     fn to_timestamp(&self, at: Instant) -> Timestamp {
         self.clock.now().plus(at.saturating_duration_since(Instant::now()))
+    }
+
+    async fn login_status(&self) -> Option<proto::LoginStatus> {
+        let status = timeout(READ_TIMEOUT, self.thingspace.login_status()).await.ok()?.ok()?;
+        Some(proto::LoginStatus {
+            locked_out: status.is_locked_out,
+            failed_logins: signed(status.failures),
+            token_valid: status.has_token,
+            session_open: status.has_session,
+        })
+    }
+
+    async fn quarantine_status(&self) -> Option<proto::QuarantineStatus> {
+        let statistics = timeout(READ_TIMEOUT, self.journal.statistics()).await.ok()?.ok()?;
+        Some(proto::QuarantineStatus {
+            unreviewed: signed(statistics.quarantine.unreviewed),
+            reviewed: signed(statistics.quarantine.reviewed),
+            bytes: signed(statistics.quarantine.bytes),
+        })
     }
 
     /// Applies a log filter. Returns the one in effect.
@@ -98,9 +126,28 @@ impl Operator {
     }
 }
 
-/// Checks that the caller may operate on all accounts.
-fn require_everywhere<T>(request: &Request<T>) -> Result<(), ApiError> {
-    Ok(caller(request.extensions())?.require_operate_everywhere()?)
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Checks that the caller may operate on all accounts. Returns the audit of the call.
+fn require_everywhere<T>(request: &Request<T>) -> Result<CallAudit, ApiError> {
+    let (caller, audit) = caller(request.extensions())?;
+    caller.require_operate_everywhere()?;
+    Ok(audit)
+}
+
+/// Runs a command, with a record before and after it. `target` is the ID of the object that it acts on.
+async fn audited<T>(
+    audit: &CallAudit,
+    action: &'static str,
+    target: Option<u64>,
+    command: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    audit.begin_action(action, target).await?;
+    let result = command.await;
+    audit.end(&result, None).await;
+    result
 }
 
 /// Parses an optional account. `None` stands for all accounts.
@@ -120,6 +167,7 @@ impl OperatorService for Operator {
         request: Request<proto::GetStatusRequest>,
     ) -> Reply<proto::GetStatusResponse> {
         require_everywhere(&request)?;
+        let (login, quarantine) = (self.login_status().await, self.quarantine_status().await);
         let (log_filter, end) = self.log_filter.current();
         Ok(Response::new(proto::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -129,6 +177,8 @@ impl OperatorService for Operator {
             pauses: self.pauses.list().iter().map(pauses::to_proto).collect(),
             log_filter,
             log_filter_end_time: end.map(|end| self.to_timestamp(end).into()),
+            login,
+            quarantine,
         }))
     }
 
@@ -136,8 +186,12 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::PauseChangesRequest>,
     ) -> Reply<proto::PauseChangesResponse> {
-        let caller = caller(request.extensions())?;
-        let pause = pauses::pause(&self.pauses, &caller, request.into_inner()).await?;
+        let (caller, audit) = caller(request.extensions())?;
+        let request = request.into_inner();
+        let account = pauses::require_operate(&caller, &request.account_name)?;
+        audit.set_account(account.as_ref());
+        let pause = pauses::pause(&self.pauses, &caller, account, request.reason);
+        let pause = audited(&audit, "pause_changes", None, pause).await?;
         Ok(Response::new(proto::PauseChangesResponse { pause: Some(pause) }))
     }
 
@@ -145,8 +199,11 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::ResumeChangesRequest>,
     ) -> Reply<proto::ResumeChangesResponse> {
-        let caller = caller(request.extensions())?;
-        let resumed = pauses::resume(&self.pauses, &caller, &request.into_inner()).await?;
+        let (caller, audit) = caller(request.extensions())?;
+        let account = pauses::require_operate(&caller, &request.get_ref().account_name)?;
+        audit.set_account(account.as_ref());
+        let resumed = pauses::resume(&self.pauses, &caller, account);
+        let resumed = audited(&audit, "resume_changes", None, resumed).await?;
         Ok(Response::new(proto::ResumeChangesResponse { resumed }))
     }
 
@@ -154,9 +211,12 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::ResetLockoutRequest>,
     ) -> Reply<proto::ResetLockoutResponse> {
-        require_everywhere(&request)?;
-        let reset = self.thingspace.reset_lockout().await;
-        reset.map_err(|error| ApiError::new(ErrorReason::JournalUnavailable, error))?;
+        let audit = require_everywhere(&request)?;
+        let reset = async {
+            let reset = self.thingspace.reset_lockout().await;
+            reset.map_err(|error| ApiError::new(ErrorReason::JournalUnavailable, error))
+        };
+        audited(&audit, "reset_lockout", None, reset).await?;
         tracing::warn!("operator reset the log-in lock-out");
         Ok(Response::new(proto::ResetLockoutResponse {}))
     }
@@ -165,8 +225,10 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::SetLogFilterRequest>,
     ) -> Reply<proto::SetLogFilterResponse> {
-        require_everywhere(&request)?;
-        let filter = self.apply_log_filter(&request.into_inner())?;
+        let audit = require_everywhere(&request)?;
+        let request = request.into_inner();
+        let applied = async { self.apply_log_filter(&request) };
+        let filter = audited(&audit, "set_log_filter", None, applied).await?;
         Ok(Response::new(proto::SetLogFilterResponse { filter }))
     }
 
@@ -192,8 +254,11 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::ReplayQuarantinedCallbacksRequest>,
     ) -> Reply<proto::ReplayQuarantinedCallbacksResponse> {
-        require_everywhere(&request)?;
-        let replayed = quarantine::replay(&self.quarantine, &request.into_inner()).await?;
+        let audit = require_everywhere(&request)?;
+        let request = request.into_inner();
+        let replayed = quarantine::replay(&self.quarantine, &request);
+        let target = (!request.all).then_some(request.id);
+        let replayed = audited(&audit, "replay_quarantined_callbacks", target, replayed).await?;
         Ok(Response::new(replayed))
     }
 
@@ -201,8 +266,10 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::DropQuarantinedCallbackRequest>,
     ) -> Reply<proto::DropQuarantinedCallbackResponse> {
-        require_everywhere(&request)?;
-        quarantine::drop_one(&self.quarantine, request.into_inner().id).await?;
+        let audit = require_everywhere(&request)?;
+        let id = request.into_inner().id;
+        let dropped = quarantine::drop_one(&self.quarantine, id);
+        audited(&audit, "drop_quarantined_callback", Some(id), dropped).await?;
         Ok(Response::new(proto::DropQuarantinedCallbackResponse {}))
     }
 }

@@ -17,11 +17,9 @@ const MAX_REASON: usize = 200;
 pub(super) async fn pause(
     pauses: &Pauses,
     caller: &Caller,
-    request: proto::PauseChangesRequest,
+    account: Option<AccountName>,
+    reason: String,
 ) -> Result<proto::ChangePause, ApiError> {
-    let account = parse_account(&request.account_name)?;
-    require_operate(caller, account.as_ref())?;
-    let reason = request.reason;
     if reason.chars().count() > MAX_REASON {
         let description = "must have at most 200 characters";
         return Err(ApiError::invalid_field("reason", FieldReason::TooLong, description));
@@ -31,31 +29,35 @@ pub(super) async fn pause(
         return Err(ApiError::invalid_field("reason", FieldReason::Character, description));
     }
     let pause = pauses.pause(account, reason, caller.name().to_string()).await?;
-    tracing::warn!(caller = %caller.name(), account = request.account_name, "operator paused changes");
+    let account = pause.account.as_ref().map_or("*", |account| account.as_str());
+    tracing::warn!(caller = %caller.name(), account, "operator paused changes");
     Ok(to_proto(&pause))
 }
 
 pub(super) async fn resume(
     pauses: &Pauses,
     caller: &Caller,
-    request: &proto::ResumeChangesRequest,
+    account: Option<AccountName>,
 ) -> Result<bool, ApiError> {
-    let account = parse_account(&request.account_name)?;
-    require_operate(caller, account.as_ref())?;
-    let resumed = pauses.resume(account).await?;
+    let resumed = pauses.resume(account.clone()).await?;
     if resumed {
-        tracing::warn!(caller = %caller.name(), account = request.account_name, "operator resumed changes");
+        let account = account.as_ref().map_or("*", |account| account.as_str());
+        tracing::warn!(caller = %caller.name(), account, "operator resumed changes");
     }
     Ok(resumed)
 }
 
-/// Checks that the caller may operate on an account, or on all.
-fn require_operate(caller: &Caller, account: Option<&AccountName>) -> Result<(), ApiError> {
-    let checked = match account {
-        Some(account) => caller.require(Permission::Operate, account, None),
-        None => caller.require_operate_everywhere(),
-    };
-    checked.map_err(ApiError::from)
+/// Parses an optional account, and checks that the caller may operate on it, or on all accounts.
+pub(super) fn require_operate(
+    caller: &Caller,
+    name: &str,
+) -> Result<Option<AccountName>, ApiError> {
+    let account = parse_account(name)?;
+    match &account {
+        Some(account) => caller.require(Permission::Operate, account, None)?,
+        None => caller.require_operate_everywhere()?,
+    }
+    Ok(account)
 }
 
 pub(super) fn to_proto(pause: &Pause) -> proto::ChangePause {

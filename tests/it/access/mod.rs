@@ -1,5 +1,6 @@
 //! Access control: who may call what, on which account.
 
+mod audit;
 mod callers;
 mod calls;
 mod matrix;

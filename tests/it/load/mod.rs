@@ -1,5 +1,6 @@
 //! Limits, slow peers, a slow or full disk, and shutdown under load.
 
+mod callers;
 mod deadlines;
 mod drain;
 mod full_disk;

@@ -74,9 +74,12 @@ fn a_file_without_callers_is_an_error() {
 }
 
 #[test]
-fn a_name_that_stands_for_unauthenticated_clients_is_refused() {
-    let errors = errors("[[caller]]\nname = \"anonymous\"\nidentities = [\"jwt:a\"]");
-    assert!(errors[0].starts_with("line 2: caller[0].name: got \"anonymous\""), "{errors:?}");
+fn a_reserved_name_is_refused() {
+    for name in ["anonymous", "local"] {
+        let errors = errors(&format!("[[caller]]\nname = {name:?}\nidentities = [\"jwt:a\"]"));
+        let start = format!("line 2: caller[0].name: got {name:?}, ");
+        assert!(errors[0].starts_with(&start), "{errors:?}");
+    }
 }
 
 #[test]

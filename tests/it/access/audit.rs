@@ -1,0 +1,172 @@
+//! The audit log has a record of every call, also of those that were refused.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use thingspace_gateway::proto::{
+    PauseChangesRequest, gateway_service_client::GatewayServiceClient,
+    operator_service_client::OperatorServiceClient,
+};
+use tonic::Code;
+
+use super::{
+    ACCOUNT_A, ACCOUNT_B, Trust,
+    callers::{Connection, Credentials},
+    calls::change_esim,
+    streams::AccountWatch,
+};
+use crate::support::{
+    cli,
+    disk::FaultyDisk,
+    gateway::{Gateway, Setup, TestDir},
+    requests::{esim, parse_error},
+    thingspace::FakeThingSpace,
+    wait::{eventually, in_time},
+};
+
+const POLICY: &str = include_str!("../../access/policy.toml");
+const CHANGE: &str = "thingspace.gateway.v1.GatewayService/ChangeEsimPlan";
+
+/// A gateway with an audit log.
+struct Audited {
+    trust: Trust,
+    directory: TestDir,
+    thingspace: FakeThingSpace,
+    gateway: Gateway,
+}
+
+impl Audited {
+    async fn start(configure: impl FnOnce(Setup, &TestDir) -> Setup) -> Self {
+        let trust = Trust::new(POLICY);
+        let (directory, thingspace) = (TestDir::new(), FakeThingSpace::start().await);
+        let setup = trust.configure(Setup::serve(&thingspace.base_url(), &directory));
+        let setup = configure(setup.set("audit.output", "file"), &directory);
+        Self { gateway: setup.start().await, trust, directory, thingspace }
+    }
+
+    async fn connect(&self, caller: &str) -> Connection {
+        let credentials = Credentials::of(caller, &self.trust);
+        credentials.connect(&self.gateway, &self.trust).await.expect("a connection")
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.directory.join("audit.log")).unwrap_or_default()
+    }
+
+    fn records(&self) -> Vec<Value> {
+        self.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Returns the records with these values, once there are `count` of them.
+    async fn wait_for(&self, count: usize, values: &Value) -> Vec<Value> {
+        let matching = || {
+            let mut records = self.records();
+            records.retain(|record| {
+                let mut wanted = values.as_object().expect("an object").iter();
+                wanted.all(|(name, value)| record[name] == *value)
+            });
+            records
+        };
+        eventually(&format!("{count} records {values}"), async || matching().len() >= count).await;
+        matching()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_has_a_record_with_its_caller_its_account_and_its_outcome() {
+    let mut audited = Audited::start(|setup, _| setup).await;
+    let fleet = audited.connect("jwt-fleet").await;
+    let mut client = GatewayServiceClient::new(fleet.clone());
+    let change = in_time(client.change_esim_plan(change_esim(ACCOUNT_A.into()))).await;
+    let change = change.expect("OK").into_inner().change.expect("a change");
+
+    // Both records are on disk when the response arrives.
+    let of_change = audited.wait_for(2, &json!({ "method": CHANGE })).await;
+    let expected = json!({
+        "caller": "fleet", "identity": "jwt:fleet", "auth_method": "jwt", "peer": "127.0.0.1",
+        "account": ACCOUNT_A, "operation": "esim_plan", "devices": 1,
+    });
+    for (record, event) in of_change.iter().zip(["call_started", "call"]) {
+        assert_eq!(record["event"], event);
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(record[name], *value, "{name} of {record}");
+        }
+    }
+    assert_eq!(of_change[0]["call_id"], of_change[1]["call_id"]);
+    assert_eq!(
+        (&of_change[1]["code"], &of_change[1]["executed"], &of_change[1]["change_id"]),
+        (&json!("OK"), &json!("YES"), &json!(change.change_id))
+    );
+
+    let denied = in_time(client.change_esim_plan(change_esim(ACCOUNT_B.into()))).await;
+    assert!(denied.is_err());
+    let wanted = json!({ "reason": "PERMISSION_DENIED", "account": ACCOUNT_B, "caller": "fleet" });
+    audited.wait_for(1, &wanted).await;
+    let watch = AccountWatch::open(&fleet, "").await;
+    audited.wait_for(1, &json!({ "event": "stream_opened", "account": ACCOUNT_A })).await;
+    drop(watch);
+    audited.wait_for(1, &json!({ "event": "stream_ended", "code": "CANCELLED" })).await;
+
+    let mut operator = OperatorServiceClient::new(audited.connect("jwt-admin").await);
+    let pause = PauseChangesRequest { account_name: ACCOUNT_B.into(), ..Default::default() };
+    in_time(operator.pause_changes(pause)).await.expect("OK");
+    let wanted = json!({ "action": "pause_changes", "caller": "admin", "account": ACCOUNT_B });
+    audited.wait_for(2, &wanted).await;
+    let socket = audited.directory.join("admin.sock");
+    let environment = [("TSGW_ADMIN__SOCKET", socket.to_str().unwrap())];
+    let resumed = cli::run(&["changes", "resume", "--account", ACCOUNT_B], &environment).await;
+    assert_eq!(resumed.stdout, "{\"resumed\":true}\n");
+    let wanted = json!({ "action": "resume_changes", "caller": "local", "auth_method": "none" });
+    audited.wait_for(2, &wanted).await;
+
+    // Calls without an identity are counted.
+    let mut stranger = GatewayServiceClient::new(audited.connect("no-credential").await);
+    for _ in 0..20 {
+        in_time(stranger.change_esim_plan(change_esim(ACCOUNT_A.into()))).await.unwrap_err();
+    }
+    assert_eq!(audited.gateway.terminate().await.code, Some(0));
+    let refusals = audited.wait_for(1, &json!({ "event": "refusals" })).await;
+    let count: u64 = refusals.iter().filter_map(|record| record["count"].as_u64()).sum();
+    assert_eq!((count, &refusals[0]["reason"]), (20, &json!("UNAUTHENTICATED")));
+    assert_eq!(audited.records().last().unwrap()["event"], "log_stopped");
+    let text = audited.text();
+    let device = &esim("key", [1_000]).devices[0];
+    for secret in ["eyJ", "key-", &device.iccid, "row-", "job-7"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_not_sent_while_the_audit_log_cannot_be_written() {
+    let (log_directory, journal) = (TestDir::new(), TestDir::new());
+    let disk = FaultyDisk::new(log_directory.path());
+    let log = log_directory.join("audit.log");
+    let audited = Audited::start(|setup, _| {
+        let setup = setup.set("journal.dir", journal.path().to_str().unwrap());
+        disk.attach(setup.set("audit.file", log.to_str().unwrap()))
+    })
+    .await;
+    let fleet = audited.connect("jwt-fleet").await;
+    let mut client = GatewayServiceClient::new(fleet.clone());
+    in_time(client.change_esim_plan(change_esim(ACCOUNT_A.into()))).await.expect("OK");
+    assert_eq!(audited.thingspace.posts(), 1);
+
+    disk.fill_entirely();
+    let request = change_esim(ACCOUNT_A.into());
+    let status = in_time(client.change_esim_plan(request.clone())).await.unwrap_err();
+    let expected = (Code::Unavailable, "AUDIT_UNAVAILABLE", "LATER", Some("UNKNOWN"));
+    assert_eq!(parse_error(&status).summary(), expected);
+    // Calls that read go on.
+    let mut reader = GatewayServiceClient::new(fleet);
+    in_time(reader.get_server_info(thingspace_gateway::proto::GetServerInfoRequest {}))
+        .await
+        .unwrap();
+    assert_eq!(audited.thingspace.posts(), 1);
+
+    disk.empty();
+    eventually("changes are accepted again", async || {
+        in_time(client.change_esim_plan(request.clone())).await.is_ok()
+    })
+    .await;
+    assert_eq!(audited.thingspace.posts(), 2);
+}
