@@ -8,6 +8,7 @@
 //! - [`access`]: who calls, and what a caller may do;
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
 //! - [`tls`]: TLS of the gRPC port and of the callback listener;
+//! - [`connections`]: the open connections of each port, and its limits;
 //! - [`background`]: deadlines, lookups of missing results, attribution, registration of the callback URL,
 //!   forwarding, retention;
 //! - [`dispatch`]: sends a change to ThingSpace and records the response; pauses of changes;
@@ -33,6 +34,7 @@ pub mod background;
 pub mod callbacks;
 pub mod cli;
 pub mod config;
+pub mod connections;
 pub mod dispatch;
 pub mod domain;
 pub mod failpoints;

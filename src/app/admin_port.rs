@@ -11,18 +11,31 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    connections::{ConnectionTable, TableLimits, serve_http},
     grpc::HealthService,
-    telemetry::{EXPOSITION_TYPE, Telemetry},
+    telemetry::{EXPOSITION_TYPE, Port, Telemetry},
 };
 
-/// Serves `/livez`, `/readyz`, `/metrics` and gRPC health until `stop`.
+/// Maximum number of requests without a response.
+const MAX_REQUESTS: usize = 256;
+/// Maximum number of responses that clients have not read. Each may have a text of all metrics.
+const MAX_UNREAD_RESPONSES: usize = 256;
+
+/// Serves `/livez`, `/readyz`, `/metrics` and gRPC health until `stop`, on at most `max_connections` connections.
 pub(super) async fn serve(
     listener: TcpListener,
+    max_connections: usize,
     telemetry: Telemetry,
     serving: watch::Receiver<bool>,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
+    let limits = TableLimits {
+        connections: max_connections,
+        requests: MAX_REQUESTS,
+        unread_responses: MAX_UNREAD_RESPONSES,
+    };
+    let table = ConnectionTable::new(Port::Admin, limits, telemetry.instruments());
     // For the kubelet's gRPC probe, which supports neither TLS nor a mesh.
     let health = HealthService::new(serving.clone(), draining).into_router();
     let router = Router::new()
@@ -31,10 +44,7 @@ pub(super) async fn serve(
         .with_state(serving)
         .route("/metrics", get(metrics).with_state(telemetry))
         .merge(health);
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "admin port failed");
-    }
+    serve_http(listener, router, table, stop).await;
 }
 
 async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {

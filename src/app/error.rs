@@ -6,6 +6,7 @@ use crate::{
     access::{identity::SetupError, policy::PolicyLoadError},
     audit::AuditOpenError,
     config,
+    connections::TooFewDescriptors,
     journal::{JournalError, postgres, sqlite},
     spool::SpoolOpenError,
     thingspace::ClientBuildError,
@@ -25,6 +26,9 @@ pub enum StartError {
         /// Cause.
         source: io::Error,
     },
+    /// The process may open too few files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// A port cannot be used before the journal is open.
     #[error("cannot share a port: {0}")]
     Share(io::Error),
@@ -82,13 +86,13 @@ impl StartError {
 
     /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, because
     /// the journal or the spool belongs to another ThingSpace, because the database cannot be used, or because the
-    /// policy file has errors; otherwise 1.
+    /// policy file has errors, or because the process may open too few files; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         let is_final = match self {
             Self::OpenSqlite(error) => error.failure.is_final(),
             Self::OpenPostgres(error) => error.0.is_final(),
             Self::Spool(error) => error.failure.is_final(),
-            Self::Policy(_) => true,
+            Self::Descriptors(_) | Self::Policy(_) => true,
             _ => false,
         };
         if is_final { config::EXIT_CODE } else { 1 }

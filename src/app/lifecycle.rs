@@ -64,7 +64,7 @@ impl App {
         telemetry: Telemetry,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
-        let ports = Ports::bind(&config).await?;
+        let ports = Ports::bind(&config)?;
         let addresses = ports.addresses;
         let grace = config.shutdown.grace;
         let (sandbox, origin) = match mode {

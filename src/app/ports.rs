@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
-use crate::{app::error::StartError, config::Config};
+use crate::{app::error::StartError, config::Config, connections::ConnectionLimits};
+
+/// Connections that may wait to be accepted. The system may permit fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4_096;
 
 /// Addresses of a gateway. Ports that were configured as 0 have their actual number.
 #[derive(Debug, Clone, Copy)]
@@ -23,28 +26,29 @@ pub(super) struct Ports {
     pub(super) grpc: TcpListener,
     pub(super) callbacks: TcpListener,
     pub(super) admin: TcpListener,
+    pub(super) limits: ConnectionLimits,
 }
 
 impl Ports {
-    pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
-        let (grpc, grpc_address) = bind("grpc.listen", config.grpc.listen).await?;
-        let (callbacks, callbacks_address) =
-            bind("callbacks.listen", config.callbacks.listen).await?;
-        let (admin, admin_address) = bind("admin.listen", config.admin.listen).await?;
+    pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
+        let limits = ConnectionLimits::reserve()?;
+        let (grpc, grpc_address) = bind("grpc.listen", config.grpc.listen)?;
+        let (callbacks, callbacks_address) = bind("callbacks.listen", config.callbacks.listen)?;
+        let (admin, admin_address) = bind("admin.listen", config.admin.listen)?;
         let addresses =
             Addresses { grpc: grpc_address, callbacks: callbacks_address, admin: admin_address };
-        Ok(Self { addresses, grpc, callbacks, admin })
+        Ok(Self { addresses, grpc, callbacks, admin, limits })
     }
 }
 
-async fn bind(
-    key: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), StartError> {
-    let bound = async {
-        let listener = TcpListener::bind(address).await?;
+fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
-    bound.await.map_err(|source| StartError::Bind { key, address, source })
+    listen().map_err(|source| StartError::Bind { key, address, source })
 }

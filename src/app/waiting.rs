@@ -140,9 +140,12 @@ impl Waiting<'_> {
         let stop = CancellationToken::new();
         let serving = watch::Sender::new(spool.has_room());
         let mut tasks = JoinSet::new();
-        tasks.spawn(listener.serve(callbacks, stop.clone(), HANDOVER_GRACE));
+        let limits = ports.limits;
+        let instruments = telemetry.instruments();
+        tasks.spawn(listener.serve(callbacks, limits.callbacks, stop.clone(), HANDOVER_GRACE));
         tasks.spawn(admin_port::serve(
             admin,
+            limits.admin,
             (*telemetry).clone(),
             serving.subscribe(),
             stop.clone(),
@@ -155,7 +158,9 @@ impl Waiting<'_> {
         });
         let stopped = stop.clone();
         let (config, tls) = ((*config).clone(), self.grpc_tls.clone());
-        tasks.spawn(async move { grpc::serve_unavailable(grpc, &config, tls, stopped).await });
+        tasks.spawn(async move {
+            grpc::serve_unavailable(grpc, &config, tls, limits.grpc, instruments, stopped).await;
+        });
         Ok(EarlyServers { spool, stop, tasks })
     }
 }

@@ -158,6 +158,7 @@ impl Components {
             .push(Box::pin(socket.serve(operator.into_router(shared.audit.clone()), stop.clone())));
         background.push(Box::pin(admin_port::serve(
             ports.admin,
+            ports.limits.admin,
             telemetry.clone(),
             shared.serving.subscribe(),
             draining.clone(),
@@ -165,8 +166,13 @@ impl Components {
         )));
         let grace = config.shutdown.grace;
         Ok(Self {
-            grpc: Box::pin(server.serve(ports.grpc, draining.clone())),
-            callbacks: Box::pin(listener.serve(ports.callbacks, stop.clone(), grace)),
+            grpc: Box::pin(server.serve(ports.grpc, ports.limits.grpc, draining.clone())),
+            callbacks: Box::pin(listener.serve(
+                ports.callbacks,
+                ports.limits.callbacks,
+                stop.clone(),
+                grace,
+            )),
             background,
             journal: shared.journal,
             spool: shared.spool,

@@ -1,6 +1,9 @@
 //! Authentication of callbacks by path secret, client address and credentials.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
@@ -55,6 +58,19 @@ pub(super) struct ClientAddress {
     pub(super) ip: Option<IpAddr>,
     /// True if `callbacks.allow_cidrs` allows the address.
     pub(super) is_allowed: bool,
+    /// The share of the bytes of callbacks that the client has. `None` if `callbacks.allow_cidrs` lists the address.
+    pub(super) share: Option<ShareKey>,
+}
+
+/// The clients that together have a share of a limit, so that the rest is left for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum ShareKey {
+    /// All addresses that `callbacks.allow_cidrs` does not list.
+    Unlisted,
+    /// One address, or one /64 network of IPv6, without `callbacks.allow_cidrs`.
+    Address(IpAddr),
+    /// All clients whose address the trusted proxies do not report.
+    Unknown,
 }
 
 // === impl Authenticator ===
@@ -79,8 +95,24 @@ impl Authenticator {
     /// Returns the address of the client. An unknown address counts as not allowed.
     pub(super) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let ip = client_ip::resolve(peer, headers, self.trusted_hops);
-        let is_listed = |ip: IpAddr| self.allow_cidrs.iter().any(|net| net.contains(&ip));
-        ClientAddress { ip, is_allowed: self.allow_cidrs.is_empty() || ip.is_some_and(is_listed) }
+        let is_listed = ip.is_some_and(|ip| self.is_listed(ip));
+        let share = match ip {
+            _ if is_listed => None,
+            _ if !self.allow_cidrs.is_empty() => Some(ShareKey::Unlisted),
+            Some(ip) => Some(ShareKey::of_address(ip)),
+            None => Some(ShareKey::Unknown),
+        };
+        ClientAddress { ip, is_allowed: self.allow_cidrs.is_empty() || is_listed, share }
+    }
+
+    /// Returns true if a peer may have only its share of the connections: it is neither listed in
+    /// `callbacks.allow_cidrs` nor a proxy.
+    pub(super) fn has_address_share(&self, peer: IpAddr) -> bool {
+        self.trusted_hops == 0 && !self.is_listed(peer)
+    }
+
+    fn is_listed(&self, ip: IpAddr) -> bool {
+        self.allow_cidrs.iter().any(|net| net.contains(&ip))
     }
 
     /// Checks path secret and client address, before the body is read.
@@ -185,6 +217,18 @@ impl Authenticator {
         self.accepted_credentials().fold(false, |is_valid, accepted| {
             let username = matches(&accepted.username, &callback.username);
             is_valid | (username & matches(&accepted.password, &callback.password))
+        })
+    }
+}
+
+// === impl ShareKey ===
+
+impl ShareKey {
+    fn of_address(ip: IpAddr) -> Self {
+        Self::Address(match ip {
+            IpAddr::V4(_) => ip,
+            // A host may use any address of its network.
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         })
     }
 }

@@ -137,6 +137,7 @@ pub(super) async fn store(
     (body, permit): (Bytes, BodyPermit),
     deadline: Instant,
 ) -> Result<(), RejectionReason> {
+    let quarantine_permit = state.quarantine_budget.try_acquire(&permit)?;
     let redacted = payload::redact(&body);
     drop(body);
     let credential_mac = match (redacted.username, redacted.password) {
@@ -160,7 +161,7 @@ pub(super) async fn store(
     };
     let journal = Arc::clone(&state.journal);
     let append = state.tasks.spawn(async move {
-        let _until_stored = permit;
+        let _until_stored = (permit, quarantine_permit);
         journal.quarantine(quarantined, limits).await
     });
     match timeout_at(deadline, append).await {

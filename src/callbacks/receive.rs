@@ -111,7 +111,7 @@ impl AppState {
         }
         let path_auth = self.authenticator.authenticate_request(path.secret.as_deref(), *client)?;
         self.check_append_deadline(deadline.deadline())?;
-        let (bytes, permit) = self.body_budget.read(body, deadline.as_mut()).await?;
+        let (bytes, permit) = self.body_budget.read(body, client.share, deadline.as_mut()).await?;
         let parsed = match payload::parse(&bytes) {
             Some(callback) => self
                 .authenticator

@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::Notify,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,25 +17,21 @@ use crate::{
     background::{FileReloader, forwarder_id},
     callbacks::{
         auth::Authenticator,
-        body::BodyBudget,
+        body::{BodyBudget, QuarantineBudget},
         callback_log::CallbackLog,
         quarantine::Quarantine,
         state::{AppState, RESPONSE_TIMEOUT},
         telemetry::CallbackService,
     },
     config::Config,
+    connections::{ConnectionGuard, ConnectionTable, HandshakeGuard, TableLimits},
     domain::clock::Clock,
     journal::{CallbackJournal, QuarantineStore},
     spool::Spool,
-    telemetry::Instruments,
+    telemetry::{Instruments, Port},
     tls::{Accepted, ServerTls, TlsError, TlsOptions},
 };
 
-/// Maximum number of connections. Further ones wait to be accepted. Idle connections close soon, so
-/// that strangers cannot block the port for long.
-const MAX_CONNECTIONS: usize = 8_192;
-/// Maximum number of TLS handshakes in progress. Further connections wait to be accepted.
-const MAX_HANDSHAKES: usize = 8_192;
 /// Time for a request's header, from the last response: also the time that a connection may idle.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a request's header, and of a connection's read buffer, in bytes.
@@ -59,7 +55,9 @@ pub struct CallbackListener {
 struct Connections {
     service: Arc<CallbackService>,
     tls: Option<Arc<ServerTls>>,
-    permits: Arc<Semaphore>,
+    table: ConnectionTable,
+    /// Maximum number of connections of one address.
+    max_per_address: usize,
     tasks: TaskTracker,
     /// Connections finish their current request.
     draining: CancellationToken,
@@ -103,6 +101,7 @@ impl CallbackListener {
             log: CallbackLog::new(instruments),
             tasks: TaskTracker::new(),
             body_budget: BodyBudget::new(config.limits.callback_bytes),
+            quarantine_budget: QuarantineBudget::new(config.limits.callback_bytes),
             quarantine_max_bytes: callbacks.quarantine_max_bytes,
             forward_max_waiting: forward_url.map(|_| callbacks.forward_max_waiting),
         };
@@ -114,16 +113,30 @@ impl CallbackListener {
         Quarantine { state: Arc::clone(&self.state), store }
     }
 
-    /// Serves until `shutdown`, then lets requests and appends finish within `grace`. A longer append
-    /// continues in the journal.
-    pub async fn serve(self, tcp: TcpListener, shutdown: CancellationToken, grace: Duration) {
+    /// Serves at most `max_connections` connections at a time until `shutdown`, then lets requests and appends finish
+    /// within `grace`. A longer append continues in the journal.
+    pub async fn serve(
+        self,
+        tcp: TcpListener,
+        max_connections: usize,
+        shutdown: CancellationToken,
+        grace: Duration,
+    ) {
+        // Responses are small, and HTTP/1.1 has one at a time on each connection.
+        let limits = TableLimits {
+            connections: max_connections,
+            requests: max_connections,
+            unread_responses: max_connections,
+        };
+        let instruments = self.state.log.instruments.clone();
         let draining = CancellationToken::new();
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let tasks = self.state.tasks.clone();
         let connections = Connections {
             service: CallbackService::new(self.state, scheme, draining.clone()),
             tls: self.tls,
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            table: ConnectionTable::new(Port::Callbacks, limits, instruments),
+            max_per_address: max_connections / 2,
             tasks,
             draining,
             force_close: CancellationToken::new(),
@@ -146,31 +159,48 @@ impl Connections {
             // A response is one small write, which Nagle's algorithm would only delay.
             let _ = stream.set_nodelay(true);
         });
-        let permits = match &self.tls {
-            Some(_) => Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-            None => Arc::clone(&self.permits),
-        };
-        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        loop {
             let (stream, peer) = tcp.accept().await;
+            let Some(connection) = self.admit(peer).await else { continue };
+            let handshake = match &self.tls {
+                Some(_) => Some(connection.begin_handshake().await),
+                None => None,
+            };
             let this = self.clone();
-            self.tasks.spawn(async move { this.handle(stream, peer, permit).await });
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = this.handle(stream, peer, &connection, handshake) => {}
+                    () = connection.evicted() => {}
+                }
+            });
         }
     }
 
-    /// Makes the TLS handshake, if any, and serves a connection. With TLS, `permit` covers only the
-    /// handshake.
-    async fn handle(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    /// Admits a connection, if its address does not have its share of them.
+    async fn admit(&self, peer: SocketAddr) -> Option<ConnectionGuard> {
+        let address = peer.ip().to_canonical();
+        if self.service.has_address_share(address) {
+            self.table.admit_share(address, self.max_per_address).await
+        } else {
+            Some(self.table.admit(address).await)
+        }
+    }
+
+    /// Makes the TLS handshake, if any, and serves a connection.
+    async fn handle(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        connection: &ConnectionGuard,
+        handshake: Option<HandshakeGuard>,
+    ) {
         let Some(tls) = &self.tls else {
-            let _connection = permit;
-            return self.serve(stream, peer).await;
+            return self.serve(stream, peer, connection).await;
         };
         let accepted = self.before_close(tls.accept(stream, peer)).await;
+        drop(handshake);
         if let Some(Some(Accepted { stream, .. })) = accepted {
-            let acquired = self.before_close(self.permits.acquire()).await;
-            if let Some(Ok(_connection)) = acquired {
-                drop(permit);
-                self.serve(stream, peer).await;
-            }
+            self.serve(stream, peer, connection).await;
         }
     }
 
@@ -189,17 +219,22 @@ impl Connections {
     }
 
     /// Serves a connection.
-    async fn serve<S>(&self, stream: S, peer: SocketAddr)
+    async fn serve<S>(&self, stream: S, peer: SocketAddr, connection: &ConnectionGuard)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let first_request = Notify::new();
         let service = service_fn(|request| {
             first_request.notify_one();
+            let guard = connection.state().begin_request();
             let response = Arc::clone(&self.service).handle(request, peer);
-            async { Ok::<_, Infallible>(response.await) }
+            async {
+                let response = response.await;
+                drop(guard);
+                Ok::<_, Infallible>(response)
+            }
         });
-        let mut connection = std::pin::pin!(
+        let mut served = std::pin::pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_READ_TIMEOUT)
@@ -209,7 +244,7 @@ impl Connections {
                 .serve_connection(TokioIo::new(stream), service)
         );
         tokio::select! {
-            result = connection.as_mut() => {
+            result = served.as_mut() => {
                 if let Err(error) = result {
                     tracing::debug!(client_ip = %peer.ip(), %error, "callback connection failed");
                 }
@@ -219,9 +254,9 @@ impl Connections {
             () = self.drained(first_request.notified()) => {}
             () = sleep(MAX_AGE) => {}
         }
-        connection.as_mut().graceful_shutdown();
+        served.as_mut().graceful_shutdown();
         tokio::select! {
-            _ = connection => {}
+            _ = served => {}
             () = sleep(CLOSE_TIMEOUT) => {}
             () = self.force_close.cancelled() => {}
         }

@@ -7,7 +7,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     background::FORWARDED_BY,
-    callbacks::{auth::Authenticator, body::BodyBudget, callback_log::CallbackLog},
+    callbacks::{
+        auth::Authenticator,
+        body::{BodyBudget, QuarantineBudget},
+        callback_log::CallbackLog,
+    },
     domain::clock::Clock,
     journal::{CallbackJournal, ForwardOptions},
     spool::Spool,
@@ -29,6 +33,7 @@ pub(super) struct AppState {
     /// Connections and appends, which a drain waits for.
     pub(super) tasks: TaskTracker,
     pub(super) body_budget: BodyBudget,
+    pub(super) quarantine_budget: QuarantineBudget,
     /// Maximum size of the quarantine, in bytes.
     pub(super) quarantine_max_bytes: u64,
     /// Maximum number of callbacks that wait for their forwarding. `None` if callbacks are not forwarded.

@@ -1,6 +1,10 @@
 //! Span and duration of each request, and the link of its span to the call that made the change.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Request;
@@ -55,6 +59,11 @@ impl CallbackService {
     ) -> Arc<Self> {
         let link_permits = Arc::new(Semaphore::new(MAX_PENDING_LINKS));
         Arc::new(Self { state, scheme, draining, link_permits })
+    }
+
+    /// Returns true if an address may have only its share of the connections.
+    pub(super) fn has_address_share(&self, peer: IpAddr) -> bool {
+        self.state.authenticator.has_address_share(peer)
     }
 
     pub(super) async fn handle(

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::exit::ExitError,
     config::{Config, LoadedConfig},
+    connections::raise_file_limit,
     telemetry::Telemetry,
 };
 
@@ -43,17 +44,6 @@ where
     // The drain is bounded: do not wait for tasks that exceeded it.
     runtime.shutdown_background();
     result
-}
-
-/// Raises the soft limit of open files to the hard limit: every connection needs one, and shells set a
-/// low soft limit.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "cannot raise RLIMIT_NOFILE");
-    }
 }
 
 /// Cancels `shutdown` at the first SIGTERM or SIGINT. The future ends at the second.

@@ -1,20 +1,23 @@
 //! The gRPC health checking protocol.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use axum::Router;
 use futures_util::{Stream, stream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::grpc::{
-    error::{ApiError, reason::ErrorReason},
-    health_v1::{
-        HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
-        health_check_response::ServingStatus, health_server,
+use crate::{
+    connections::Streamed,
+    grpc::{
+        error::{ApiError, reason::ErrorReason},
+        health_v1::{
+            HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+            health_check_response::ServingStatus, health_server,
+        },
+        middleware::{Layers, with_layers},
     },
-    middleware::{Layers, with_layers},
 };
 
 /// Reports whether the gateway serves calls.
@@ -22,8 +25,14 @@ use crate::grpc::{
 pub struct HealthService {
     serving: watch::Receiver<bool>,
     draining: CancellationToken,
+    /// Limits the watches. `None` if admission control limits them.
+    watches: Option<Arc<Semaphore>>,
 }
 
+/// Maximum number of watches on the admin port, whose connections stay open for them.
+const MAX_ADMIN_WATCHES: usize = 64;
+/// Maximum size of a request on the admin port in bytes.
+const MAX_ADMIN_MESSAGE: usize = 1024;
 /// Names of the health service: the server, its service, and the names for a kubelet's probes. [`LIVENESS`] is
 /// always SERVING, because a restart repairs neither a full disk nor a drain. The others have the same status.
 const SERVICES: [&str; 4] = ["", "thingspace.gateway.v1.GatewayService", "readiness", LIVENESS];
@@ -32,14 +41,25 @@ const LIVENESS: &str = "liveness";
 impl HealthService {
     /// Follows `serving`. Cancelling `draining` ends the streams.
     pub fn new(serving: watch::Receiver<bool>, draining: CancellationToken) -> Self {
-        Self { serving, draining }
+        Self { serving, draining, watches: None }
     }
 
-    /// Returns a router with this service alone, for the admin port.
-    pub fn into_router(self) -> Router {
+    /// Returns a router with this service alone, for the admin port. It limits the number of watches and the size of
+    /// requests.
+    pub fn into_router(mut self) -> Router {
+        self.watches = Some(Arc::new(Semaphore::new(MAX_ADMIN_WATCHES)));
         let service = health_server::HealthServer::new(self);
+        let service = service.max_decoding_message_size(MAX_ADMIN_MESSAGE);
         let router = Router::new().route_service("/grpc.health.v1.Health/{*method}", service);
         with_layers(router, Layers::default())
+    }
+
+    /// Admits a watch, if the number of watches is limited here.
+    fn admit_watch(&self) -> Result<Option<OwnedSemaphorePermit>, Status> {
+        let Some(watches) = &self.watches else { return Ok(None) };
+        Arc::clone(watches).try_acquire_owned().map(Some).map_err(|_none_left| {
+            ApiError::overloaded("too many health watches on the admin port; retry later").into()
+        })
     }
 
     fn status(service: &str, serving: bool) -> ServingStatus {
@@ -110,12 +130,16 @@ impl health_server::Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let start = (self.clone(), request.into_inner().service, None);
-        let statuses = stream::try_unfold(start, async |(mut health, service, last)| {
+        let permit = self.admit_watch()?;
+        let start = (self.clone(), request.into_inner().service, None, permit);
+        let statuses = stream::try_unfold(start, async |(mut health, service, last, permit)| {
             let status = health.next_status(&service, last).await?;
-            Ok(status.map(|status| (response(status), (health, service, Some(status)))))
+            Ok(status.map(|status| (response(status), (health, service, Some(status), permit))))
         });
-        Ok(Response::new(Box::pin(statuses)))
+        let statuses: Self::WatchStream = Box::pin(statuses);
+        let mut response = Response::new(statuses);
+        response.extensions_mut().insert(Streamed);
+        Ok(response)
     }
 }
 

@@ -4,35 +4,37 @@
 //! connection without GOAWAY, so that clients lose calls. It has no limit for the send buffer of a stream
 //! (`max_send_buf_size`), which bounds the memory of clients that do not read. Its drain has no time limit.
 
-use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     serve::{Listener, ListenerExt},
 };
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
-use tower::ServiceExt;
+use tower::ServiceExt as _;
 
 use crate::{
     config::Config,
+    connections::{
+        ConnectionGuard, ConnectionIo, ConnectionTable, HandshakeGuard, OpenConnection,
+        RequestExecutor, TableLimits, TrackedResponse, WRITE_TIMEOUT,
+    },
     grpc::{
         admission::{
-            concurrency::{AdmissionControl, MAX_SMALL_MESSAGE},
-            slow_reader::SlowReader,
+            concurrency::{AdmissionControl, MAX_HEALTH_CHECKS, MAX_SMALL_MESSAGE},
+            method_class::{MethodClass, find_method},
         },
+        error::ApiError,
         generated::stub::{
             gateway_service_server::GatewayServiceServer,
             operator_service_server::OperatorServiceServer,
@@ -44,7 +46,7 @@ use crate::{
         service::Gateway,
     },
     proto,
-    telemetry::Instruments,
+    telemetry::{Instruments, Port},
     tls::{Accepted, Peer, ServerTls},
 };
 
@@ -57,16 +59,22 @@ pub struct Server {
     max_connection_age: Duration,
     /// Maximum time for the calls of a connection after GOAWAY.
     max_connection_age_grace: Duration,
+    calls: CallLimits,
+    instruments: Instruments,
+}
+
+/// Limits of the calls of all connections together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallLimits {
+    /// Maximum number of calls without a response.
+    pub(super) requests: usize,
+    /// Maximum number of responses that clients have not read.
+    pub(super) unread_responses: usize,
 }
 
 /// Time for a call in addition to its request to ThingSpace.
 const CALL_GRACE: Duration = Duration::from_secs(30);
 
-/// Maximum number of connections. Further ones wait in the listener's backlog.
-const MAX_CONNECTIONS: usize = 10_000;
-/// Maximum number of TLS handshakes in progress. Further connections wait in the listener's backlog. Each may buffer a
-/// message of 64 KiB.
-const MAX_HANDSHAKES: usize = 1_024;
 /// Maximum number of calls in flight on one connection. The client delays further ones or opens another connection.
 const MAX_CONCURRENT_STREAMS: u32 = 500;
 /// Maximum size of the unsent bytes of one stream.
@@ -77,8 +85,15 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Maximum size of the headers of a request.
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// Maximum time until a client sends its first byte, with TLS after the handshake.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time until a client sends its first byte, with TLS after the handshake, and from then until it has sent
+/// [`PREFACE_BYTES`].
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Number of bytes of the preface of HTTP/2 and of an empty SETTINGS frame.
+const PREFACE_BYTES: u64 = 24 + 9;
+/// Maximum number of calls without a permit, and of unread responses without one: rejections, and responses to changes.
+const MAX_OTHER_REQUESTS: usize = 4_096;
+/// Maximum time in which a client reads a response that is not a stream.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum time for the other calls of a connection whose client does not read a response.
 const SLOW_READER_GRACE: Duration = Duration::from_secs(10);
 /// Interval of HTTP/2 pings.
@@ -119,10 +134,23 @@ impl Server {
             .add_service(
                 reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
-        let (admission, instruments) = (Some(admission), Some(instruments));
-        let layers = Layers { access, admission, instruments, audit };
+        let layers = Layers {
+            access,
+            admission: Some(admission),
+            instruments: Some(instruments.clone()),
+            audit,
+        };
         let services = routes.prepare().into_axum_router();
-        Ok(Self::with_router(with_layers(services, layers), config, tls))
+        let limits = &config.limits;
+        let calls = CallLimits {
+            requests: limits.inflight_changes
+                + limits.reads
+                + limits.watches
+                + MAX_HEALTH_CHECKS
+                + MAX_OTHER_REQUESTS,
+            unread_responses: limits.reads + MAX_HEALTH_CHECKS + MAX_OTHER_REQUESTS,
+        };
+        Ok(Self::with_router(with_layers(services, layers), config, tls, calls, instruments))
     }
 
     /// Serves this router.
@@ -130,6 +158,8 @@ impl Server {
         router: Router,
         config: &Config,
         tls: Option<Arc<ServerTls>>,
+        calls: CallLimits,
+        instruments: Instruments,
     ) -> Self {
         // A call may still wait for ThingSpace when its connection reaches its maximum age.
         let longest_call = config.thingspace.request_timeout + CALL_GRACE;
@@ -138,15 +168,26 @@ impl Server {
             tls,
             max_connection_age: config.grpc.max_connection_age,
             max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
+            calls,
+            instruments,
         }
     }
 
-    /// Accepts connections until `draining` is cancelled, then waits until all connections have ended. Dropping
-    /// the future closes them.
-    pub async fn serve(self, listener: TcpListener, draining: CancellationToken) {
+    /// Accepts at most `max_connections` connections at a time until `draining` is cancelled, then waits until all
+    /// connections have ended. Dropping the future closes them.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        max_connections: usize,
+        draining: CancellationToken,
+    ) {
+        let limits = TableLimits {
+            connections: max_connections,
+            requests: self.calls.requests,
+            unread_responses: self.calls.unread_responses,
+        };
+        let table = ConnectionTable::new(Port::Grpc, limits, self.instruments.clone());
         let this = Arc::new(self);
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         let mut connections = JoinSet::new();
         let mut listener = listener.tap_io(|stream| {
             if let Err(error) = stream.set_nodelay(true) {
@@ -154,13 +195,16 @@ impl Server {
             }
         });
         let accept = async {
-            while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-                let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else { break };
+            loop {
                 let (stream, address) = listener.accept().await;
+                let guard = table.admit(address.ip()).await;
+                let handshake = match &this.tls {
+                    Some(_) => Some(guard.begin_handshake().await),
+                    None => None,
+                };
                 let (this, draining) = (Arc::clone(&this), draining.clone());
                 connections.spawn(async move {
-                    this.serve_connection(stream, address, handshake, draining).await;
-                    drop(permit);
+                    this.serve_connection(stream, address, guard, handshake, draining).await;
                 });
                 while connections.try_join_next().is_some() {}
             }
@@ -176,44 +220,48 @@ impl Server {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        handshake: OwnedSemaphorePermit,
+        guard: ConnectionGuard,
+        handshake: Option<HandshakeGuard>,
         draining: CancellationToken,
     ) {
         let Some(tls) = &self.tls else {
-            drop(handshake);
             let mut first_byte = [0];
-            let first_byte = timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut first_byte));
-            if let Some(Ok(Ok(1..))) = draining.run_until_cancelled(first_byte).await {
+            let first_byte = timeout(PREFACE_TIMEOUT, stream.peek(&mut first_byte));
+            if let Some(Ok(Ok(1..))) = until_closed(first_byte, &guard, &draining).await {
                 let peer = Peer { address, certificates: None };
-                self.serve_http2(stream, peer, draining).await;
+                self.serve_http2(stream, peer, guard, draining).await;
             }
             return;
         };
-        let accepted = draining.run_until_cancelled(tls.accept(stream, address)).await;
+        let accepted = until_closed(tls.accept(stream, address), &guard, &draining).await;
         drop(handshake);
         let Some(Some(Accepted { mut stream, peer })) = accepted else {
             return;
         };
-        let first_byte = timeout(FIRST_BYTE_TIMEOUT, stream.fill_buf());
-        if let Some(Ok(Ok([_, ..]))) = draining.run_until_cancelled(first_byte).await {
-            self.serve_http2(stream, peer, draining).await;
+        let first_byte = timeout(PREFACE_TIMEOUT, stream.fill_buf());
+        if let Some(Ok(Ok([_, ..]))) = until_closed(first_byte, &guard, &draining).await {
+            self.serve_http2(stream, peer, guard, draining).await;
         }
     }
 
-    async fn serve_http2<S>(&self, stream: S, peer: Peer, draining: CancellationToken)
-    where
+    async fn serve_http2<S>(
+        &self,
+        stream: S,
+        peer: Peer,
+        guard: ConnectionGuard,
+        draining: CancellationToken,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let slow_reader = CancellationToken::new();
-        let extension = SlowReader(slow_reader.clone());
+        let state = Arc::clone(guard.state());
+        let executor = RequestExecutor::new(Arc::clone(&state));
+        let stream = ConnectionIo::new(stream, Arc::clone(&state), WRITE_TIMEOUT);
         let router = self.router.clone();
         let certificates = peer.certificates.clone();
-        let service = router.map_request(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(extension.clone());
-            request.extensions_mut().insert(peer.clone());
-            request
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            handle(router.clone(), &state, &peer, request.map(Body::new))
         });
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(executor)
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .max_send_buf_size(SEND_BUFFER_BYTES)
@@ -222,7 +270,7 @@ impl Server {
             .max_header_list_size(MAX_HEADER_LIST_BYTES)
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
 
         let age = self.max_connection_age;
@@ -236,24 +284,31 @@ impl Server {
         let goaway = async {
             tokio::select! {
                 () = draining.cancelled() => {}
-                () = slow_reader.cancelled() => {}
                 () = untrusted => {
                     tracing::debug!("closing a connection whose client certificate is no longer trusted");
+                }
+                () = guard.response_unread(READ_TIMEOUT) => {
+                    guard.record_slow_reader();
+                    tracing::warn!("client does not read its response; closing the connection");
                 }
                 () = sleep(age) => {}
             }
         };
-        let unread = async {
-            slow_reader.cancelled().await;
-            sleep(SLOW_READER_GRACE).await;
-        };
+        let unread = guard.response_unread(READ_TIMEOUT + SLOW_READER_GRACE);
+        // Also during a drain: hyper waits for the preface without a time limit.
+        let preface = guard.fewer_bytes_within(PREFACE_BYTES, PREFACE_TIMEOUT);
+        tokio::pin!(preface);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = guard.evicted() => return,
+            () = &mut preface => return,
             () = goaway => {
                 // Sends GOAWAY: the client opens another connection for new calls.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
+                    () = guard.evicted() => return,
+                    () = preface => return,
                     () = unread => return,
                     () = sleep(self.max_connection_age_grace) => return,
                 }
@@ -262,5 +317,49 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!(%error, "gRPC connection closed with an error");
         }
+    }
+}
+
+/// Awaits a future until a drain begins, or until the connection is closed in favour of other clients.
+async fn until_closed<T>(
+    future: impl Future<Output = T>,
+    guard: &ConnectionGuard,
+    draining: &CancellationToken,
+) -> Option<T> {
+    tokio::select! {
+        output = draining.run_until_cancelled(future) => output,
+        () = guard.evicted() => None,
+    }
+}
+
+/// Handles a call. Its connection is not closed in favour of others until its response begins, or until its stream ends.
+fn handle(
+    router: Router,
+    connection: &Arc<OpenConnection>,
+    peer: &Peer,
+    mut request: http::Request<Body>,
+) -> impl Future<Output = Result<http::Response<TrackedResponse<Body>>, Infallible>> + use<> {
+    let connection = Arc::clone(connection);
+    let guard = connection.begin_request();
+    let is_rejected = connection.has_too_many_requests();
+    let peer = peer.clone();
+    async move {
+        let response = if is_rejected {
+            reject(request.uri().path())
+        } else {
+            request.extensions_mut().insert(Arc::clone(&connection));
+            request.extensions_mut().insert(peer);
+            router.oneshot(request).await?
+        };
+        Ok(TrackedResponse::track(response, &connection, guard))
+    }
+}
+
+/// Rejects a call before all layers, to do the least work for it.
+fn reject(path: &str) -> http::Response<Body> {
+    let error = ApiError::overloaded("too many calls without a response; retry later");
+    match find_method(path) {
+        Some((_, MethodClass::Change { .. })) => error.into_response(),
+        _ => error.with_executed(None).into_response(),
     }
 }

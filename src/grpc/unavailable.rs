@@ -9,16 +9,26 @@ use tonic::{Status, body::Body};
 
 use crate::{
     config::Config,
-    grpc::{error::ApiError, server::Server},
+    grpc::{
+        error::ApiError,
+        server::{CallLimits, Server},
+    },
     journal::JournalError,
+    telemetry::Instruments,
     tls::ServerTls,
 };
 
-/// Rejects all calls with JOURNAL_UNAVAILABLE until `stop`, then waits until all connections have ended.
+/// Bounds the rejections: the calls that are not rejected yet, and the rejections that clients have not read.
+const LIMITS: CallLimits = CallLimits { requests: 4_096, unread_responses: 4_096 };
+
+/// Rejects all calls with JOURNAL_UNAVAILABLE until `stop`, then waits until all connections have ended. Serves at most
+/// `max_connections` connections.
 pub async fn serve_unavailable(
     listener: TcpListener,
     config: &Config,
     tls: Option<Arc<ServerTls>>,
+    max_connections: usize,
+    instruments: Instruments,
     stop: CancellationToken,
 ) {
     let reject = || async {
@@ -26,5 +36,6 @@ pub async fn serve_unavailable(
         Status::from(ApiError::from(error)).into_http::<Body>()
     };
     let router = Router::new().fallback(reject);
-    Server::with_router(router, config, tls).serve(listener, stop).await;
+    let server = Server::with_router(router, config, tls, LIMITS, instruments);
+    server.serve(listener, max_connections, stop).await;
 }

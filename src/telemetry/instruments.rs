@@ -10,9 +10,9 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use crate::telemetry::{
     labels::{
-        AuditOutcome, AuthFailureReason, AuthMethod, CallbackOutcome, CertificateKind,
-        DeliveryOutcome, DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome,
-        RegistrationOutcome, RegistrationState, RejectionReason, TlsPort,
+        AuditOutcome, AuthFailureReason, AuthMethod, CallbackOutcome, CertificateKind, CloseReason,
+        DeliveryOutcome, DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome, Port,
+        RegistrationOutcome, RegistrationState, RejectionReason,
     },
     names,
     status::StatusGauges,
@@ -48,6 +48,9 @@ pub(super) struct InstrumentsInner {
     watches_open: UpDownCounter<i64>,
     policy_reloads: Counter<u64>,
     policy_stale: Gauge<u64>,
+    connections_open: UpDownCounter<i64>,
+    connections_limit: Gauge<u64>,
+    connections_closed: Counter<u64>,
     auth_failures: Counter<u64>,
     journal_writes: Histogram<f64>,
     journal_batches: Histogram<u64>,
@@ -125,6 +128,18 @@ impl Instruments {
                 .u64_gauge(names::POLICY_STALE)
                 .with_description("1 while the policy file is not the policy in force")
                 .build(),
+            connections_open: meter
+                .i64_up_down_counter(names::CONNECTIONS_OPEN)
+                .with_description("Open connections, by port")
+                .build(),
+            connections_limit: meter
+                .u64_gauge(names::CONNECTIONS_LIMIT)
+                .with_description("Maximum number of open connections, by port")
+                .build(),
+            connections_closed: counter(
+                names::CONNECTIONS_CLOSED,
+                "Connections that the gateway closed in favour of other clients",
+            ),
             auth_failures: counter(
                 names::AUTH_FAILURES,
                 "Calls refused because their caller could not be identified",
@@ -184,7 +199,7 @@ impl Instruments {
             inner.journal_errors.add(0, &[operation.into()]);
         }
         inner.watches_open.add(0, &[]);
-        for port in TlsPort::ALL {
+        for port in Port::WITH_TLS {
             for reason in HandshakeFailure::ALL {
                 self.0.handshakes_failed.add(0, &[port.into(), reason.into()]);
             }
@@ -214,6 +229,25 @@ impl Instruments {
     pub fn open_watch(&self) -> OpenWatch {
         self.0.watches_open.add(1, &[]);
         OpenWatch(self.clone())
+    }
+
+    /// Sets the maximum number of connections of a port. Its other series begin with 0.
+    pub fn connections_limit(&self, port: Port, limit: usize) {
+        self.0.connections_limit.record(u64::try_from(limit).unwrap_or(u64::MAX), &[port.into()]);
+        self.connections_open(port, 0);
+        for reason in CloseReason::ALL {
+            self.0.connections_closed.add(0, &[port.into(), reason.into()]);
+        }
+    }
+
+    /// Adds to the number of open connections of a port.
+    pub fn connections_open(&self, port: Port, added: i64) {
+        self.0.connections_open.add(added, &[port.into()]);
+    }
+
+    /// Counts a connection that the gateway closed in favour of other clients.
+    pub fn connection_closed(&self, port: Port, reason: CloseReason) {
+        self.0.connections_closed.add(1, &[port.into(), reason.into()]);
     }
 
     /// Counts a call whose caller could not be identified.
@@ -281,12 +315,12 @@ impl Instruments {
     }
 
     /// Counts a failed TLS handshake.
-    pub fn handshake_failed(&self, port: TlsPort, reason: HandshakeFailure) {
+    pub fn handshake_failed(&self, port: Port, reason: HandshakeFailure) {
         self.0.handshakes_failed.add(1, &[port.into(), reason.into()]);
     }
 
     /// Sets the expiry of a certificate, in seconds since the Unix epoch.
-    pub fn certificate_expiry(&self, port: TlsPort, kind: CertificateKind, seconds: u64) {
+    pub fn certificate_expiry(&self, port: Port, kind: CertificateKind, seconds: u64) {
         self.0.certificate_expiry.record(seconds, &[port.into(), kind.into()]);
     }
 

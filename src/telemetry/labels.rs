@@ -116,6 +116,24 @@ labels! {
         Rejected = "rejected",
     }
 
+    /// Port of the gateway.
+    Port: names::PORT {
+        Grpc = "grpc",
+        Callbacks = "callbacks",
+        Admin = "admin",
+    }
+
+    /// Reason to close a connection in favour of other clients.
+    CloseReason: names::REASON {
+        /// The port had no connection left, and this one was idle; or too many TLS handshakes were in progress, and
+        /// that of this connection began first.
+        Idle = "idle",
+        /// The address had its share of the connections of the port.
+        AddressShare = "address_share",
+        /// The client did not read its responses.
+        UnreadResponses = "unread_responses",
+    }
+
     /// Method that identifies a caller.
     AuthMethod: names::METHOD {
         /// The call has no credential, or none is needed.
@@ -181,12 +199,6 @@ labels! {
         Retention = "retention",
     }
 
-    /// Port that serves TLS.
-    TlsPort: names::PORT {
-        Grpc = "grpc",
-        Callbacks = "callbacks",
-    }
-
     /// Kind of certificate on a port.
     CertificateKind: names::KIND {
         /// The certificate of the gateway.
@@ -243,6 +255,11 @@ labels! {
         NoResponse = "no_response",
         Cancelled = "cancelled",
     }
+}
+
+impl Port {
+    /// The ports that can serve TLS.
+    pub const WITH_TLS: [Self; 2] = [Self::Grpc, Self::Callbacks];
 }
 
 impl AuthMethod {

@@ -24,9 +24,9 @@ pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
     AuditOutcome, AuthFailureReason, AuthMethod, CallError, CallbackOutcome, CertificateKind,
-    DeliveryOutcome, DropReason, HandshakeFailure, JournalOperation, PolicyReloadOutcome,
-    QuarantineState, RegistrationOutcome, RegistrationState, RejectionReason, ReplicaState,
-    TlsPort,
+    CloseReason, DeliveryOutcome, DropReason, HandshakeFailure, JournalOperation,
+    PolicyReloadOutcome, Port, QuarantineState, RegistrationOutcome, RegistrationState,
+    RejectionReason, ReplicaState,
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;

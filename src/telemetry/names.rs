@@ -68,6 +68,12 @@ pub const LOGIN_TOKEN_VALID: &str = "thingspace_gateway.login.token_valid";
 pub const LOGIN_SESSION_OPEN: &str = "thingspace_gateway.login.session_open";
 /// Gauge: open watches.
 pub const WATCHES_OPEN: &str = "thingspace_gateway.watches.open";
+/// Gauge: open connections, by port.
+pub const CONNECTIONS_OPEN: &str = "thingspace_gateway.connections.open";
+/// Gauge: maximum number of open connections, by port.
+pub const CONNECTIONS_LIMIT: &str = "thingspace_gateway.connections.limit";
+/// Counter: connections that the gateway closed in favour of other clients, by port and reason.
+pub const CONNECTIONS_CLOSED: &str = "thingspace_gateway.connections.closed";
 /// Counter: calls that were refused because their caller could not be identified, by method and reason.
 pub const AUTH_FAILURES: &str = "thingspace_gateway.auth.failures";
 /// Histogram, seconds: writes to the journal, until the commit is synced.
@@ -150,17 +156,17 @@ pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
 /// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome`, `PolicyReloadOutcome`, `AuditOutcome`
 /// or `ExportOutcome`.
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
+/// Port of the gateway: `Port`.
+pub const PORT: &str = "thingspace_gateway.port";
 /// Method that identifies a caller: `AuthMethod`.
 pub const METHOD: &str = "thingspace_gateway.method";
-/// Reason of an outcome or a failure: `RejectionReason`, `DropReason`, `HandshakeFailure` or `AuthFailureReason`.
+/// Reason of an outcome or a failure: `RejectionReason`, `DropReason`, `CloseReason`, `HandshakeFailure` or
+/// `AuthFailureReason`.
 pub const REASON: &str = "thingspace_gateway.reason";
 /// State of a change, a registration, a quarantined callback or a replica.
 pub const STATE: &str = "thingspace_gateway.state";
 /// Kind of journal write: `JournalOperation`.
 pub const OPERATION: &str = "thingspace_gateway.operation";
-
-/// Port of the gateway: `TlsPort`.
-pub const PORT: &str = "thingspace_gateway.port";
 /// Kind of certificate: `CertificateKind`.
 pub const KIND: &str = "thingspace_gateway.kind";
 /// Name of a caller of the policy file, or `anonymous`.

@@ -52,8 +52,11 @@ fn record_everything(telemetry: &Telemetry) {
     for operation in JournalOperation::ALL {
         instruments.journal_write(operation, Duration::ZERO, true);
     }
+    for port in Port::ALL {
+        instruments.connections_limit(port, 1);
+    }
     instruments.journal_batch(1);
-    for port in TlsPort::ALL {
+    for port in Port::WITH_TLS {
         for kind in CertificateKind::ALL {
             instruments.certificate_expiry(port, kind, 1);
         }
@@ -161,14 +164,16 @@ fn without_exported_traces_a_call_has_no_span_and_passes_the_trace_of_its_caller
     assert!(!callback.is_sampled());
 }
 
-/// Histograms cannot exist before their first value. The others are present only with a setting, or since the
-/// state was first read.
-const MAY_BE_ABSENT: [&str; 15] = [
+/// Histograms cannot exist before their first value. The others are present only with a setting, since a port was
+/// opened, or since the state was first read.
+const MAY_BE_ABSENT: [&str; 17] = [
     "http_",
     "rpc_",
-    "thingspace_gateway_audit",
-    "thingspace_gateway_caller",
+    "thingspace_gateway_audit_failing",
+    "thingspace_gateway_audit_queue",
+    "thingspace_gateway_caller_",
     "thingspace_gateway_changes{",
+    "thingspace_gateway_connections_",
     "thingspace_gateway_forward_pending",
     "thingspace_gateway_journal_batch_size",
     "thingspace_gateway_journal_capacity_bytes",

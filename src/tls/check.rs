@@ -34,7 +34,7 @@ pub struct CertificateCheck {
 
 /// A certificate to check.
 struct Entry {
-    key: &'static str,
+    key: String,
     file: PathBuf,
     /// Position in its file, from 1, and number of certificates in it.
     position: (usize, usize),
@@ -72,7 +72,7 @@ fn entries(options: &TlsOptions, provider: &Arc<CryptoProvider>) -> Result<Vec<E
         is_required: index == 0,
     });
     let cas = cas.into_iter().enumerate().map(|(index, der)| Entry {
-        key: ClientCertificates::CA_KEY,
+        key: ClientCertificates::CA_KEY.to_owned(),
         file: ca_file.clone(),
         position: (index + 1, cas_len),
         der,
@@ -109,7 +109,7 @@ impl CertificateCheck {
 
 impl Entry {
     fn name(&self) -> String {
-        let (key, file) = (self.key, self.file.display());
+        let (key, file) = (&self.key, self.file.display());
         match self.position {
             (_, 1) => format!("{key} {file}"),
             (index, count) => format!("{key} {file}, certificate {index} of {count}"),

@@ -4,20 +4,20 @@ use std::{array, io, net::SocketAddr, time::Duration};
 
 use tokio_rustls::rustls::{CertificateError, Error, PeerIncompatible};
 
-use crate::telemetry::{HandshakeFailure, Instruments, LogThrottle, TlsPort};
+use crate::telemetry::{HandshakeFailure, Instruments, LogThrottle, Port};
 
 /// Interval of the warnings about one reason.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Records the failed handshakes of one port.
 pub(super) struct FailureLog {
-    port: TlsPort,
+    port: Port,
     instruments: Instruments,
     throttles: [LogThrottle; HandshakeFailure::ALL.len()],
 }
 
 impl FailureLog {
-    pub(super) fn new(port: TlsPort, instruments: Instruments) -> Self {
+    pub(super) fn new(port: Port, instruments: Instruments) -> Self {
         Self { port, instruments, throttles: array::from_fn(|_| LogThrottle::new(LOG_INTERVAL)) }
     }
 

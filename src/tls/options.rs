@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use crate::{
     config::{AuthMode, Config},
-    telemetry::TlsPort,
+    telemetry::Port,
 };
 
 /// TLS on one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsOptions {
     /// The port.
-    pub port: TlsPort,
+    pub port: Port,
     /// PEM file with the certificate chain.
     pub cert_file: PathBuf,
     /// PEM file with the private key of the certificate.
@@ -44,7 +44,7 @@ impl TlsOptions {
         let grpc = &config.grpc;
         let (cert_file, key_file) = grpc.tls_cert_file.clone().zip(grpc.tls_key_file.clone())?;
         let client_certificates = ClientCertificates::grpc(config);
-        Some(Self { port: TlsPort::Grpc, cert_file, key_file, client_certificates })
+        Some(Self { port: Port::Grpc, cert_file, key_file, client_certificates })
     }
 
     /// TLS of the callback listener, or `None` if it serves plaintext. ThingSpace has no client certificates.
@@ -53,28 +53,22 @@ impl TlsOptions {
         let (cert_file, key_file) =
             callbacks.tls_cert_file.clone().zip(callbacks.tls_key_file.clone())?;
         let client_certificates = ClientCertificates::None;
-        Some(Self { port: TlsPort::Callbacks, cert_file, key_file, client_certificates })
+        Some(Self { port: Port::Callbacks, cert_file, key_file, client_certificates })
     }
 
     /// The key of the setting that names the certificate.
-    pub(super) fn cert_key(&self) -> &'static str {
-        match self.port {
-            TlsPort::Grpc => "grpc.tls_cert_file",
-            TlsPort::Callbacks => "callbacks.tls_cert_file",
-        }
+    pub(super) fn cert_key(&self) -> String {
+        format!("{}.tls_cert_file", self.port.name())
     }
 
     /// The protocol that a client has to select by ALPN, if it offers protocols.
     pub(super) fn protocol(&self) -> &'static [u8] {
-        match self.port {
-            TlsPort::Grpc => b"h2",
-            TlsPort::Callbacks => b"http/1.1",
-        }
+        if self.port == Port::Grpc { b"h2" } else { b"http/1.1" }
     }
 
     /// True if a client has to offer the protocol. HTTP/2 over TLS requires it (RFC 9113, section 3.2).
     pub(super) fn requires_alpn(&self) -> bool {
-        matches!(self.port, TlsPort::Grpc)
+        self.port == Port::Grpc
     }
 }
 

@@ -40,6 +40,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that a client may send after a failed handshake.
 const LINGER_BYTES: u64 = 16 * 1024;
+/// Maximum number of encrypted bytes of one connection that wait for the client. The default of rustls is 64 KiB.
+const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
 /// TLS of one port: TLS 1.2 and 1.3.
 pub struct ServerTls {
@@ -170,6 +172,7 @@ impl ServerTls {
         let mut stream = accepted.map_err(|(error, stream)| {
             (stream, Failure::Failed(classify(&error), error.to_string()))
         })?;
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
         match self.check_connection(&stream, current.generation) {
             Ok(certificates) => Ok(Accepted { stream, peer: Peer { address, certificates } }),
             Err(failure) => {

@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod attack;
 mod attribution;
 mod audit;
 mod callbacks;

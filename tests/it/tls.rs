@@ -12,19 +12,23 @@ use thingspace_gateway::proto::GetServerInfoRequest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinSet,
     time::Instant,
 };
 use tokio_rustls::{client::TlsStream, rustls::ClientConfig, rustls::version::TLS13};
 use tonic::Status;
 
-use crate::support::{
-    authority::{Authority, Issued, TlsFiles, VERSIONS, connect_tls, tls_client},
-    cli,
-    gateway::{Client, Gateway, Setup, TestDir},
-    http::read_metrics,
-    report,
-    requests::parse_error,
-    wait::{eventually, eventually_some, in_time},
+use crate::{
+    attack::alone,
+    support::{
+        authority::{Authority, Issued, TlsFiles, VERSIONS, connect_tls, tls_client},
+        cli,
+        gateway::{Client, Gateway, Setup, TestDir},
+        http::read_metrics,
+        report,
+        requests::parse_error,
+        wait::{eventually, eventually_some, in_time},
+    },
 };
 
 /// Client preface and an empty SETTINGS frame (RFC 9113, section 3.4).
@@ -53,10 +57,14 @@ impl TlsGateway {
     }
 
     async fn failed_handshakes(&self, reason: &str) -> u64 {
+        self.count("thingspace_gateway_tls_handshakes_failed_total", reason).await
+    }
+
+    /// The value of a metric of the gRPC port with this reason.
+    async fn count(&self, metric: &str, reason: &str) -> u64 {
         let metrics = read_metrics(&self.gateway).await;
         let series = format!(
-            "thingspace_gateway_tls_handshakes_failed_total{{thingspace_gateway_port=\"grpc\",\
-             thingspace_gateway_reason=\"{reason}\"}} "
+            "{metric}{{thingspace_gateway_port=\"grpc\",thingspace_gateway_reason=\"{reason}\"}} "
         );
         let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
         value.expect("the series exists").parse().expect("a number")
@@ -133,6 +141,31 @@ async fn a_client_whose_certificate_is_not_valid_is_not_served() {
         assert!(tls.failed_handshakes(reason).await > before, "{reason}");
     }
     assert!(is_served(tls.gateway.grpc, &tls.config(Some(&tls.clients.issue()))).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_finish_their_handshakes_do_not_keep_others_out() {
+    let _alone = alone().await;
+    let tls = TlsGateway::start().await;
+    let address = tls.gateway.grpc;
+    let mut attack = JoinSet::new();
+    for _ in 0..1_500 {
+        attack.spawn(async move {
+            while let Ok(mut stream) = TcpStream::connect(address).await {
+                // The type of a handshake record (RFC 8446, section 5.1). Then waits until the gateway closes the
+                // connection.
+                let _ = stream.write_all(&[22]).await;
+                let _ = stream.read(&mut [0]).await;
+            }
+        });
+    }
+    eventually("the gateway ends handshakes for new ones", async || {
+        tls.count("thingspace_gateway_connections_closed_total", "idle").await > 0
+    })
+    .await;
+    for _ in 0..3 {
+        call_once(address, &tls.config(None)).await.unwrap().unwrap();
+    }
 }
 
 /// Repeats calls until a stop, on one connection or each on a new one. Returns the errors.

@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub(super) const SECRET: &str = "path-secret-0123456789";
+const MAX_CONNECTIONS: usize = 100;
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Verizon's example of an eSIM callback, which has no credentials.
@@ -209,7 +210,7 @@ pub(super) async fn serve(
     let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = tcp.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let served = tokio::spawn(listener.serve(tcp, stop.clone(), GRACE));
+    let served = tokio::spawn(listener.serve(tcp, MAX_CONNECTIONS, stop.clone(), GRACE));
     (address, stop, served)
 }
 

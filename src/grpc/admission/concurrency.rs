@@ -6,11 +6,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 
 use crate::{
     config::LimitsConfig,
+    connections::{OpenConnection, Streamed},
     domain::{caller_name::CallerName, violation::FieldReason},
     grpc::{
         admission::{
@@ -19,7 +21,6 @@ use crate::{
             device_count::{count_devices, is_within_device_limits},
             message_reader::{MessageLimits, PART_TIMEOUT, read_message},
             method_class::{MethodClass, find_method},
-            slow_reader::guard_response,
         },
         error::{ApiError, Executed},
         watch_body::attach_body,
@@ -49,7 +50,7 @@ struct CallLimit {
 /// Maximum size of a request that is not a change, in bytes.
 pub(in crate::grpc) const MAX_SMALL_MESSAGE: usize = 16 * 1024;
 /// Maximum number of health checks in flight.
-const MAX_HEALTH_CHECKS: usize = 2_000;
+pub(in crate::grpc) const MAX_HEALTH_CHECKS: usize = 2_000;
 /// Maximum size of a health check's message in bytes.
 const MAX_HEALTH_CHECK_MESSAGE: usize = 1024;
 /// Maximum time for a health check's message.
@@ -134,7 +135,8 @@ impl AdmissionControl {
         Ok(next.run(request).await)
     }
 
-    /// Admits a call whose request is small. Its permits are held until the response is sent.
+    /// Admits a call whose request is small. Its permits are held until hyper has the last frame of the response,
+    /// whose bytes before it fit the window of the client.
     async fn admit_small(
         &self,
         caller: &Arc<CallerUsage>,
@@ -145,28 +147,31 @@ impl AdmissionControl {
         let is_stream = class != MethodClass::Read;
         let call = caller.begin(is_stream)?;
         let limit = if is_stream { &self.watches } else { &self.reads };
-        let permit = limit.try_acquire(caller.name())?;
-        // Only unary responses: the events of a stream may wait for as long as the connection lives.
-        let slow_reader = match is_stream {
-            true => None,
-            false => request.extensions().get().cloned(),
-        };
+        let permit = limit.try_acquire(caller.name());
+        // The events of a stream may wait for as long as its connection lives.
+        if permit.is_err() && !is_stream {
+            close_slowest_reader(&request);
+        }
+        let permit = permit?;
         let request = match class {
             // A stream of requests. tonic limits the size of each.
             MethodClass::Reflection => request,
             _ => read_small(request, MAX_SMALL_MESSAGE, PART_TIMEOUT).await?,
         };
-        let response = attach_body(next.run(request).await);
-        Ok(guard_response(response, (call, permit), slow_reader))
+        let mut response = attach_body(next.run(request).await);
+        if is_stream {
+            response.extensions_mut().insert(Streamed);
+        }
+        Ok(hold_until_sent(response, (call, permit)))
     }
 
     async fn admit_health_check(&self, request: Request, next: Next) -> Result<Response, ApiError> {
-        let permit = Arc::clone(&self.health_checks).try_acquire_owned();
-        let permit = permit.map_err(|_none_left| overloaded("health checks in flight"))?;
-        let slow_reader = request.extensions().get().cloned();
+        let Ok(permit) = Arc::clone(&self.health_checks).try_acquire_owned() else {
+            close_slowest_reader(&request);
+            return Err(overloaded("health checks in flight"));
+        };
         let request = read_small(request, MAX_HEALTH_CHECK_MESSAGE, HEALTH_CHECK_TIMEOUT).await?;
-        let response = attach_body(next.run(request).await);
-        Ok(guard_response(response, permit, slow_reader))
+        Ok(hold_until_sent(next.run(request).await, permit))
     }
 }
 
@@ -178,6 +183,22 @@ impl CallLimit {
 
 fn overloaded(calls: &str) -> ApiError {
     ApiError::overloaded(format!("too many {calls}; retry later"))
+}
+
+/// Closes the connection with the most unread responses of the port, which may hold the permits.
+fn close_slowest_reader(request: &Request) {
+    if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
+        connection.close_slowest_reader();
+    }
+}
+
+/// Holds permits until hyper has the last frame of the response.
+fn hold_until_sent(response: Response, permits: impl Send + 'static) -> Response {
+    response.map(|body| {
+        Body::new(body.inspect_frame(move |_frame| {
+            let _held_by_the_body = &permits;
+        }))
+    })
 }
 
 /// Reads a message that needs no bytes of the pool.

@@ -6,5 +6,4 @@ pub(super) mod concurrency;
 pub(super) mod device_count;
 pub(super) mod message_reader;
 pub(super) mod method_class;
-pub(super) mod slow_reader;
 mod token_bucket;

@@ -8,7 +8,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
 use super::{
     authority::Authority,
-    harness::{Ask, Port, TestClock},
+    harness::{Ask, TestClock, TestPort},
 };
 use crate::tls::{
     ClientCertificates, TlsError, certificate::ReloadingCertificate, client_cas::ReloadingClientCas,
@@ -127,7 +127,7 @@ fn the_names_of_many_authorities_are_not_sent_to_clients() {
 
 #[tokio::test]
 async fn the_metrics_show_the_expiry_of_the_certificate_and_of_the_ca_bundle() {
-    let port = Port::grpc(Ask::Optional);
+    let port = TestPort::grpc(Ask::Optional);
     let expiry = |kind: &str| {
         port.telemetry.sample(&format!(
             "thingspace_gateway_tls_certificate_expiry_seconds{{thingspace_gateway_kind=\"{kind}\",\

@@ -13,9 +13,9 @@ use tokio_rustls::rustls::{
 
 use super::{
     authority::{Authority, EXPIRED, VALID},
-    harness::{Ask, Offer, Port, VERSIONS, connect},
+    harness::{Ask, Offer, TestPort, VERSIONS, connect},
 };
-use crate::telemetry::{HandshakeFailure, TlsPort};
+use crate::telemetry::{HandshakeFailure, Port};
 
 /// The first message of a client that supports TLS 1.1.
 const TLS11_HELLO: &[u8] = &[
@@ -27,7 +27,7 @@ const TLS11_HELLO: &[u8] = &[
 ];
 
 /// Asserts that one handshake has failed, for this reason.
-fn assert_failed(port: &Port, reason: HandshakeFailure) {
+fn assert_failed(port: &TestPort, reason: HandshakeFailure) {
     assert_eq!(port.failed("grpc", reason), 1, "{}", reason.name());
     assert_eq!(port.all_failed(), 1);
 }
@@ -36,7 +36,7 @@ fn assert_failed(port: &Port, reason: HandshakeFailure) {
 async fn a_client_gets_a_connection_with_tls_12_and_13() {
     for version in VERSIONS {
         for ask in [Ask::No, Ask::Optional] {
-            let port = Port::grpc(ask);
+            let port = TestPort::grpc(ask);
             let (accepted, client) = port.handshake(Offer { version, ..Offer::default() }).await;
             client.unwrap();
             let accepted = accepted.unwrap();
@@ -53,7 +53,7 @@ async fn a_client_gets_a_connection_with_tls_12_and_13() {
 async fn a_verified_client_certificate_is_part_of_the_peer() {
     for version in VERSIONS {
         for ask in [Ask::Optional, Ask::Required] {
-            let port = Port::grpc(ask);
+            let port = TestPort::grpc(ask);
             let certificate = port.authority.issue_client();
             let offer = Offer { version, certificate: Some(&certificate), ..Offer::default() };
             let (accepted, client) = port.handshake(offer).await;
@@ -72,7 +72,7 @@ async fn a_client_certificate_that_is_not_valid_ends_the_handshake() {
     let (other, same_name) = (Authority::new("other"), Authority::new("clients"));
     for version in VERSIONS {
         for ask in [Ask::Optional, Ask::Required] {
-            let port = Port::grpc(ask);
+            let port = TestPort::grpc(ask);
             for (certificate, reason) in [
                 (other.issue(ClientAuth, VALID), HandshakeFailure::UnknownCa),
                 (same_name.issue(ClientAuth, VALID), HandshakeFailure::UnknownCa),
@@ -95,7 +95,7 @@ async fn a_client_certificate_that_is_not_valid_ends_the_handshake() {
 #[tokio::test]
 async fn a_client_without_a_required_certificate_fails() {
     for version in VERSIONS {
-        let port = Port::grpc(Ask::Required);
+        let port = TestPort::grpc(Ask::Required);
         let (accepted, client) = port.handshake(Offer { version, ..Offer::default() }).await;
         assert!(accepted.is_none() && client.is_err());
         assert_failed(&port, HandshakeFailure::NoCertificate);
@@ -105,13 +105,13 @@ async fn a_client_without_a_required_certificate_fails() {
 #[tokio::test]
 async fn a_port_for_http2_needs_alpn_and_the_callback_listener_does_not() {
     for (name, alpn, is_accepted) in [
-        (TlsPort::Grpc, None, false),
-        (TlsPort::Grpc, Some(&b"http/1.1"[..]), false),
-        (TlsPort::Callbacks, None, true),
-        (TlsPort::Callbacks, Some(b"http/1.1"), true),
-        (TlsPort::Callbacks, Some(b"h2"), false),
+        (Port::Grpc, None, false),
+        (Port::Grpc, Some(&b"http/1.1"[..]), false),
+        (Port::Callbacks, None, true),
+        (Port::Callbacks, Some(b"http/1.1"), true),
+        (Port::Callbacks, Some(b"h2"), false),
     ] {
-        let port = Port::new(name, Ask::No);
+        let port = TestPort::new(name, Ask::No);
         let (accepted, client) = port.handshake(Offer { alpn, ..Offer::default() }).await;
         assert_eq!((accepted.is_some(), client.is_ok()), (is_accepted, is_accepted));
         assert_eq!(port.failed(name.name(), HandshakeFailure::Alpn), u64::from(!is_accepted));
@@ -126,7 +126,7 @@ async fn a_client_that_does_not_speak_tls_gets_a_clean_end() {
         &[0; 4_096],
         &[0x16, 3, 1, 0, 4, 1, 0, 0, 0],
     ] {
-        let port = Port::grpc(Ask::No);
+        let port = TestPort::grpc(Ask::No);
         let (accepted, end) = port
             .accept(async |mut stream, _| {
                 stream.write_all(bytes).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_client_that_does_not_speak_tls_gets_a_clean_end() {
 
 #[tokio::test]
 async fn a_client_of_an_old_version_fails() {
-    let port = Port::grpc(Ask::No);
+    let port = TestPort::grpc(Ask::No);
     let (accepted, ()) = port
         .accept(async |mut stream, _| {
             stream.write_all(TLS11_HELLO).await.unwrap();
@@ -156,7 +156,7 @@ async fn a_client_of_an_old_version_fails() {
 
 #[tokio::test]
 async fn a_client_without_a_common_cipher_suite_fails() {
-    let port = Port::grpc(Ask::No);
+    let port = TestPort::grpc(Ask::No);
     let mut provider = default_provider();
     // The key of the certificate is not an RSA key.
     provider.cipher_suites = vec![cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
@@ -170,7 +170,7 @@ async fn a_client_without_a_common_cipher_suite_fails() {
 async fn a_client_that_does_not_trust_the_gateway_is_counted() {
     let other = Authority::new("other");
     for version in VERSIONS {
-        let port = Port::grpc(Ask::No);
+        let port = TestPort::grpc(Ask::No);
         let offer = Offer { version, trusts: Some(&other), ..Offer::default() };
         let (accepted, client) = port.handshake(offer).await;
         assert!(accepted.is_none() && client.is_err());
@@ -180,7 +180,7 @@ async fn a_client_that_does_not_trust_the_gateway_is_counted() {
 
 #[tokio::test]
 async fn a_client_that_closes_counts_only_after_its_first_byte() {
-    let port = Port::grpc(Ask::No);
+    let port = TestPort::grpc(Ask::No);
     let (accepted, ()) = port.accept(async |_stream: TcpStream, _| ()).await;
     assert!(accepted.is_none());
     assert_eq!(port.all_failed(), 0);
@@ -193,7 +193,7 @@ async fn a_client_that_closes_counts_only_after_its_first_byte() {
 #[tokio::test(start_paused = true)]
 async fn a_handshake_has_a_time_limit() {
     for bytes in [&[][..], &[0x16, 3, 1]] {
-        let port = Port::grpc(Ask::No);
+        let port = TestPort::grpc(Ask::No);
         let (accepted, ()) = port
             .accept(async |mut stream, accepted| {
                 stream.write_all(bytes).await.unwrap();
@@ -211,7 +211,7 @@ async fn sessions_with_client_certificates_are_not_resumed() {
         for (ask, expected) in
             [(Ask::No, HandshakeKind::Resumed), (Ask::Optional, HandshakeKind::Full)]
         {
-            let port = Port::grpc(ask);
+            let port = TestPort::grpc(ask);
             let certificate = port.authority.issue_client();
             let offer = Offer { version, certificate: Some(&certificate), ..Offer::default() };
             let config = port.client_config(offer);

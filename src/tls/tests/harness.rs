@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::authority::{Authority, Issued};
 use crate::{
     domain::clock::{Clock, Timestamp},
-    telemetry::{HandshakeFailure, Telemetry, TlsPort},
+    telemetry::{HandshakeFailure, Port, Telemetry},
     tls::{Accepted, ClientCertificates, ServerTls, TlsOptions},
 };
 
@@ -65,7 +65,7 @@ pub(super) enum Ask {
 }
 
 /// TLS of a port with its files.
-pub(super) struct Port {
+pub(super) struct TestPort {
     pub(super) directory: TempDir,
     pub(super) authority: Authority,
     pub(super) clock: Arc<TestClock>,
@@ -98,8 +98,8 @@ impl Default for Offer<'_> {
     }
 }
 
-impl Port {
-    pub(super) fn new(port: TlsPort, ask: Ask) -> Self {
+impl TestPort {
+    pub(super) fn new(port: Port, ask: Ask) -> Self {
         let (directory, authority) = (tempfile::tempdir().unwrap(), Authority::new("clients"));
         authority.issue_server().write(directory.path());
         let ca_file = directory.path().join("ca.pem");
@@ -120,7 +120,7 @@ impl Port {
     }
 
     pub(super) fn grpc(ask: Ask) -> Self {
-        Self::new(TlsPort::Grpc, ask)
+        Self::new(Port::Grpc, ask)
     }
 
     pub(super) fn write_cas(&self, pem: &str) {

@@ -8,11 +8,11 @@ use tokio::time::timeout;
 
 use super::{
     authority::{Authority, Issued, VALID},
-    harness::{Ask, Offer, Port},
+    harness::{Ask, Offer, TestPort},
 };
 use crate::{background::FileReloader, tls::PeerCertificates};
 
-async fn connect(port: &Port, certificate: &Issued) -> Arc<PeerCertificates> {
+async fn connect(port: &TestPort, certificate: &Issued) -> Arc<PeerCertificates> {
     let offer = Offer { certificate: Some(certificate), ..Offer::default() };
     let (accepted, client) = port.handshake(offer).await;
     client.unwrap();
@@ -20,7 +20,7 @@ async fn connect(port: &Port, certificate: &Issued) -> Arc<PeerCertificates> {
 }
 
 /// Re-reads the files of a port every two seconds.
-fn reload(port: &Port) -> impl Future<Output = ()> + use<> {
+fn reload(port: &TestPort) -> impl Future<Output = ()> + use<> {
     let mut files = FileReloader::default();
     port.tls.reload_with(&mut files);
     files.run()
@@ -28,7 +28,7 @@ fn reload(port: &Port) -> impl Future<Output = ()> + use<> {
 
 #[tokio::test]
 async fn a_removed_authority_is_not_trusted_on_open_connections_and_in_handshakes() {
-    let port = Port::grpc(Ask::Required);
+    let port = TestPort::grpc(Ask::Required);
     let (second, old, new) =
         (Authority::new("second"), port.authority.issue_client(), Authority::new("second"));
     port.write_cas(&(port.authority.pem() + &second.pem()));
@@ -89,7 +89,7 @@ async fn a_removed_authority_is_not_trusted_on_open_connections_and_in_handshake
 
 #[tokio::test]
 async fn a_certificate_is_not_trusted_after_its_expiry() {
-    let port = Port::grpc(Ask::Required);
+    let port = TestPort::grpc(Ask::Required);
     let peer = connect(&port, &port.authority.issue(ClientAuth, 2_030)).await;
     let other = connect(&port, &port.authority.issue(ClientAuth, VALID)).await;
     // The begin of the year 2030.
@@ -103,7 +103,7 @@ async fn a_certificate_is_not_trusted_after_its_expiry() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expiry_is_noticed_although_the_clock_was_set() {
-    let port = Port::grpc(Ask::Required);
+    let port = TestPort::grpc(Ask::Required);
     let peer = connect(&port, &port.authority.issue(ClientAuth, 2_030)).await;
     let set_clock = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -116,7 +116,7 @@ async fn an_expiry_is_noticed_although_the_clock_was_set() {
 
 #[tokio::test]
 async fn a_large_chain_is_refused() {
-    let port = Port::grpc(Ask::Required);
+    let port = TestPort::grpc(Ask::Required);
     let certificate = port.authority.issue_client();
     let (accepted, _) = port
         .handshake(Offer { certificate: Some(&certificate), padding: 60, ..Offer::default() })

@@ -32,6 +32,8 @@ pub const UNREACHABLE_URL: &str = "http://127.0.0.1:9/api";
 #[derive(Clone)]
 pub struct Setup {
     sandbox: bool,
+    /// Hard limit of open files.
+    max_files: Option<usize>,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
 }
@@ -103,7 +105,8 @@ impl Setup {
     }
 
     fn empty(sandbox: bool) -> Self {
-        let setup = Self { sandbox, settings: Vec::new(), environment: Vec::new() };
+        let setup =
+            Self { sandbox, max_files: None, settings: Vec::new(), environment: Vec::new() };
         setup
             .set("grpc.listen", "127.0.0.1:0")
             .set("callbacks.listen", "127.0.0.1:0")
@@ -127,13 +130,27 @@ impl Setup {
         self.env("FAILPOINTS", &format!("{name}=return"))
     }
 
+    /// Sets the hard limit of open files.
+    pub fn max_files(mut self, max_files: usize) -> Self {
+        self.max_files = Some(max_files);
+        self
+    }
+
     pub fn without(mut self, name: &str) -> Self {
         self.environment.retain(|(other, _)| other != name);
         self
     }
 
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
+        let program = env!("CARGO_BIN_EXE_thingspace-gateway");
+        let mut command = match self.max_files {
+            Some(files) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("ulimit -n {files}; exec {program} \"$@\""), "sh"]);
+                shell
+            }
+            None => Command::new(program),
+        };
         command.arg("serve").env_clear().kill_on_drop(true);
         if self.sandbox {
             command.arg("--sandbox");

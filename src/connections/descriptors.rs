@@ -1,0 +1,99 @@
+//! Divides the file descriptors of the process between the ports.
+//!
+//! Without a division, the connections of one port would take the descriptors of the others, and of the journal.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Maximum number of open connections of each port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// The gRPC server.
+    pub grpc: usize,
+    /// The callback listener.
+    pub callbacks: usize,
+    /// The admin port.
+    pub admin: usize,
+}
+
+/// The process may not open enough files for a useful gateway.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the process may open {available} files, and a gateway needs {MIN_DESCRIPTORS}: raise the hard limit of open \
+     files (RLIMIT_NOFILE; `ulimit -n`, `LimitNOFILE=` of systemd)"
+)]
+pub struct TooFewDescriptors {
+    available: usize,
+}
+
+/// Smallest number of descriptors with which a gateway starts.
+const MIN_DESCRIPTORS: usize = 1_024;
+/// Descriptors for everything but the connections of the ports: 256 requests to ThingSpace, 60 lookups, 32 forwarded
+/// callbacks, the connections to the database, files, pipes, and connections that are being closed.
+const RESERVED: usize = 768;
+
+impl ConnectionLimits {
+    /// The limits with enough descriptors.
+    pub const FULL: Self = Self { grpc: 10_000, callbacks: 8_192, admin: 256 };
+
+    /// Divides the descriptors that the process may open. With too few of them, all ports have smaller limits.
+    ///
+    /// # Errors
+    ///
+    /// [`TooFewDescriptors`] if the process may open fewer than 1,024 files.
+    pub fn reserve() -> Result<Self, TooFewDescriptors> {
+        // `None` means no limit.
+        let available = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let available = usize::try_from(available).unwrap_or(usize::MAX);
+        let limits = Self::divide(available)?;
+        let Self { grpc, callbacks, admin } = limits;
+        if limits == Self::FULL {
+            tracing::debug!(available, grpc, callbacks, admin, "limits of connections");
+        } else {
+            let needed = Self::FULL.sum() + RESERVED;
+            tracing::warn!(
+                available,
+                needed,
+                grpc,
+                callbacks,
+                admin,
+                "the ports have smaller connection limits: raise the hard limit of open files (RLIMIT_NOFILE)"
+            );
+        }
+        Ok(limits)
+    }
+
+    /// Divides this number of descriptors.
+    fn divide(available: usize) -> Result<Self, TooFewDescriptors> {
+        if available < MIN_DESCRIPTORS {
+            return Err(TooFewDescriptors { available });
+        }
+        // The smallest number leaves 640 for the other files.
+        let reserved = RESERVED.min(available * 5 / 8);
+        let ports = available - reserved;
+        let full = Self::FULL;
+        if ports >= full.sum() {
+            return Ok(full);
+        }
+        // Monitoring needs few connections, but always some.
+        let admin = full.admin.min(ports / 8);
+        let (rest, of) = (ports - admin, full.grpc + full.callbacks);
+        let grpc = rest.saturating_mul(full.grpc) / of;
+        Ok(Self { grpc, callbacks: rest - grpc, admin })
+    }
+
+    const fn sum(self) -> usize {
+        self.grpc + self.callbacks + self.admin
+    }
+}
+
+/// Raises the soft limit of open files to the hard limit: every connection needs one, and shells set a low soft
+/// limit.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the soft limit of open files (RLIMIT_NOFILE)");
+    }
+}
+
+#[cfg(test)]
+mod tests;
