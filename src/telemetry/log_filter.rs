@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::telemetry::error::TelemetryError;
+use crate::{config::parse_log_filter, telemetry::error::TelemetryError};
 
 /// The log filter of the process. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +38,16 @@ impl LogFilter {
         (state.current.clone(), state.restore.as_ref().map(|(at, _task)| *at))
     }
 
+    /// Checks the syntax of a filter.
+    ///
+    /// # Errors
+    ///
+    /// An invalid filter.
+    pub fn check(filter: &str) -> Result<(), TelemetryError> {
+        parse_log_filter(filter)?;
+        Ok(())
+    }
+
     /// Applies a filter (syntax of tracing's `EnvFilter`), for a duration or until a restart. An empty one applies
     /// the configured filter again. Must be called in a Tokio runtime.
     ///
@@ -65,7 +75,7 @@ impl LogFilter {
 
 impl State {
     fn apply(&mut self, filter: String) -> Result<(), TelemetryError> {
-        let parsed = EnvFilter::try_new(&filter)?;
+        let parsed = parse_log_filter(&filter)?;
         if let Some(handle) = &self.handle {
             handle.reload(parsed)?;
         }

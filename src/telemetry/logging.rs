@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{Level, Subscriber, subscriber::set_global_default};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
     filter::{FilterExt, LevelFilter, filter_fn},
     fmt::{self, MakeWriter},
     layer::{Filter, SubscriberExt},
@@ -14,7 +14,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    config::LogFormat,
+    config::{LogFormat, parse_log_filter},
     telemetry::{error::TelemetryError, log_filter::LogFilter, names},
 };
 
@@ -38,7 +38,7 @@ pub(super) fn init(
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let (reloading, handle) = reload::Layer::new(EnvFilter::try_new(filter)?);
+    let (reloading, handle) = reload::Layer::new(parse_log_filter(filter)?);
     let lines = log_lines(json, is_terminal, io::stderr, reloading);
     let subscriber = tracing_subscriber::registry().with(lines).with(tracer.map(spans));
     set_global_default(subscriber).map_err(|_| TelemetryError::AlreadySet)?;

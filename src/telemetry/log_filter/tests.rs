@@ -21,3 +21,11 @@ async fn another_filter_applies_until_its_end_and_an_invalid_one_changes_nothing
     filter.set("", Some(Duration::from_secs(1))).unwrap();
     assert_eq!(filter.current(), ("info".into(), None));
 }
+
+#[test]
+fn the_value_of_a_field_is_a_text_and_not_a_regular_expression() {
+    // As a regular expression, it would have a million states and more.
+    LogFilter::check(&format!("info,[{{field=.*a{}}}]", ".".repeat(20))).unwrap();
+    LogFilter::check("info,[{field=(}]=debug").unwrap();
+    assert!(LogFilter::check("no=such=level").is_err());
+}

@@ -1,5 +1,7 @@
 use std::sync::{Arc, Mutex};
 
+use tracing_subscriber::EnvFilter;
+
 use super::*;
 
 #[derive(Clone, Default)]
