@@ -16,6 +16,7 @@ use crate::{
         call_audit::CallAudit,
         convert::{change_to_proto, device_to_proto},
         error::ApiError,
+        message::RequestMessage,
         pagination::{PAGE_BYTES, PageRequest},
         selector::SelectorFields,
         visibility::{ListScope, Visibility},
@@ -35,42 +36,9 @@ const SCAN_BATCH_SIZE: usize = 500;
 pub(super) async fn list_changes(
     visible: &Visibility<'_>,
     audit: &CallAudit,
-    mut request: proto::ListChangesRequest,
+    request: proto::ListChangesRequest,
 ) -> Result<proto::ListChangesResponse, ApiError> {
-    let mut violations = Violations::default();
-    let (size, token) = (take(&mut request.page_size), take(&mut request.page_token));
-    let page = PageRequest::parse(size, &token, &request, 50, 500, &mut violations);
-    let account = match request.account_name.as_str() {
-        "" => None,
-        name => violations.ok_or_add("account_name", AccountName::parse(name)),
-    };
-    let states = parse_enum_filter(
-        "states",
-        &request.states,
-        proto::ChangeState::to_domain,
-        &mut violations,
-    );
-    let types = &request.change_types;
-    let change_types =
-        parse_enum_filter("change_types", types, operations::from_proto, &mut violations);
-    let mut time = |name, time: Option<prost_types::Timestamp>| {
-        let parsed = Timestamp::try_from(time?).ok();
-        if parsed.is_none() {
-            violations.add(name, FieldReason::Value, "is out of range");
-        }
-        parsed
-    };
-    let filter = ChangeFilter {
-        states,
-        change_types,
-        created_from: time("create_time_after", request.create_time_after),
-        created_before: time("create_time_before", request.create_time_before),
-        device: parse_device(request.device, &mut violations),
-        after: page.cursor.first().copied(),
-        limit: page.limit,
-        ..ChangeFilter::default()
-    };
-    let filter = violations.into_result(Some(filter)).map_err(ApiError::invalid_fields)?;
+    let (account, filter, page) = request.parse()?;
     audit.set_account(account.as_ref());
     let ListScope { account, accounts } = visible.list_scope(account)?;
     let found = visible.journal.changes(ChangeFilter { account, accounts, ..filter }).await?;
@@ -83,27 +51,9 @@ pub(super) async fn list_changes(
 pub(super) async fn list_devices(
     visible: &Visibility<'_>,
     audit: &CallAudit,
-    mut request: proto::ListDevicesRequest,
+    request: proto::ListDevicesRequest,
 ) -> Result<proto::ListDevicesResponse, ApiError> {
-    let mut violations = Violations::default();
-    let (size, token) = (take(&mut request.page_size), take(&mut request.page_token));
-    let page = PageRequest::parse(size, &token, &request, 100, 1_000, &mut violations);
-    let change_id = violations.ok_or_add("change_id", ChangeId::parse(&request.change_id));
-    let outcome = |outcome| match outcome {
-        proto::DeviceOutcome::Unspecified => None,
-        proto::DeviceOutcome::Pending => Some(DeviceOutcome::Pending),
-        proto::DeviceOutcome::Succeeded => Some(DeviceOutcome::Succeeded),
-        proto::DeviceOutcome::Failed => Some(DeviceOutcome::Failed),
-    };
-    let filter = DeviceFilter {
-        outcomes: parse_enum_filter("outcomes", &request.outcomes, outcome, &mut violations),
-        device: parse_device(request.device, &mut violations),
-        from: page.cursor.first().map_or(0, |from| u32::try_from(*from).unwrap_or(u32::MAX)),
-        // One more, to detect a next page.
-        limit: page.limit + 1,
-    };
-    let change_id = violations.into_result(change_id).map_err(ApiError::invalid_fields)?;
-
+    let (change_id, filter, page) = request.parse()?;
     let devices = visible.journal.devices(change_id, filter).await?;
     // After the devices: retention may have removed the change in the meantime.
     let change = visible.change(ChangeSelector::Id(change_id)).await?;
@@ -125,22 +75,10 @@ pub(super) async fn list_devices(
 pub(super) async fn list_device_results(
     visible: &Visibility<'_>,
     audit: &CallAudit,
-    mut request: proto::ListDeviceResultsRequest,
+    request: proto::ListDeviceResultsRequest,
 ) -> Result<proto::ListDeviceResultsResponse, ApiError> {
-    let selector = SelectorFields {
-        change_id: &request.change_id,
-        request_id: &request.request_id,
-        account_and_key: None,
-    };
-    let selector = selector.parse_required()?;
-    let mut violations = Violations::default();
-    let (size, token) = (take(&mut request.page_size), take(&mut request.page_token));
-    let page = PageRequest::parse(size, &token, &request, 100, 1_000, &mut violations);
-    let outcome = |outcome| (outcome != proto::Outcome::Unspecified).then_some(outcome);
-    let outcomes = parse_enum_filter("outcomes", &request.outcomes, outcome, &mut violations);
-    let device = parse_device(request.device, &mut violations).map(|id| MatchKey::from_id(&id));
-    violations.into_result(Some(())).map_err(ApiError::invalid_fields)?;
-
+    let include_raw = request.include_raw;
+    let ResultFields { selector, outcomes, device, page } = request.parse()?;
     let target = match selector {
         ChangeSelector::Request(id) => WatchTarget::Request(id),
         selector => {
@@ -159,7 +97,7 @@ pub(super) async fn list_device_results(
     let mut response = proto::ListDeviceResultsResponse::default();
     let mut remaining_bytes = PAGE_BYTES;
     let query = EventQuery {
-        raw_json: request.include_raw,
+        raw_json: include_raw,
         resolved_device: true,
         ..EventQuery::new(after, SCAN_BATCH_SIZE)
     };
@@ -178,6 +116,104 @@ pub(super) async fn list_device_results(
         response.next_page_token = page.next_token(&[position, u64::from(index)]);
     }
     Ok(response)
+}
+
+/// The results that a list selects.
+pub(super) struct ResultFields {
+    selector: ChangeSelector,
+    /// Any if empty.
+    outcomes: Vec<proto::Outcome>,
+    device: Option<MatchKey>,
+    page: PageRequest,
+}
+
+impl RequestMessage for proto::ListChangesRequest {
+    type Parsed = (Option<AccountName>, ChangeFilter, PageRequest);
+
+    fn parse(mut self) -> Result<Self::Parsed, ApiError> {
+        let mut violations = Violations::default();
+        let (size, token) = (take(&mut self.page_size), take(&mut self.page_token));
+        let page = PageRequest::parse(size, &token, &self, 50, 500, &mut violations);
+        let account = match self.account_name.as_str() {
+            "" => None,
+            name => violations.ok_or_add("account_name", AccountName::parse(name)),
+        };
+        let states = parse_enum_filter(
+            "states",
+            &self.states,
+            proto::ChangeState::to_domain,
+            &mut violations,
+        );
+        let types = &self.change_types;
+        let change_types =
+            parse_enum_filter("change_types", types, operations::from_proto, &mut violations);
+        let mut time = |name, time: Option<prost_types::Timestamp>| {
+            let parsed = Timestamp::try_from(time?).ok();
+            if parsed.is_none() {
+                violations.add(name, FieldReason::Value, "is out of range");
+            }
+            parsed
+        };
+        let filter = ChangeFilter {
+            states,
+            change_types,
+            created_from: time("create_time_after", self.create_time_after),
+            created_before: time("create_time_before", self.create_time_before),
+            device: parse_device(self.device, &mut violations),
+            after: page.cursor.first().copied(),
+            limit: page.limit,
+            ..ChangeFilter::default()
+        };
+        let filter = violations.into_result(Some(filter)).map_err(ApiError::invalid_fields)?;
+        Ok((account, filter, page))
+    }
+}
+
+impl RequestMessage for proto::ListDevicesRequest {
+    type Parsed = (ChangeId, DeviceFilter, PageRequest);
+
+    fn parse(mut self) -> Result<Self::Parsed, ApiError> {
+        let mut violations = Violations::default();
+        let (size, token) = (take(&mut self.page_size), take(&mut self.page_token));
+        let page = PageRequest::parse(size, &token, &self, 100, 1_000, &mut violations);
+        let change_id = violations.ok_or_add("change_id", ChangeId::parse(&self.change_id));
+        let outcome = |outcome| match outcome {
+            proto::DeviceOutcome::Unspecified => None,
+            proto::DeviceOutcome::Pending => Some(DeviceOutcome::Pending),
+            proto::DeviceOutcome::Succeeded => Some(DeviceOutcome::Succeeded),
+            proto::DeviceOutcome::Failed => Some(DeviceOutcome::Failed),
+        };
+        let filter = DeviceFilter {
+            outcomes: parse_enum_filter("outcomes", &self.outcomes, outcome, &mut violations),
+            device: parse_device(self.device, &mut violations),
+            from: page.cursor.first().map_or(0, |from| u32::try_from(*from).unwrap_or(u32::MAX)),
+            // One more, to detect a next page.
+            limit: page.limit + 1,
+        };
+        let change_id = violations.into_result(change_id).map_err(ApiError::invalid_fields)?;
+        Ok((change_id, filter, page))
+    }
+}
+
+impl RequestMessage for proto::ListDeviceResultsRequest {
+    type Parsed = ResultFields;
+
+    fn parse(mut self) -> Result<Self::Parsed, ApiError> {
+        let selector = SelectorFields {
+            change_id: &self.change_id,
+            request_id: &self.request_id,
+            account_and_key: None,
+        };
+        let selector = selector.parse_required()?;
+        let mut violations = Violations::default();
+        let (size, token) = (take(&mut self.page_size), take(&mut self.page_token));
+        let page = PageRequest::parse(size, &token, &self, 100, 1_000, &mut violations);
+        let outcome = |outcome| (outcome != proto::Outcome::Unspecified).then_some(outcome);
+        let outcomes = parse_enum_filter("outcomes", &self.outcomes, outcome, &mut violations);
+        let device = parse_device(self.device, &mut violations).map(|id| MatchKey::from_id(&id));
+        violations.into_result(Some(())).map_err(ApiError::invalid_fields)?;
+        Ok(ResultFields { selector, outcomes, device, page })
+    }
 }
 
 /// Passes results to `push` until it returns false. A watch returns a result as it was first delivered; here it

@@ -1,7 +1,7 @@
 //! The gRPC server.
 //!
 //! `server` accepts connections. Each call passes `middleware`, `access` and `admission`, and ends in a handler of
-//! `service` or `operator`. `watch_body` sends the messages of a watch. `convert` maps between the protos and the domain.
+//! `service` or `operator`, which parses its `message`. `watch_body` sends the messages of a watch. `convert` maps between the protos and the domain.
 //! `error` maps every error to a gRPC status.
 
 mod access;
@@ -12,6 +12,7 @@ mod error;
 mod generated;
 mod health;
 mod list;
+mod message;
 mod middleware;
 mod operator;
 mod pagination;
@@ -26,6 +27,7 @@ pub use admission::{caller_usage::CallerUsages, concurrency::AdmissionControl};
 pub use convert::ProtoEncoder;
 pub use generated::health_v1;
 pub use health::HealthService;
+pub use message::validate_message;
 pub use operator::Operator;
 pub use server::Server;
 pub use service::Gateway;

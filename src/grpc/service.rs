@@ -11,9 +11,8 @@ use crate::{
     dispatch::{CallContext, DispatchError, Dispatcher},
     domain::{
         clock::Clock,
-        newtypes::{AccountName, ChangeId, RequestId},
+        newtypes::{ChangeId, RequestId},
         trace::TraceParent,
-        violation::{FieldReason, Violations},
     },
     grpc::{
         access::{self, WatchAccess},
@@ -23,8 +22,8 @@ use crate::{
         error::{ApiError, Executed, reason::ErrorReason, refusal_error},
         generated::stub::gateway_service_server::GatewayService,
         list,
+        message::{AccountWatchFields, RequestMessage as _, WatchFields},
         middleware::CallDeadline,
-        selector::SelectorFields,
         visibility::Visibility,
         watch_body::{self, NoMessages},
     },
@@ -36,7 +35,7 @@ use crate::{
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
-    watch::{ResumeToken, StreamAccess, Until, Watch, WatchOpenError, WatchOptions, Watches},
+    watch::{StreamAccess, Watch, WatchOptions, Watches},
 };
 
 /// Maximum size of a message that is validated without a change of threads, in bytes: 0.1 ms of work.
@@ -186,25 +185,9 @@ impl Gateway {
         let (_metadata, extensions, request) = call.into_parts();
         let ((caller, audit), deadline) =
             (access::caller(&extensions)?, call_deadline(&extensions));
-        let until = match proto::Until::try_from(request.until) {
-            Ok(proto::Until::Unspecified | proto::Until::Settled) => Until::Settled,
-            Ok(proto::Until::Finished) => Until::Finished,
-            Ok(proto::Until::CaughtUp) => Until::CaughtUp,
-            Err(_) => {
-                let description = "is not a value of this enum";
-                return Err(ApiError::invalid_field("until", FieldReason::Value, description));
-            }
-        };
-        let token = parse_token(&request.resume_token)?;
-        if token.as_ref().is_some_and(|token| matches!(token.target, WatchTarget::Account(_))) {
-            return Err(WatchOpenError::TargetMismatch.into());
-        }
-        let selector = SelectorFields {
-            change_id: &request.change_id,
-            request_id: &request.request_id,
-            account_and_key: Some((&request.account_name, &request.idempotency_key)),
-        };
-        let target = match selector.parse()? {
+        let include_raw = request.include_raw;
+        let WatchFields { selector, token, until } = request.parse()?;
+        let target = match selector {
             None => None,
             Some(ChangeSelector::Id(id)) => Some(WatchTarget::Change(id)),
             Some(ChangeSelector::Request(id)) => Some(WatchTarget::Request(id)),
@@ -217,7 +200,6 @@ impl Gateway {
             Some(target) => self.watch_access((&caller, &extensions), target).await?,
             None => None,
         };
-        let include_raw = request.include_raw;
         let options = WatchOptions { target, token, until, include_raw, deadline, access };
         let watch = self.watches.open(options).await?;
         audit.open_stream();
@@ -232,29 +214,12 @@ impl Gateway {
         let (_metadata, extensions, request) = call.into_parts();
         let ((caller, audit), deadline) =
             (access::caller(&extensions)?, call_deadline(&extensions));
-        let mut violations = Violations::default();
-        let account = AccountName::parse(request.account_name);
-        let account = violations.ok_or_add("account_name", account);
-        let until = match proto::Until::try_from(request.until) {
-            Ok(proto::Until::CaughtUp) => Until::CaughtUp,
-            Ok(proto::Until::Unspecified) => Until::Finished,
-            Ok(proto::Until::Settled | proto::Until::Finished) | Err(_) => {
-                let description = "must be UNTIL_CAUGHT_UP or not set: an account never ends";
-                violations.add("until", FieldReason::Value, description);
-                Until::Finished
-            }
-        };
-        let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
+        let include_raw = request.include_raw;
+        let AccountWatchFields { account, token, until } = request.parse()?;
         let target = WatchTarget::Account(account);
         let access = self.watch_access((&caller, &extensions), &target).await?;
-        let options = WatchOptions {
-            target: Some(target),
-            token: parse_token(&request.resume_token)?,
-            until,
-            include_raw: request.include_raw,
-            deadline,
-            access,
-        };
+        let target = Some(target);
+        let options = WatchOptions { target, token, until, include_raw, deadline, access };
         let watch = self.watches.open(options).await?;
         audit.open_stream();
         Ok(watch)
@@ -272,17 +237,6 @@ fn executed_by(submitted: &Result<(proto::Change, Vec<String>), ApiError>) -> &'
 /// Returns the deadline of a call.
 fn call_deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get().map(|CallDeadline(deadline)| *deadline)
-}
-
-/// Parses a resume token. `None` if the field is empty.
-fn parse_token(text: &str) -> Result<Option<ResumeToken>, ApiError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let token = ResumeToken::decode(text);
-    token.map(Some).map_err(|error| {
-        ApiError::new(ErrorReason::ResumeTokenInvalid, format!("resume_token: {error}"))
-    })
 }
 
 #[tonic::async_trait]
@@ -325,13 +279,7 @@ impl GatewayService for Gateway {
         request: Request<proto::GetChangeRequest>,
     ) -> Result<Response<proto::GetChangeResponse>, Status> {
         let (caller, audit) = access::caller(request.extensions())?;
-        let request = request.into_inner();
-        let selector = SelectorFields {
-            change_id: &request.change_id,
-            request_id: &request.request_id,
-            account_and_key: Some((&request.account_name, &request.idempotency_key)),
-        };
-        let selector = selector.parse_required()?;
+        let selector = request.into_inner().parse()?;
         let change = self.visibility(&caller, Permission::List).change(selector).await?;
         audit.set_change(change.change_id, &change.account);
         Ok(Response::new(proto::GetChangeResponse { change: Some(change_to_proto(&change)) }))
@@ -362,10 +310,7 @@ impl GatewayService for Gateway {
         request: Request<proto::ListServicePlansRequest>,
     ) -> Result<Response<proto::ListServicePlansResponse>, Status> {
         let (caller, audit) = access::caller(request.extensions())?;
-        let account = AccountName::parse(request.into_inner().account_name);
-        let mut violations = Violations::default();
-        let account = violations.ok_or_add("account_name", account);
-        let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
+        let account = request.into_inner().parse()?;
         audit.set_account(Some(&account));
         caller.require(Permission::List, &account, None).map_err(ApiError::from)?;
         let plans = self.thingspace.service_plans(&account).await.map_err(ApiError::from)?;

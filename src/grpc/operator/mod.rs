@@ -19,9 +19,8 @@ use crate::{
     dispatch::Pauses,
     domain::{
         clock::{Clock, Timestamp},
-        newtypes::AccountName,
         state::ChangeState,
-        violation::{FieldReason, Violations},
+        violation::FieldReason,
     },
     grpc::{
         access::caller,
@@ -29,6 +28,7 @@ use crate::{
         call_audit::CallAudit,
         error::{ApiError, reason::ErrorReason},
         generated::stub::operator_service_server::{OperatorService, OperatorServiceServer},
+        message::RequestMessage,
         middleware::{Layers, with_layers},
     },
     journal::Journal,
@@ -104,22 +104,15 @@ impl Operator {
         })
     }
 
-    /// Applies a log filter. Returns the one in effect.
-    fn apply_log_filter(&self, request: &proto::SetLogFilterRequest) -> Result<String, ApiError> {
-        let range = MIN_LOG_FILTER_DURATION..=MAX_LOG_FILTER_DURATION;
-        let duration = match request.duration.map(Duration::try_from) {
-            None => None,
-            Some(Ok(duration)) if range.contains(&duration) => Some(duration),
-            Some(_) => {
-                let description = "must be from 1 second to 7 days";
-                return Err(ApiError::invalid_field("duration", FieldReason::Value, description));
-            }
-        };
-        self.log_filter.set(&request.filter, duration).map_err(|_invalid| {
-            let description = "is not a list of directives of tracing's EnvFilter, such as \
-                               `info,thingspace_gateway=debug`";
-            ApiError::invalid_field("filter", FieldReason::Format, description)
-        })?;
+    /// Applies a valid log filter. Returns the one in effect.
+    fn apply_log_filter(
+        &self,
+        filter: &str,
+        duration: Option<Duration>,
+    ) -> Result<String, ApiError> {
+        self.log_filter
+            .set(filter, duration)
+            .map_err(|error| ApiError::new(ErrorReason::Internal, error.to_string()))?;
         let (filter, _end) = self.log_filter.current();
         tracing::warn!(filter, ?duration, "operator changed the log filter");
         Ok(filter)
@@ -150,14 +143,27 @@ async fn audited<T>(
     result
 }
 
-/// Parses an optional account. `None` stands for all accounts.
-fn parse_account(name: &str) -> Result<Option<AccountName>, ApiError> {
-    if name.is_empty() {
-        return Ok(None);
+impl RequestMessage for proto::SetLogFilterRequest {
+    /// The filter, and how long it applies.
+    type Parsed = (String, Option<Duration>);
+
+    fn parse(self) -> Result<Self::Parsed, ApiError> {
+        let range = MIN_LOG_FILTER_DURATION..=MAX_LOG_FILTER_DURATION;
+        let duration = match self.duration.map(Duration::try_from) {
+            None => None,
+            Some(Ok(duration)) if range.contains(&duration) => Some(duration),
+            Some(_) => {
+                let description = "must be from 1 second to 7 days";
+                return Err(ApiError::invalid_field("duration", FieldReason::Value, description));
+            }
+        };
+        LogFilter::check(&self.filter).map_err(|_invalid| {
+            let description = "is not a list of directives of tracing's EnvFilter, such as \
+                               `info,thingspace_gateway=debug`";
+            ApiError::invalid_field("filter", FieldReason::Format, description)
+        })?;
+        Ok((self.filter, duration))
     }
-    let mut violations = Violations::default();
-    let account = violations.ok_or_add("account_name", AccountName::parse(name));
-    violations.into_result(account).map(Some).map_err(ApiError::invalid_fields)
 }
 
 #[tonic::async_trait]
@@ -187,10 +193,10 @@ impl OperatorService for Operator {
         request: Request<proto::PauseChangesRequest>,
     ) -> Reply<proto::PauseChangesResponse> {
         let (caller, audit) = caller(request.extensions())?;
-        let request = request.into_inner();
-        let account = pauses::require_operate(&caller, &request.account_name)?;
+        let (account, reason) = request.into_inner().parse()?;
+        pauses::require_operate(&caller, account.as_ref())?;
         audit.set_account(account.as_ref());
-        let pause = pauses::pause(&self.pauses, &caller, account, request.reason);
+        let pause = pauses::pause(&self.pauses, &caller, account, reason);
         let pause = audited(&audit, "pause_changes", None, pause).await?;
         Ok(Response::new(proto::PauseChangesResponse { pause: Some(pause) }))
     }
@@ -200,7 +206,8 @@ impl OperatorService for Operator {
         request: Request<proto::ResumeChangesRequest>,
     ) -> Reply<proto::ResumeChangesResponse> {
         let (caller, audit) = caller(request.extensions())?;
-        let account = pauses::require_operate(&caller, &request.get_ref().account_name)?;
+        let account = request.into_inner().parse()?;
+        pauses::require_operate(&caller, account.as_ref())?;
         audit.set_account(account.as_ref());
         let resumed = pauses::resume(&self.pauses, &caller, account);
         let resumed = audited(&audit, "resume_changes", None, resumed).await?;
@@ -226,8 +233,8 @@ impl OperatorService for Operator {
         request: Request<proto::SetLogFilterRequest>,
     ) -> Reply<proto::SetLogFilterResponse> {
         let audit = require_everywhere(&request)?;
-        let request = request.into_inner();
-        let applied = async { self.apply_log_filter(&request) };
+        let (filter, duration) = request.into_inner().parse()?;
+        let applied = async { self.apply_log_filter(&filter, duration) };
         let filter = audited(&audit, "set_log_filter", None, applied).await?;
         Ok(Response::new(proto::SetLogFilterResponse { filter }))
     }
@@ -237,7 +244,8 @@ impl OperatorService for Operator {
         request: Request<proto::ListQuarantinedCallbacksRequest>,
     ) -> Reply<proto::ListQuarantinedCallbacksResponse> {
         require_everywhere(&request)?;
-        let callbacks = quarantine::list(&self.quarantine, &request.into_inner()).await?;
+        let (after_id, limit) = request.into_inner().parse()?;
+        let callbacks = quarantine::list(&self.quarantine, after_id, limit).await?;
         Ok(Response::new(proto::ListQuarantinedCallbacksResponse { callbacks }))
     }
 
@@ -255,9 +263,8 @@ impl OperatorService for Operator {
         request: Request<proto::ReplayQuarantinedCallbacksRequest>,
     ) -> Reply<proto::ReplayQuarantinedCallbacksResponse> {
         let audit = require_everywhere(&request)?;
-        let request = request.into_inner();
-        let replayed = quarantine::replay(&self.quarantine, &request);
-        let target = (!request.all).then_some(request.id);
+        let target = request.into_inner().parse()?;
+        let replayed = quarantine::replay(&self.quarantine, target);
         let replayed = audited(&audit, "replay_quarantined_callbacks", target, replayed).await?;
         Ok(Response::new(replayed))
     }

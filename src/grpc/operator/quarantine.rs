@@ -3,7 +3,10 @@
 use crate::{
     callbacks::{Quarantine, ReplayOutcome},
     domain::violation::FieldReason,
-    grpc::error::{ApiError, reason::ErrorReason},
+    grpc::{
+        error::{ApiError, reason::ErrorReason},
+        message::RequestMessage,
+    },
     journal::{QuarantinedCallback, Stored},
     proto,
 };
@@ -12,20 +15,46 @@ use crate::{
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 500;
 
+impl RequestMessage for proto::ListQuarantinedCallbacksRequest {
+    /// The ID before the first callback, and the maximum number of callbacks.
+    type Parsed = (u64, usize);
+
+    fn parse(self) -> Result<Self::Parsed, ApiError> {
+        let limit = match usize::try_from(self.page_size) {
+            Ok(0) => DEFAULT_PAGE,
+            Ok(size) => size.min(MAX_PAGE),
+            Err(_negative) => {
+                let description = "must not be negative";
+                return Err(ApiError::invalid_field("page_size", FieldReason::Value, description));
+            }
+        };
+        Ok((self.after_id, limit))
+    }
+}
+
+impl RequestMessage for proto::ReplayQuarantinedCallbacksRequest {
+    /// The ID of the only callback. `None` stands for all.
+    type Parsed = Option<u64>;
+
+    fn parse(self) -> Result<Self::Parsed, ApiError> {
+        match (self.id, self.all) {
+            (0, true) => Ok(None),
+            (id @ 1.., false) => Ok(Some(id)),
+            _ => {
+                let description = "is one of two selectors: set exactly one of id and all";
+                Err(ApiError::invalid_field("id", FieldReason::Combination, description))
+            }
+        }
+    }
+}
+
 /// Lists a page and marks its callbacks as reviewed.
 pub(super) async fn list(
     quarantine: &Quarantine,
-    request: &proto::ListQuarantinedCallbacksRequest,
+    after_id: u64,
+    limit: usize,
 ) -> Result<Vec<proto::QuarantinedCallback>, ApiError> {
-    let limit = match usize::try_from(request.page_size) {
-        Ok(0) => DEFAULT_PAGE,
-        Ok(size) => size.min(MAX_PAGE),
-        Err(_negative) => {
-            let description = "must not be negative";
-            return Err(ApiError::invalid_field("page_size", FieldReason::Value, description));
-        }
-    };
-    let page = quarantine.store.list_quarantined(request.after_id, limit).await?;
+    let page = quarantine.store.list_quarantined(after_id, limit).await?;
     if let Some((last, _)) = page.last() {
         quarantine.store.mark_quarantined_reviewed(*last).await?;
     }
@@ -46,26 +75,17 @@ pub(super) async fn get(
     Ok(shown)
 }
 
-/// Replays one callback, or all.
+/// Replays the callback with this ID, or all.
 pub(super) async fn replay(
     quarantine: &Quarantine,
-    request: &proto::ReplayQuarantinedCallbacksRequest,
+    id: Option<u64>,
 ) -> Result<proto::ReplayQuarantinedCallbacksResponse, ApiError> {
-    let replayed = match (request.id, request.all) {
-        (0, true) => replay_all(quarantine).await?,
-        (id @ 1.., false) => replay_one(quarantine, id).await?,
-        _ => {
-            let description = "is one of two selectors: set exactly one of id and all";
-            return Err(ApiError::invalid_field("id", FieldReason::Combination, description));
-        }
+    let replayed = match id {
+        None => replay_all(quarantine).await?,
+        Some(id) => replay_one(quarantine, id).await?,
     };
     let proto::ReplayQuarantinedCallbacksResponse { stored, still_unusable, .. } = replayed;
-    tracing::info!(
-        id = request.id,
-        stored,
-        still_unusable,
-        "operator replayed quarantined callbacks"
-    );
+    tracing::info!(id, stored, still_unusable, "operator replayed quarantined callbacks");
     Ok(replayed)
 }
 
