@@ -1,8 +1,10 @@
 //! Checks that must hold for any input. The fuzz targets and tests/it/corpus.rs call them.
 
 pub mod callback;
+mod change_request;
 pub mod error_body;
 pub mod forwarded_client_cert;
+pub mod grpc_request;
 pub mod jwt;
 pub mod policy;
 pub mod settings;

@@ -1,5 +1,6 @@
 //! Runs the checks of the fuzz targets on the kept inputs (`scripts/fuzz`).
 
+use checks::grpc_request::METHODS;
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -61,4 +62,23 @@ fn an_accepted_bearer_token_fulfils_all_rules() {
 #[test]
 fn a_forwarded_client_certificate_names_only_the_nearest_client() {
     replay("forwarded_client_cert", checks::forwarded_client_cert::check);
+}
+
+#[test]
+fn every_grpc_message_is_valid_or_its_error_names_the_invalid_fields() {
+    assert!(checks::grpc_request::served_methods().iter().all(|it| METHODS.contains(&&**it)));
+    assert_eq!(checks::grpc_request::served_methods().len(), METHODS.len());
+    replay("grpc_request", checks::grpc_request::check);
+    // Each method has a valid message, and each with fields an invalid one: the checks reach both results.
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/grpc_request");
+    for method in METHODS {
+        let (_, name) = method.split_once('/').expect("a service and a method");
+        let message = |kind: &str| fs::read(corpus.join(format!("{name}-{kind}"))).ok();
+        let valid = message("valid").expect("a valid message");
+        assert_eq!(METHODS[usize::from(valid[0])], method);
+        assert_eq!(checks::grpc_request::result(method, &valid[1..]), Ok(()), "{method}");
+        if let Some(invalid) = message("invalid") {
+            checks::grpc_request::result(method, &invalid[1..]).expect_err(method);
+        }
+    }
 }
