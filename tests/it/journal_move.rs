@@ -14,11 +14,12 @@ use nix::{
 };
 use serde_json::json;
 use thingspace_gateway::proto::{ChangeState, gateway_service_client::GatewayServiceClient};
-use thingspace_postgres_server::{Options, Server, Version};
+use thingspace_postgres_server::{Options, Version};
 use tonic::Code;
 
 use crate::support::{
     cli::{self, CliOutput},
+    database::SearchedServer,
     env::TestEnv,
     gateway::TestDir,
     http::{http_get, post},
@@ -32,8 +33,8 @@ use crate::support::{
 const REQUEST: &str = "8c4f5f7a-94f6-47d0-9b7f-0ecf6f0a2d0c";
 
 /// A server with an empty database, and the URL of it.
-async fn start_server() -> (Server, String) {
-    let server = Server::start_new(Options::new(Version::Debian)).await.expect("a server");
+async fn start_server() -> (SearchedServer, String) {
+    let server = SearchedServer::start_new(Options::new(Version::Debian)).await;
     server.create_database("journal").await.expect("a database");
     let url = server.url("journal");
     (server, url)

@@ -34,6 +34,7 @@ mod licences;
 mod load;
 mod operator;
 mod outbound_requests;
+mod planted;
 mod policy;
 mod postgres;
 mod power_loss;

@@ -58,7 +58,7 @@ async fn a_paused_account_sends_nothing_until_it_is_resumed_also_after_a_restart
 
 #[tokio::test]
 async fn the_log_filter_of_a_running_gateway_changes_and_a_wrong_one_is_refused() {
-    let mut env = TestEnv::start().await;
+    let mut env = TestEnv::start_with(|setup| setup.set("telemetry.log_filter", "info")).await;
     let wrong = operate(&env, &["log", "set", "no=such=level"]).await;
     assert_eq!(wrong.code, Some(1));
     assert!(wrong.stderr.contains("FIELD_INVALID: filter is not"), "{wrong:?}");

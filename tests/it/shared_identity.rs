@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use thingspace_gateway::proto::{Change, ChangeEsimPlanRequest, ChangeState};
-use thingspace_postgres_server::{Options, Server, Version};
+use thingspace_postgres_server::{Options, Version};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Status};
 
 use crate::support::{
+    database::SearchedServer,
     gateway::{Gateway, Setup, TestDir},
     requests::{esim, parse_error},
     secrets::{found_below, found_in},
@@ -21,7 +22,7 @@ const WRONG_PASSWORD: &str = "UnifiedWebService.INPUT_INVALID.Password.Invalid";
 /// Replicas with one journal and one fake ThingSpace.
 struct Cluster {
     thingspace: FakeThingSpace,
-    server: Server,
+    server: SearchedServer,
     replicas: Vec<Replica>,
 }
 
@@ -34,7 +35,7 @@ struct Replica {
 impl Cluster {
     async fn start(configure: impl Fn(Setup) -> Setup) -> Self {
         let options = Options::new(Version::Debian).without_fsync();
-        let server = Server::start_new(options).await.unwrap();
+        let server = SearchedServer::start_new(options).await;
         let thingspace = FakeThingSpace::start().await;
         let mut replicas = Vec::new();
         for _ in 0..3 {

@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 import types
+import urllib.request
 from pathlib import Path
 
 import grpc
+import planted
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +33,8 @@ ADDRESS_MESSAGES = ("gRPC listens", "callbacks listen", "admin listens", "the sa
 class Gateway:
     """Runs `serve` on free ports, with a sandbox unless a base URL is set, and reads its log.
 
+    The log, the last metrics and the written files may contain no planted text: `stop` fails if they do.
+
     Names in capitals are environment variables. Other names are settings, with `__` for each dot.
     `prefix` is a command that runs another, such as `nsenter`."""
 
@@ -42,9 +46,13 @@ class Gateway:
             "grpc.listen": "127.0.0.1:0",
             "admin.listen": "127.0.0.1:0",
             "telemetry.log_format": "json",
+            "telemetry.log_filter": "debug",
             "shutdown.grace": "5s",
         }
         settings = defaults | {key.replace("__", "."): value for key, value in settings.items()}
+        outputs = ("journal.dir", "journal.spool_dir", "audit.file")
+        self._written = [value for key, value in settings.items() if key in outputs]
+        self._inputs = [str(value) for key, value in settings.items() if key.endswith("_file")]
         flags = [f"--{key}={value}" for key, value in settings.items()]
         excluded = ("TSGW_", "OTEL_")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(excluded)} | variables
@@ -57,7 +65,8 @@ class Gateway:
             env=environment,
         )
         self.log, self._lines = [], queue.Queue()
-        threading.Thread(target=self._read_log, daemon=True).start()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
         try:
             addresses = [self._read_address(message) for message in ADDRESS_MESSAGES[: 4 if sandbox else 3]]
             self.address, self.callbacks, self.admin = addresses[:3]
@@ -81,20 +90,43 @@ class Gateway:
             if event.get("message", "").startswith(message):
                 return event["address"]
 
+    def _last_metrics(self):
+        """Returns the metrics, or nothing if the gateway does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=2) as response:
+                return response.read()
+        except OSError:
+            return b""
+
     def stop(self):
         """Sends SIGTERM and returns the exit code."""
+        metrics = b""
         if self.process.poll() is None:
+            metrics = self._last_metrics()
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=TIMEOUT)
+            code = self.process.wait(timeout=TIMEOUT)
         finally:
             self.process.kill()
+        self._reader.join(TIMEOUT)
+        planted.check("the log", "".join(self.log).encode())
+        planted.check("a metric", metrics)
+        planted.check_files(self._written, self._inputs)
+        return code
 
 
 def binary():
     path = os.environ.get("TSGW_BINARY")
     assert path, "TSGW_BINARY must name the gateway's binary; scripts/test sets it"
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_planted_text():
+    """Fails if a collector has received a planted text."""
+    yield
+    found, planted.found = planted.found, []
+    assert found == []
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import urllib.request
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-TOKEN, SESSION = "token-" + uuid.uuid4().hex, "session-" + uuid.uuid4().hex
+TOKEN, SESSION = "planted-token-" + uuid.uuid4().hex, "planted-session-" + uuid.uuid4().hex
 
 CREDENTIALS = {
     "TSGW_THINGSPACE__APP_KEY": "planted-app-key",
@@ -81,9 +81,10 @@ def callback(request_id, iccid, **more):
     } | more
 
 
-def post(gateway, body, secret="planted-path-secret-1234", service="DeviceProfileService"):
+def post(gateway, body, secret="planted-path-secret-1234", service="DeviceProfileService", account=None):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    url = f"http://{gateway.callbacks}/callbacks/{service}/{secret}"
+    of_account = f"/accounts/{account}" if account else ""
+    url = f"http://{gateway.callbacks}{of_account}/callbacks/{service}/{secret}"
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:

@@ -76,7 +76,8 @@ async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
     let mut watch = env.watch(watch_key("cut")).await;
     let token = watch.read_until("state DISPATCHED").await.pop().unwrap().resume_token;
     // A second gateway on this journal does not start.
-    let output = env.setup.command().output().await.expect("it runs");
+    let setup = env.setup.clone().set("telemetry.log_filter", "info");
+    let output = setup.command().output().await.expect("it runs");
     let stderr = String::from_utf8(output.stderr).expect("text");
     assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
 

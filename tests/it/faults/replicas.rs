@@ -13,6 +13,7 @@ use crate::{
     guarantees::is_event,
     postgres::cluster,
     support::{
+        database::SearchedServer,
         disk::FaultyDisk,
         gateway::{Gateway, Setup, TestDir},
         history::reference,
@@ -55,8 +56,8 @@ pub struct Replicas {
 }
 
 struct Database {
-    primary: Server,
-    standby: Server,
+    primary: SearchedServer,
+    standby: SearchedServer,
     /// The disk of the primary.
     disk: FaultyDisk,
     /// The disk of the standby.
@@ -276,12 +277,12 @@ impl Database {
     }
 }
 
-async fn start_standby(primary: &Server) -> (Server, FaultyDisk) {
+async fn start_standby(primary: &Server) -> (SearchedServer, FaultyDisk) {
     let disk = FaultyDisk::new(&std::env::temp_dir());
     let options = StandbyOptions::synchronous();
     let options =
         disk.environment().fold(options, |options, (name, value)| options.environment(name, value));
-    (primary.standby(options).await.expect("a standby"), disk)
+    (primary.standby(options).await.expect("a standby").into(), disk)
 }
 
 impl Replica {

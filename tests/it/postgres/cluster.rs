@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 
 use crate::support::{
+    database::SearchedServer,
     gateway::{Client, Gateway, GatewayExit, Setup, TestDir},
     requests::{ChangeCall, Watch, WatchTranscript, get_by_key, until_caught_up, watch_key},
     thingspace::FakeThingSpace,
@@ -20,7 +21,7 @@ pub const ESIM_SERVICE: &str = "DeviceProfileService";
 
 /// Replicas that share a database and a fake ThingSpace.
 pub struct Cluster {
-    pub server: Server,
+    pub server: SearchedServer,
     pub thingspace: FakeThingSpace,
     pub replicas: Vec<Replica>,
 }
@@ -36,12 +37,12 @@ pub struct Replica {
 }
 
 /// Starts a server that syncs each commit.
-pub async fn start_server() -> Server {
+pub async fn start_server() -> SearchedServer {
     start_server_with(Options::new(Version::Debian)).await
 }
 
-pub async fn start_server_with(options: Options) -> Server {
-    Server::start_new(options).await.expect("a server")
+pub async fn start_server_with(options: Options) -> SearchedServer {
+    SearchedServer::start_new(options).await
 }
 
 /// Settings of a replica whose database has this address.

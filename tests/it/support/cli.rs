@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::wait::in_time;
+use super::{secrets::assert_no_planted_text, wait::in_time};
 
 /// Exit code and output of a command.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct CliOutput {
     pub stderr: String,
 }
 
-/// Runs the binary with these arguments and no other environment than `env`.
+/// Runs the binary with these arguments and no other environment than `env`. Fails if it prints a planted text.
 pub async fn run(arguments: &[&str], env: &[(&str, &str)]) -> CliOutput {
     let output = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"))
         .args(arguments)
@@ -24,6 +24,7 @@ pub async fn run(arguments: &[&str], env: &[(&str, &str)]) -> CliOutput {
         .stdin(Stdio::null())
         .output();
     let output = in_time(output).await.expect("the binary starts");
+    assert_no_planted_text("the output", &[&*output.stdout, &*output.stderr].concat());
     let text = |bytes| String::from_utf8(bytes).expect("text");
     CliOutput {
         code: output.status.code(),

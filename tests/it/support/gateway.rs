@@ -1,10 +1,12 @@
 //! Starts and stops the real binary.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -14,14 +16,10 @@ use nix::{
 };
 use tempfile::TempDir;
 use thingspace_gateway::proto::gateway_service_client::GatewayServiceClient;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    task::JoinHandle,
-};
+use tokio::process::{Child, Command};
 use tonic::transport::{Channel, Endpoint};
 
-use super::wait::in_time;
+use super::{outputs::Outputs, secrets::Secrets, wait::in_time};
 
 pub type Client = GatewayServiceClient<Channel>;
 
@@ -36,12 +34,20 @@ pub struct Setup {
     max_files: Option<usize>,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
+    /// Planted texts that the journal keeps on purpose.
+    stored: Vec<String>,
+    /// Keeps a directory until the processes that use it have ended.
+    directory: Option<TestDir>,
 }
 
 /// A running gateway. Killed when dropped.
+///
+/// A test fails if its gateway writes a planted text: see [`super::secrets`]. Each line of the log is searched, and at the
+/// end the last metrics, the audit log, the journal and the spool.
 pub struct Gateway {
     child: Child,
-    log: JoinHandle<String>,
+    /// `None` once the process has ended and its outputs were searched.
+    outputs: Option<Outputs>,
     pub grpc: SocketAddr,
     pub callbacks: SocketAddr,
     pub admin: SocketAddr,
@@ -68,7 +74,8 @@ pub fn copy_journal(from: &Path, to: &Path) {
 }
 
 /// A temporary directory that outlives the processes that use it.
-pub struct TestDir(TempDir);
+#[derive(Clone)]
+pub struct TestDir(Arc<TempDir>);
 
 // === impl Setup ===
 
@@ -76,6 +83,7 @@ impl Setup {
     /// `serve` with this ThingSpace, on free loopback ports.
     pub fn serve(base_url: &str, directory: &TestDir) -> Self {
         let mut setup = Self::empty(false).set("journal.dir", &directory.path().to_string_lossy());
+        setup.directory = Some(directory.clone());
         setup = setup.set("thingspace.base_url", base_url);
         // Rate limits delay only the tests of rate limits.
         setup = setup
@@ -105,13 +113,20 @@ impl Setup {
     }
 
     fn empty(sandbox: bool) -> Self {
-        let setup =
-            Self { sandbox, max_files: None, settings: Vec::new(), environment: Vec::new() };
+        let setup = Self {
+            sandbox,
+            max_files: None,
+            settings: Vec::new(),
+            environment: Vec::new(),
+            stored: Vec::new(),
+            directory: None,
+        };
         setup
             .set("grpc.listen", "127.0.0.1:0")
             .set("callbacks.listen", "127.0.0.1:0")
             .set("admin.listen", "127.0.0.1:0")
             .set("telemetry.log_format", "json")
+            .set("telemetry.log_filter", "debug")
     }
 
     pub fn set(mut self, key: &str, value: &str) -> Self {
@@ -122,6 +137,12 @@ impl Setup {
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Permits the files of the gateway to contain this text, although it contains a planted one.
+    pub fn stores(mut self, text: &str) -> Self {
+        self.stored.push(text.into());
         self
     }
 
@@ -180,38 +201,32 @@ impl Setup {
 
     /// Starts a gateway and waits until it listens or has exited.
     pub async fn try_start(&self) -> Result<Gateway, GatewayExit> {
+        let (log, stderr) = io::pipe().expect("a pipe");
         let mut command = self.command();
-        command.stderr(Stdio::piped()).stdout(Stdio::null());
+        command.stderr(stderr).stdout(Stdio::null());
         let mut child = command.spawn().expect("the binary starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut log_text = String::new();
+        // Only the child has the other end of the pipe now.
+        drop(command);
+        let settings = self.settings.iter().chain(&self.environment);
+        let settings = settings.map(|(name, value)| (name.as_str(), value.as_str()));
+        let secrets = Secrets::of_settings(settings.clone()).except_stored(&self.stored);
+        let (outputs, mut lines) = Outputs::read(log, secrets, settings, self.directory.clone());
         let mut addresses = Vec::new();
         let expected = if self.sandbox { 4 } else { 3 };
         while addresses.len() < expected {
-            let line = in_time(lines.next_line()).await;
-            let Some(line) = line.expect("readable") else {
+            let Some(line) = in_time(lines.recv()).await else {
                 let status = in_time(child.wait()).await;
                 let code = status.expect("waited").code();
-                return Err(GatewayExit { code, log: log_text });
+                return Err(GatewayExit { code, log: outputs.check() });
             };
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(address) = event["address"].as_str() {
                 addresses.push(address.parse().expect("an address"));
             }
-            log_text.push_str(&line);
-            log_text.push('\n');
         }
-        // Reads the log to its end, so that the pipe never blocks the process.
-        let log = tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                log_text.push_str(&line);
-                log_text.push('\n');
-            }
-            log_text
-        });
         Ok(Gateway {
             child,
-            log,
+            outputs: Some(outputs),
             grpc: addresses[0],
             callbacks: addresses[1],
             admin: addresses[2],
@@ -249,7 +264,7 @@ impl Gateway {
         kill(pid, signal).expect("it runs");
     }
 
-    /// Kills the process and returns its log.
+    /// Kills the process at once, and returns its log.
     pub async fn kill(&mut self) -> String {
         self.child.kill().await.expect("it ran");
         self.wait().await.log
@@ -257,6 +272,7 @@ impl Gateway {
 
     /// Sends SIGTERM and returns the exit code and the log.
     pub async fn terminate(&mut self) -> GatewayExit {
+        self.read_last_metrics();
         self.signal(Signal::SIGTERM);
         self.wait().await
     }
@@ -264,8 +280,8 @@ impl Gateway {
     /// Waits until the process has exited, and returns the exit code and the log.
     pub async fn wait(&mut self) -> GatewayExit {
         let status = in_time(self.child.wait()).await.expect("waited");
-        let log = in_time(&mut self.log).await.expect("read");
-        GatewayExit { code: status.code(), log }
+        let outputs = self.outputs.take().expect("waited for once");
+        GatewayExit { code: status.code(), log: outputs.check() }
     }
 
     /// Resident memory in bytes.
@@ -287,6 +303,12 @@ impl Gateway {
         ticks.map(|ticks| Duration::from_millis(10) * ticks.parse::<u32>().expect("a number")).sum()
     }
 
+    fn read_last_metrics(&mut self) {
+        if let Some(outputs) = &mut self.outputs {
+            outputs.read_metrics(self.admin);
+        }
+    }
+
     fn memory(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("it runs");
@@ -296,11 +318,24 @@ impl Gateway {
     }
 }
 
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        self.read_last_metrics();
+        let Some(outputs) = self.outputs.take() else { return };
+        // Fails if it has exited.
+        let _killed = self.child.start_kill();
+        outputs.check();
+    }
+}
+
 // === impl TestDir ===
 
 impl TestDir {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().expect("a temporary directory"))
+        Self(Arc::new(tempfile::tempdir().expect("a temporary directory")))
     }
 
     pub fn path(&self) -> &Path {

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     gateway::Gateway,
+    secrets::assert_no_planted_text,
     wait::{eventually, in_time},
 };
 
@@ -44,9 +45,11 @@ pub async fn wait_for_readiness(gateway: &Gateway, status: u16) {
     eventually(&format!("/readyz is {status}"), is_reached).await;
 }
 
-/// Reads all metrics of a gateway.
+/// Reads all metrics of a gateway. Fails if they contain a planted text.
 pub async fn read_metrics(gateway: &Gateway) -> String {
-    http_get_text(&format!("http://{}/metrics", gateway.admin)).await
+    let metrics = http_get_text(&format!("http://{}/metrics", gateway.admin)).await;
+    assert_no_planted_text("a metric", metrics.as_bytes());
+    metrics
 }
 
 /// Returns the status of `/readyz`.

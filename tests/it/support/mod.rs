@@ -2,12 +2,14 @@
 
 pub mod authority;
 pub mod cli;
+pub mod database;
 pub mod disk;
 pub mod env;
 pub mod gateway;
 pub mod history;
 pub mod http;
 pub mod ledger;
+mod outputs;
 pub mod preload;
 pub mod raw;
 pub mod requests;

@@ -7,6 +7,8 @@ use thingspace_gateway::proto::{FieldReason, Reason};
 use tonic::{Code, Status};
 use tonic_types::pb;
 
+use crate::support::secrets::assert_no_planted_text;
+
 /// The details of an error.
 #[derive(Debug)]
 pub struct ParsedError {
@@ -19,8 +21,9 @@ pub struct ParsedError {
     pub retry_after: Option<i64>,
 }
 
-/// Parses an error. Fails unless it has exactly one ErrorInfo that keeps the contract.
+/// Parses an error. Fails unless it has exactly one ErrorInfo that keeps the contract, and no planted text.
 pub fn parse_error(status: &Status) -> ParsedError {
+    assert_no_planted_text("an error", &[status.message().as_bytes(), status.details()].concat());
     let details = pb::Status::decode(status.details()).expect("details");
     assert_eq!(details.code, i32::from(status.code()), "{status:?}");
     let infos: Vec<pb::ErrorInfo> = unpack(&details, "google.rpc.ErrorInfo");
