@@ -56,7 +56,7 @@ def test_protos_that_did_not_change_are_compatible(checkout):
         pytest.param(
             "error.proto",
             "REASON_INTERNAL = 17;",
-            "REASON_INTERNAL = 17;\n  // Added.\n  REASON_ADDED = 19;",
+            "REASON_INTERNAL = 17;\n  // Added.\n  REASON_ADDED = 99;",
             id="reason",
         ),
     ],
