@@ -9,6 +9,7 @@ use crate::support::{
     env::TestEnv,
     requests::{esim, five_g_bi, make_change, parse_error},
     thingspace::{CallKind, FakeResponse},
+    wait::eventually,
 };
 
 mod responses;
@@ -130,6 +131,8 @@ async fn a_change_killed_between_post_and_response_is_never_sent_again() {
 async fn a_change_killed_before_its_post_is_not_sent_and_its_key_sends_it_once() {
     let mut env = TestEnv::start().await;
     let (held_call, call) = env.start_held_change(CallKind::Login, esim("queued", [1])).await;
+    // The gateway logs in while it stores the change.
+    eventually("the change is stored", async || env.try_get("queued").await.is_ok()).await;
     env.gateway.kill().await;
     assert!(call.await.expect("the call").is_err());
     drop(held_call);
