@@ -67,7 +67,8 @@ pub(super) struct LogFilter;
 impl Kind for LogFilter {
     type Value = String;
     fn describe(&self) -> Description {
-        let accepts = "directives of tracing's `EnvFilter`, such as `info` or `info,tonic=debug`";
+        let accepts = "directives of tracing's `EnvFilter` without values of fields, such as \
+                       `info` or `info,tonic=debug`";
         Description::scalar(accepts, "FILTER")
     }
     fn parse(&self, text: &str) -> Option<String> {
@@ -79,13 +80,35 @@ impl Kind for LogFilter {
     }
 }
 
-/// Parses a log filter. The values of fields are texts: a regular expression of 30 characters could need gigabytes.
+/// A log filter that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFilterError {
+    /// Not directives of tracing's `EnvFilter`.
+    #[error(transparent)]
+    Syntax(#[from] ParseError),
+    /// A directive such as `[span{field=value}]`.
+    #[error("a directive has the value of a field")]
+    FieldValue,
+}
+
+/// Parses a log filter, whose directives may name fields but not their values.
+///
+/// `EnvFilter` compiles a value to an automaton: one of 30 characters can need gigabytes. It can also take values as
+/// texts, but then two equal directives break an invariant of it, which panics in debug builds.
 ///
 /// # Errors
 ///
-/// Invalid directives.
-pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().with_regex(false).parse(text)
+/// Invalid directives, and those with the value of a field.
+pub fn parse_log_filter(text: &str) -> Result<EnvFilter, LogFilterError> {
+    // Values occur only in braces.
+    let has_value = text.split('{').skip(1).any(|rest| {
+        let fields = rest.split('}').next().unwrap_or_default();
+        fields.contains('=')
+    });
+    if has_value {
+        return Err(LogFilterError::FieldValue);
+    }
+    Ok(EnvFilter::builder().with_regex(false).parse(text)?)
 }
 
 /// The value of a claim of a token.

@@ -5,7 +5,7 @@
 pub enum TelemetryError {
     /// The log filter is invalid.
     #[error("telemetry.log_filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
+    Filter(#[from] crate::config::LogFilterError),
     /// The log filter cannot be changed.
     #[error("cannot change the log filter: {0}")]
     Reload(#[from] tracing_subscriber::reload::Error),

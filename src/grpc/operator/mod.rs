@@ -158,8 +158,8 @@ impl RequestMessage for proto::SetLogFilterRequest {
             }
         };
         LogFilter::check(&self.filter).map_err(|_invalid| {
-            let description = "is not a list of directives of tracing's EnvFilter, such as \
-                               `info,thingspace_gateway=debug`";
+            let description = "is not a list of directives of tracing's EnvFilter without values \
+                               of fields, such as `info,thingspace_gateway=debug`";
             ApiError::invalid_field("filter", FieldReason::Format, description)
         })?;
         Ok((self.filter, duration))

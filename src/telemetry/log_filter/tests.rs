@@ -23,9 +23,14 @@ async fn another_filter_applies_until_its_end_and_an_invalid_one_changes_nothing
 }
 
 #[test]
-fn the_value_of_a_field_is_a_text_and_not_a_regular_expression() {
-    // As a regular expression, it would have a million states and more.
-    LogFilter::check(&format!("info,[{{field=.*a{}}}]", ".".repeat(20))).unwrap();
-    LogFilter::check("info,[{field=(}]=debug").unwrap();
-    assert!(LogFilter::check("no=such=level").is_err());
+fn a_directive_with_the_value_of_a_field_is_refused() {
+    // The first value would be an automaton with a million states and more.
+    let large = format!("info,[{{field=.*a{}}}]", ".".repeat(20));
+    // Equal directives, and braces without an end.
+    for filter in [&large, "x[s{f=v}],x[s{f=v}]=trace", "[s{f=v", "[{a,b=1}]", "a[s{{f=v}}]"] {
+        assert!(LogFilter::check(filter).is_err(), "{filter}");
+    }
+    for filter in ["info,x[s{f}]=debug", "x[s]=trace,y[{a}]=info", "a=warn"] {
+        LogFilter::check(filter).unwrap();
+    }
 }
