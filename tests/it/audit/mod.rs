@@ -1,7 +1,8 @@
-//! The audit log of real processes: kills, full disks, rotations, and the commands that read it.
+//! The audit log of real processes, and the commands that read it.
+
+mod faults;
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -19,25 +20,18 @@ use nix::{
 };
 use serde_json::Value;
 use thingspace_gateway::{
-    audit::{AuditEvent, AuditLine, AuditLog, AuditOptions, AuditReader, AuditRecord, CallEnd},
+    audit::{AuditEvent, AuditLine, AuditLog, AuditOptions, AuditReader, AuditRecord},
     config::AuditOutput,
     domain::clock::{Clock, Timestamp},
     telemetry::Instruments,
 };
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use crate::support::{
     cli,
-    disk::FaultyDisk,
     gateway::{Setup, TestDir, UNREACHABLE_URL},
     wait::{eventually, in_time},
 };
-
-/// Number of callers of the process that writes records.
-const CALLERS: u64 = 16;
-
-/// Number of kills of a test.
-const ROUNDS: usize = 3;
 
 /// A clock that advances by a microsecond with each look.
 #[derive(Default)]
@@ -50,183 +44,16 @@ impl Clock for CountingClock {
     }
 }
 
-/// The process that writes records until it is killed. Reports each acknowledged record in a file.
-struct RecordingProcess {
-    child: Child,
-    facts: PathBuf,
-}
-
-impl RecordingProcess {
-    /// Starts this test program with the only test [`records_are_written_until_the_process_is_killed`].
-    fn start(directory: &TestDir, disk: Option<&FaultyDisk>) -> Self {
-        let facts = directory.join("facts");
-        let name = "audit::records_are_written_until_the_process_is_killed";
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([name, "--exact", "--ignored"]).kill_on_drop(true);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.env("TEST_AUDIT_DIRECTORY", directory.path());
-        command.envs(disk.into_iter().flat_map(FaultyDisk::environment));
-        Self { child: command.spawn().unwrap(), facts }
-    }
-
-    fn facts(&self) -> String {
-        fs::read_to_string(&self.facts).unwrap_or_default()
-    }
-
-    /// Waits until this many records more are acknowledged.
-    async fn wait_for_acknowledgements(&self, count: usize) {
-        let acknowledged = || acknowledged(&self.facts()).count();
-        let wanted = acknowledged() + count;
-        eventually("records are acknowledged", async || acknowledged() >= wanted).await;
-    }
-
-    async fn kill(mut self) {
-        self.child.kill().await.unwrap();
-    }
-}
-
-/// Returns the acknowledged records.
-fn acknowledged(facts: &str) -> impl Iterator<Item = &str> {
-    facts.lines().filter_map(|line| line.strip_prefix("written "))
-}
-
-/// Returns how often each target occurs in a record with an end.
-fn ended_targets(path: &Path) -> BTreeMap<String, usize> {
-    let mut reader = AuditReader::open(path).unwrap();
-    let mut targets = BTreeMap::new();
-    while let Some(line) = reader.next_line().unwrap() {
-        if let AuditLine::Record(_, record) = line
-            && record["event"] == "call"
-        {
-            *targets.entry(record["target"].as_str().unwrap().to_owned()).or_default() += 1;
-        }
-    }
-    targets
-}
-
-/// Path of the file that the test moved away in a round.
-fn moved(directory: &TestDir, round: usize) -> PathBuf {
-    directory.join(&format!("log/moved-{round}"))
-}
-
-/// Checks that each acknowledged record is in the log once, and each other one at most once.
-fn check_log(directory: &TestDir) {
-    let moved = (0..ROUNDS).map(|round| moved(directory, round)).filter(|path| path.exists());
-    let mut targets = BTreeMap::<_, usize>::new();
-    for path in moved.chain([directory.join("log/audit.log")]) {
-        for (target, count) in ended_targets(&path) {
-            *targets.entry(target).or_default() += count;
-        }
-    }
-    for (target, count) in &targets {
-        assert_eq!(*count, 1, "{target}");
-    }
-    let facts = fs::read_to_string(directory.join("facts")).unwrap();
-    for target in acknowledged(&facts) {
-        assert!(targets.contains_key(target), "{target} is acknowledged and not in the log");
-    }
-}
-
 fn options(path: PathBuf) -> AuditOptions {
     AuditOptions {
         output: AuditOutput::File,
         path,
-        // Small, so that the log rotates all the time.
+        // Small, so that the log rotates often.
         max_bytes: 100_000,
         max_files: 10_000,
         replica: "replica".into(),
         queue_slots: 1_000,
     }
-}
-
-#[ignore = "a process of the other tests"]
-#[tokio::test(flavor = "multi_thread")]
-async fn records_are_written_until_the_process_is_killed() {
-    let Some(directory) = std::env::var_os("TEST_AUDIT_DIRECTORY").map(PathBuf::from) else {
-        return;
-    };
-    let facts = File::options().create(true).append(true).open(directory.join("facts"));
-    let facts = Arc::new(facts.unwrap());
-    let report = move |line: String| (&*facts).write_all(format!("{line}\n").as_bytes()).unwrap();
-    let log = AuditLog::open(
-        &options(directory.join("log/audit.log")),
-        Arc::new(CountingClock::default()),
-        Instruments::noop(),
-    );
-    let log = log.unwrap();
-    let process = std::process::id();
-    let callers = (0..CALLERS).map(|caller| {
-        let (log, report) = (log.clone(), report.clone());
-        tokio::spawn(async move {
-            for number in 0_u64.. {
-                let target = format!("{process}-{caller}-{number}");
-                let record = AuditRecord {
-                    target: Some(target.as_str().into()),
-                    ..AuditRecord::new(AuditEvent::CallStarted, log.new_call_id())
-                };
-                let Ok(call) = log.begin(record).await else {
-                    report("refused".into());
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                    continue;
-                };
-                let end = CallEnd { code: "OK", reason: None, executed: None, change_id: None };
-                match call.end(end).await {
-                    Ok(()) => report(format!("written {target}")),
-                    Err(_) => report("delayed".into()),
-                }
-            }
-        })
-    });
-    for caller in callers.collect::<Vec<_>>() {
-        caller.await.unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_acknowledged_record_is_in_the_log_once_after_kills_and_rotations_by_another_program()
-{
-    let directory = TestDir::new();
-    let path = directory.join("log/audit.log");
-    for round in 0..ROUNDS {
-        let process = RecordingProcess::start(&directory, None);
-        process.wait_for_acknowledgements(200).await;
-        let rotated = fs::rename(&path, moved(&directory, round));
-        process.wait_for_acknowledgements(200).await;
-        process.kill().await;
-        rotated.unwrap();
-        // As after a power loss.
-        let torn = File::options().append(true).open(&path);
-        torn.unwrap().write_all(b"{\"time\":\"2026-").unwrap();
-    }
-    check_log(&directory);
-    let text: String = fs::read_dir(directory.join("log"))
-        .unwrap()
-        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
-        .collect();
-    assert_eq!(text.matches("\"line_repaired\"").count(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn on_a_full_disk_changes_are_refused_and_the_log_continues_once_it_is_freed() {
-    let directory = TestDir::new();
-    let log = directory.join("log");
-    fs::create_dir(&log).unwrap();
-    let disk = FaultyDisk::new(&log);
-    let process = RecordingProcess::start(&directory, Some(&disk));
-    process.wait_for_acknowledgements(100).await;
-    disk.fill_entirely();
-    eventually("a change is refused", async || process.facts().contains("refused")).await;
-    let before = acknowledged(&process.facts()).count();
-    let refused = process.facts().matches("refused").count();
-    eventually("more changes are refused", async || {
-        process.facts().matches("refused").count() > refused + 10
-    })
-    .await;
-    assert_eq!(acknowledged(&process.facts()).count(), before, "acknowledged without space");
-    disk.empty();
-    process.wait_for_acknowledgements(100).await;
-    process.kill().await;
-    check_log(&directory);
 }
 
 /// Settings of a gateway with an audit log in its directory.
