@@ -190,7 +190,7 @@ impl Telemetry {
             .build();
     }
 
-    /// Reports what each caller uses. `load` runs for each of the metrics on each collection.
+    /// Reports the usage of each caller. `load` runs for each of the metrics on each collection.
     pub fn observe_callers(
         &self,
         load: impl Fn() -> Vec<CallerGauges> + Clone + Send + Sync + 'static,
@@ -228,12 +228,7 @@ impl Telemetry {
     /// Reports the content of the spool. `load` runs for each of the gauges on each collection.
     pub fn observe_spool(&self, load: impl Fn() -> SpoolGauges + Clone + Send + Sync + 'static) {
         let gauge = |name, description, value: fn(SpoolGauges) -> u64| {
-            let load = load.clone();
-            self.meter
-                .u64_observable_gauge(name)
-                .with_description(description)
-                .with_callback(move |observer| observer.observe(value(load()), &[]))
-                .build();
+            self.observe_gauge(name, description, load.clone(), value);
         };
         gauge(
             names::SPOOL_CALLBACKS,
@@ -256,15 +251,25 @@ impl Telemetry {
             .build();
     }
 
+    /// Reports one value of those that `load` returns on each collection.
+    fn observe_gauge<G: 'static>(
+        &self,
+        name: &'static str,
+        description: &'static str,
+        load: impl Fn() -> G + Send + Sync + 'static,
+        value: fn(G) -> u64,
+    ) {
+        self.meter
+            .u64_observable_gauge(name)
+            .with_description(description)
+            .with_callback(move |observer| observer.observe(value(load()), &[]))
+            .build();
+    }
+
     /// Reports the state of the audit log. `load` runs for each of the gauges on each collection.
     pub fn observe_audit(&self, load: impl Fn() -> AuditGauges + Clone + Send + Sync + 'static) {
         let gauge = |name, description, value: fn(AuditGauges) -> u64| {
-            let load = load.clone();
-            self.meter
-                .u64_observable_gauge(name)
-                .with_description(description)
-                .with_callback(move |observer| observer.observe(value(load()), &[]))
-                .build();
+            self.observe_gauge(name, description, load.clone(), value);
         };
         gauge(names::AUDIT_QUEUE, "Records that wait to be written to the audit log", |audit| {
             audit.queued

@@ -16,7 +16,13 @@ IN_FILES = re.compile(
 # In a text, any JSON object in base64. Binary files contain its first bytes by chance.
 IN_TEXT = re.compile(IN_FILES.pattern + rb"|eyJ")
 
-# What collectors have received. The tests' fixture `no_planted_text` checks it.
+# A planted address and a planted name.
+PLACE = {
+    "address": {"address_line1": "17 Plantedstreet", "city": "Plantedtown", "state": "TX", "zip": "75001"},
+    "customer_name": {"first_name": "Plantedfirst", "last_name": "Plantedlast"},
+}
+
+# The data that collectors have received. The tests' fixture `no_planted_text` checks it.
 found = []
 
 

@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from planted import PLACE
 from tokens import AUDIENCE, ISSUER, Issuer
 
 MATRIX = ROOT / "tests/access/matrix.txt"
@@ -173,15 +174,7 @@ class Calls:
             devices=[
                 {
                     "device_ids": [{"kind": "meid", "id": f"A10000{number:08X}"}],
-                    "primary_place_of_use": {
-                        "address": {
-                            "address_line1": "17 Plantedstreet",
-                            "city": "Plantedtown",
-                            "state": "TX",
-                            "zip": "75001",
-                        },
-                        "customer_name": {"first_name": "Plantedfirst", "last_name": "Plantedlast"},
-                    },
+                    "primary_place_of_use": PLACE,
                 }
             ],
         )

@@ -10,6 +10,7 @@ import collector as otlp
 import grpc
 import pytest
 from conftest import EXAMPLE
+from planted import PLACE
 from prometheus_client.parser import text_string_to_metric_families
 from fake_thingspace import CREDENTIALS, SESSION, TOKEN, FakeThingSpace, callback, post
 
@@ -215,15 +216,7 @@ def test_no_secret_name_or_address_is_in_any_span_metric_or_log_line(start, stub
         devices=[
             {
                 "device_ids": [{"kind": "meid", "id": "A100003685E561"}],
-                "primary_place_of_use": {
-                    "address": {
-                        "address_line1": "17 Plantedstreet",
-                        "city": "Plantedtown",
-                        "state": "TX",
-                        "zip": "75001",
-                    },
-                    "customer_name": {"first_name": "Plantedfirst", "last_name": "Plantedlast"},
-                },
+                "primary_place_of_use": PLACE,
             }
         ],
     )
