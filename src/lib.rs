@@ -5,7 +5,7 @@
 //! - [`cli`]: the command line, one file for each subcommand;
 //! - [`app`]: wiring and lifecycle;
 //! - [`grpc`]: the gRPC server;
-//! - [`access`]: who calls, and what a caller may do;
+//! - [`access`]: authentication and permissions of callers;
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
 //! - [`tls`]: TLS of the gRPC port and of the callback listener;
 //! - [`connections`]: the open connections of each port, and its limits;

@@ -1,4 +1,4 @@
-//! A valid request for a change: its content is that of the message, whatever the order of the devices.
+//! A valid request for a change has the content of the message, in any order of the devices.
 
 use std::{collections::HashSet, sync::LazyLock};
 

@@ -31,7 +31,7 @@ fn check_name(header: &str, name: &str) {
     assert!(header.to_lowercase().contains(&value.to_lowercase()), "{name}");
 }
 
-/// The element that the nearest proxy appends decides alone, whatever precedes it.
+/// Only the last element counts, which the nearest proxy appends.
 fn check_appended_element(header: &str, is_valid: bool) {
     let appended = format!("{header},URI=spiffe://corp.example/caller");
     match parse_forwarded_client_cert(&appended) {

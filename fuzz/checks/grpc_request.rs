@@ -70,7 +70,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Returns what a call of this method with this message returns.
+/// Returns the response of a call of this method with this message.
 pub fn result(method: &str, message: &[u8]) -> Result<(), String> {
     let rules = ValidationRules {
         max_devices_per_request: 10_000,

@@ -1,4 +1,4 @@
-//! The policy file: errors are bounded lines, and a valid policy grants only what a grant says.
+//! The policy file: errors are bounded lines, and a valid policy has only the permissions of its grants.
 
 use thingspace_gateway::{
     access::policy::{CallerPolicy, Permission, Policy, PolicyErrors, Question},
@@ -70,7 +70,7 @@ fn check_lookup(policy: &Policy, name: &str) {
     assert_eq!(policy.explain(&question).is_allowed, may_change, "{name}");
 }
 
-/// Compares what a caller may do with its grants.
+/// Compares the permissions of a caller with its grants.
 fn check_grants(caller: &CallerPolicy) {
     for account in ACCOUNTS {
         let name = AccountName::parse(account).expect("a valid name");

@@ -1,4 +1,4 @@
-//! The caller of a call: who it is, and what it may do.
+//! The caller of a call: its identity and its permissions.
 
 use std::{fmt, sync::Arc};
 
@@ -29,7 +29,7 @@ pub struct PermissionDenied {
     scope: DeniedScope,
 }
 
-/// What a caller lacks a permission for.
+/// The scope of a missing permission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DeniedScope {
     AnyAccount,
@@ -44,7 +44,7 @@ impl Caller {
         Self { identity: Some(identity), policy, may_operate: true }
     }
 
-    /// Returns the caller with `auth.mode = none`, who may do everything but operate.
+    /// Returns the caller with `auth.mode = none`. It has all permissions except `operate`.
     pub fn anonymous() -> Self {
         let policy = CallerPolicy::unrestricted(CallerName::anonymous());
         Self { identity: None, policy, may_operate: false }

@@ -13,7 +13,7 @@ use crate::{
     tls::Peer,
 };
 
-/// Decides who calls, and what the caller may do.
+/// Authenticates callers, and finds their permissions.
 pub struct AccessControl(Mode);
 
 enum Mode {

@@ -1,6 +1,6 @@
 //! Access control of gRPC clients.
 //!
-//! [`identity`] decides who calls, [`policy`] what a caller may do. [`AccessControl`] joins them.
+//! [`identity`] authenticates callers, [`policy`] grants them permissions. [`AccessControl`] joins them.
 
 mod caller;
 mod control;

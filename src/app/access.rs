@@ -25,7 +25,7 @@ use crate::{
 /// Access control, and the limits of callers.
 pub(super) struct Access {
     pub(super) control: Arc<AccessControl>,
-    /// What each caller uses of its limits.
+    /// The usage of the limits of each caller.
     pub(super) usages: Arc<CallerUsages>,
     /// Divides the limits that all callers share.
     pub(super) shares: Arc<CallerShares>,

@@ -32,7 +32,7 @@ pub struct CallEnd {
     pub code: &'static str,
     /// The reason of an error or of the end of a stream.
     pub reason: Option<&'static str>,
-    /// Whether ThingSpace executed the change: `YES`, `NO` or `UNKNOWN`.
+    /// Execution of the change by ThingSpace: `YES`, `NO` or `UNKNOWN`.
     pub executed: Option<&'static str>,
     /// The change that the call made or found.
     pub change_id: Option<ChangeId>,

@@ -103,7 +103,7 @@ pub struct AuditRecord {
     pub caller: Option<AuditText>,
     /// The primary name of the identity of the caller.
     pub identity: Option<AuditText>,
-    /// How the caller proved its identity, such as `mtls`.
+    /// The method of authentication, such as `mtls`.
     pub auth_method: Option<&'static str>,
     /// The address of the calling service.
     pub peer: Option<IpAddr>,
@@ -123,7 +123,7 @@ pub struct AuditRecord {
     pub code: Option<&'static str>,
     /// The reason of an error, such as `THROTTLED`, or of the end of a stream.
     pub reason: Option<&'static str>,
-    /// Whether ThingSpace executed the change: `YES`, `NO` or `UNKNOWN`.
+    /// Execution of the change by ThingSpace: `YES`, `NO` or `UNKNOWN`.
     pub executed: Option<&'static str>,
     /// The number of calls or records that this record stands for.
     pub count: Option<u64>,

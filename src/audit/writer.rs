@@ -30,7 +30,7 @@ use crate::{
 const BATCH_BYTES: usize = 256 * 1024;
 /// Interval of attempts to write while the log is failing.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest time until a line that nobody waits for is synced.
+/// Maximum time until a line without a waiting caller is synced.
 const SYNC_DELAY: Duration = Duration::from_secs(1);
 /// Interval of log lines about a log that cannot be written.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);

@@ -22,7 +22,7 @@ pub struct PolicyCommand {
 enum PolicySubcommand {
     /// Validate a policy file; exit code 78 with all errors if it is invalid
     Check(Check),
-    /// Say which caller an identity belongs to, and what it may do; exit code 1 if it is denied
+    /// Show the caller of an identity and its permission; exit code 1 if it is denied
     Explain(Explain),
     /// Print a JSON Schema of the policy file
     Schema,

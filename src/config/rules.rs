@@ -159,8 +159,8 @@ pub(super) static RULES: &[Rule] = &[
             let url = config.auth.jwt_jwks_url.as_ref()?;
             (url.scheme() != "https" && !is_loopback_url(url)).then(|| {
                 let problem = format!(
-                    "got {url}, expected `https`: whoever changes the keys on their way can \
-                     impersonate any caller"
+                    "got {url}, expected `https`: an attacker who replaces the keys on the \
+                     network can impersonate any caller"
                 );
                 ("auth.jwt_jwks_url", problem)
             })

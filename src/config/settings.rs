@@ -274,7 +274,7 @@ settings! {
         /// Networks of the mesh's proxies. The gateway ignores `auth.mesh_header` in calls from any
         /// other address. Everyone in these networks can call under any name.
         mesh_trusted_cidrs: Vec<IpNet> = WithDefault(list_of::<IpNet>()) or "";
-        /// File that says which clients may do what, in TOML (docs/access.md). The gateway reads it
+        /// File with the permissions of clients, in TOML (docs/access.md). The gateway reads it
         /// again when it changes. Required if clients are authenticated, and only then.
         policy_file: Option<PathBuf> = Optional(FilePath);
     }

@@ -23,7 +23,7 @@ use crate::{
     watch::StreamAccess,
 };
 
-/// What a method needs.
+/// The access that a method requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MethodAccess {
     /// Every client may call it.
@@ -49,7 +49,7 @@ const GET_SERVER_INFO: &str = "thingspace.gateway.v1.GatewayService/GetServerInf
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health/";
 
 impl MethodAccess {
-    /// Returns what a served method needs.
+    /// Returns the access that a served method requires.
     fn of(method: &str, class: MethodClass) -> Self {
         match class {
             _ if method.starts_with(HEALTH_SERVICE) => Self::Public,
@@ -127,7 +127,7 @@ fn peer(extensions: &http::Extensions) -> Peer {
 }
 
 impl WatchAccess {
-    /// Creates the access of a caller who may watch the account at this moment.
+    /// Creates the access of a caller that may watch the account at present.
     pub(super) fn new(
         control: Arc<AccessControl>,
         clock: Arc<dyn Clock>,

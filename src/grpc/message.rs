@@ -104,7 +104,7 @@ fn change<O: RpcOperation<Request: Message + Default>>(
     Ok(encoded)
 }
 
-/// What a watch of a change or a request selects.
+/// The selection of a watch of a change or a request.
 pub(super) struct WatchFields {
     /// `None` if only the token names the target.
     pub(super) selector: Option<ChangeSelector>,
@@ -112,7 +112,7 @@ pub(super) struct WatchFields {
     pub(super) until: Until,
 }
 
-/// What a watch of an account selects.
+/// The selection of a watch of an account.
 pub(super) struct AccountWatchFields {
     pub(super) account: AccountName,
     pub(super) token: Option<ResumeToken>,

@@ -157,7 +157,7 @@ impl Gateway {
         if is_visible { error } else { error.without_metadata("change_id") }
     }
 
-    /// Returns what a caller may see with a permission.
+    /// Returns the visibility of changes for a caller with a permission.
     fn visibility<'a>(&'a self, caller: &'a Caller, permission: Permission) -> Visibility<'a> {
         Visibility { journal: &*self.journal, caller, permission }
     }

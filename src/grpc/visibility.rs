@@ -94,7 +94,7 @@ impl Visibility<'_> {
         self.caller.is_unrestricted() || self.caller.sees(self.permission, account)
     }
 
-    /// The error for what does not exist, and for what the caller may not see.
+    /// The error for a change or request that does not exist or that the caller may not see.
     fn not_found(&self) -> ApiError {
         let Self { caller, permission, .. } = self;
         if caller.is_unrestricted() {

@@ -278,7 +278,7 @@ impl CurrentConfig {
     }
 }
 
-/// Closes a connection after its alert. Reads what the client has sent: the system would otherwise reset the
+/// Closes a connection after its alert. Reads the bytes that the client has sent: the system would otherwise reset the
 /// connection, and the client could lose the alert.
 async fn close(mut stream: TcpStream) {
     let close = async {

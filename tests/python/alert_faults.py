@@ -1,6 +1,6 @@
 """Produces the fault of each alert, with real gateways, and records their metrics.
 
-scripts/record-alerts runs it. A function is one recording. Its docstring says what it does."""
+scripts/record-alerts runs it. Each function is one recording, described by its docstring."""
 
 import http.server
 import json

@@ -17,7 +17,7 @@ use crate::{
     telemetry::{AuthFailureReason, AuthMethod, Instruments},
 };
 
-/// What the connection of a call says about its client.
+/// The facts about the client of a call that its connection provides.
 #[derive(Debug, Clone, Copy)]
 pub struct Connection<'a> {
     /// Address of the TCP peer.

@@ -2,14 +2,14 @@
 
 use crate::telemetry::{AuthFailureReason, AuthMethod};
 
-/// The caller cannot be identified. The message names what is missing or wrong, and never repeats a part of
+/// The caller cannot be identified. The message names the problem, and never repeats a part of
 /// the credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.message())]
 pub struct AuthenticationError {
     /// The method whose credential was refused; [`AuthMethod::None`] if the call has no credential.
     pub method: AuthMethod,
-    /// What is missing or wrong.
+    /// The part that is missing or wrong.
     pub reason: AuthFailureReason,
 }
 

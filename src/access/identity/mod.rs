@@ -1,4 +1,4 @@
-//! Who calls: identifies the caller of each gRPC call by its credential.
+//! Authentication: identifies the caller of each gRPC call by its credential.
 //!
 //! [`Authenticator`] joins three kinds of credentials: a bearer token (`jwt`), the header of a service mesh
 //! (`mesh`), and a client certificate (`certificate`). Each yields an [`Identity`] with one or more
@@ -31,7 +31,7 @@ pub struct Identity {
     credential: Credential,
 }
 
-/// A checked credential: what is needed to check again that it is still trusted.
+/// A checked credential, with the data for a later check that it is still trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Credential {
     /// The certificate of the connection.

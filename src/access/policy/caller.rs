@@ -1,4 +1,4 @@
-//! A caller of the policy file, and what it may do.
+//! A caller of the policy file, and its permissions.
 
 use std::{
     collections::HashSet,
@@ -27,7 +27,7 @@ pub enum Permission {
     Operate,
 }
 
-/// A caller: who it is, what it may do, and its limits. Never changes: a new policy has new callers.
+/// A caller: its identities, its permissions and its limits. Never changes: a new policy has new callers.
 #[derive(Debug)]
 pub struct CallerPolicy {
     name: CallerName,

@@ -1,4 +1,4 @@
-//! Explains what a policy decides, and why.
+//! Explains the decisions of a policy.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub struct Question {
 /// The answer to a [`Question`]. `Display` has several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// True if the policy allows what the question names.
+    /// True if the policy grants the permission in question.
     pub is_allowed: bool,
     lines: Vec<String>,
 }

@@ -145,7 +145,7 @@ impl Reader {
             }
         }
         let position = value.span().start;
-        self.require(table, "permissions", position, path, "what the caller may do");
+        self.require(table, "permissions", position, path, "the permissions of the caller");
         self.require(table, "accounts", position, path, "accounts, or `*` for all");
         if operations.is_some()
             && !permissions.is_empty()

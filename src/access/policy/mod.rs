@@ -1,4 +1,4 @@
-//! What a caller may do: the policy file.
+//! Authorization: the policy file grants permissions to callers.
 //!
 //! [`Policy::parse`] reads the file and reports all errors at once. [`Policy::find`] returns the caller
 //! with the given identity names, a [`CallerPolicy`], which answers what this caller may do.

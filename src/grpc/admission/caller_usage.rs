@@ -1,4 +1,4 @@
-//! What each caller uses of its own limits, which the policy file sets.
+//! The usage of the limits of each caller, which the policy file sets.
 
 use std::{
     collections::HashMap,

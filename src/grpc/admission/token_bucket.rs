@@ -10,9 +10,9 @@ const BURST_DIVISOR: u32 = 10;
 
 /// A token bucket. It holds the tokens of six seconds, at least one.
 ///
-/// A request for more tokens than the bucket holds is granted once the bucket is full. The bucket then owes
-/// the rest, and grants nothing until it has earned it. So the rate holds over time, and every request is
-/// possible.
+/// A request for more tokens than the bucket holds is granted once the bucket is full. The number of tokens is
+/// then negative, and no request is granted until it is positive again. So the rate holds over time, and every
+/// request is possible.
 #[derive(Debug)]
 pub(super) struct TokenBucket {
     per_minute: NonZeroU32,

@@ -25,7 +25,7 @@ pub(super) fn live_replicas(db: &dyn Database) -> Result<HashSet<i64>> {
     Ok(db.list(sql, &[], |row| row.get(0))?.into_iter().collect())
 }
 
-/// Counts the replicas. One that gave its lease up is not lost, whatever its name.
+/// Counts the replicas. A replica that gave up its lease is not lost.
 pub(super) fn count_replicas(db: &dyn Database) -> Result<ReplicaStatistics> {
     let sql = "SELECT count(*) FILTER (WHERE lease_until > clock_timestamp()),
            count(*) FILTER (WHERE lease_until <= clock_timestamp()

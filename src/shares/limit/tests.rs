@@ -39,7 +39,7 @@ fn a_caller_that_takes_all_it_can_leaves_the_reserved_parts_of_the_others() {
     let others: Vec<_> = (1..5).map(|index| take_all(&limit, &name(index))).collect();
     assert!(others.iter().all(|permits| permits.len() == 10));
     assert_eq!(limit.used(), 100);
-    // What one of them releases is reserved for it, unless it was common.
+    // A permit that a caller releases returns to its reserved part, unless it was common.
     drop(others);
     assert!(limit.try_acquire(&name(0), 1).is_none());
     drop(greedy);

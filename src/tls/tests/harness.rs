@@ -56,7 +56,7 @@ impl Clock for TestClock {
     }
 }
 
-/// Whether a port asks for client certificates.
+/// The use of client certificates on a port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     No,
@@ -73,7 +73,7 @@ pub(super) struct TestPort {
     pub(super) tls: Arc<ServerTls>,
 }
 
-/// What a client offers.
+/// The parameters that a client offers.
 pub(super) struct Offer<'a> {
     pub(super) version: &'static SupportedProtocolVersion,
     pub(super) alpn: Option<&'static [u8]>,
@@ -161,7 +161,7 @@ impl TestPort {
         tokio::join!(server, client)
     }
 
-    /// Makes a handshake with this client. Returns what the client found.
+    /// Makes a handshake with this client. Returns its result.
     pub(super) async fn handshake(&self, offer: Offer<'_>) -> (Option<Accepted>, io::Result<()>) {
         let config = self.client_config(offer);
         self.accept(async |stream, accepted| {

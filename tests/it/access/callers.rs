@@ -138,7 +138,7 @@ fn token(name: &str, issuer: &Issuer) -> String {
         "alg-none" => issuer.unsigned(&valid),
         "key-confusion" => issuer.confused(&valid),
         "unknown-kid" => Issuer::new("another").sign(&valid),
-        // A key of somebody else, with the name of the issuer's key.
+        // Another key, with the name of the issuer's key.
         "other-key" => Issuer::new("first").sign(&valid),
         subject => issuer.token(subject),
     }

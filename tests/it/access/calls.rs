@@ -25,7 +25,7 @@ use crate::support::{
     wait::in_time,
 };
 
-/// What the calls refer to.
+/// The changes that the calls refer to.
 pub struct World {
     /// Changes of the accounts A and B.
     pub change_a: String,

@@ -1,4 +1,4 @@
-//! Access control: who may call what, on which account.
+//! Access control: the permissions of callers on accounts.
 
 mod audit;
 mod callers;
@@ -17,7 +17,7 @@ use crate::support::{
 pub const ACCOUNT_A: &str = "0000123456-00001";
 pub const ACCOUNT_B: &str = "0000999999-00001";
 
-/// What a gateway with access control trusts.
+/// The trust anchors of a gateway with access control.
 pub struct Trust {
     pub servers: Authority,
     pub clients: Authority,

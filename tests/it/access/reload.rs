@@ -39,7 +39,7 @@ async fn refusal(connection: &Connection) -> String {
     list(connection).await.err().map_or_else(String::new, |status| parse_error(&status).reason)
 }
 
-/// Calls that the policy permits all the time.
+/// Calls that every version of the policy permits.
 struct Load {
     stop: Arc<AtomicBool>,
     calls: Arc<AtomicUsize>,

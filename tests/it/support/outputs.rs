@@ -1,4 +1,4 @@
-//! What a gateway writes: its log, metrics and files, which may contain no planted text.
+//! Searches the outputs of a gateway for planted texts: its log, metrics and files.
 
 use std::{
     io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _},
@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use super::{gateway::TestDir, secrets::Secrets};
 
-/// Settings that name what a gateway writes.
+/// Settings that name the output files of a gateway.
 const OUTPUT_SETTINGS: [&str; 3] = ["journal.dir", "journal.spool_dir", "audit.file"];
 /// Time that a gateway has for its last metrics. One that is stopped or overloaded sends none.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(2);

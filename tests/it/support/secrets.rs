@@ -1,7 +1,7 @@
 //! Searches outputs and files for texts that a gateway must never write.
 //!
 //! The tests plant such texts in every input: credentials, bearer tokens, path secrets, and the names and addresses of
-//! customers. [`Secrets`] finds them in what a process writes. These texts may be in no log line, error, metric, audit
+//! customers. [`Secrets`] finds them in the output of a process. These texts may be in no log line, error, metric, audit
 //! record, journal, spool or quarantined body. The only files in the directories of a gateway that may contain them are
 //! those that its settings name as inputs, such as `thingspace.uws_password_file`. A test can permit an exact text in
 //! them with `Setup::stores`.

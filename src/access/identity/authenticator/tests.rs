@@ -107,7 +107,7 @@ fn a_bearer_token_precedes_a_mesh_header_which_precedes_a_certificate() {
         (vec![mesh], MESH, true, "mesh:fleet.mesh"),
         (vec![], MESH, true, "dns:client.example"),
         (vec![], ELSEWHERE, true, "dns:client.example"),
-        // What is refused is not replaced.
+        // A rejected value is not replaced.
         (vec![bad_token, mesh], MESH, true, "jwt malformed_token"),
         (vec![bad_mesh], MESH, true, "mesh malformed_header"),
         // An untrusted header is as if absent.

@@ -36,7 +36,7 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Latest time of `exp` and `nbf`, in seconds: the end of the year 9999.
 const MAX_SECONDS: f64 = 253_402_300_799.0;
 
-/// What a token must fulfil.
+/// The conditions that a token must meet.
 #[derive(Debug, Clone)]
 pub(in crate::access::identity) struct TokenRules {
     /// Largest difference between the clocks of the issuer and the gateway.

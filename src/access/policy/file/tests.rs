@@ -47,7 +47,7 @@ name = "b"
         "line 16: caller[0].limits.streams: got 0, expected a whole number from 1 to 1000000",
         "line 17: caller[0].limits.changes_per_minute: got a value of type string, expected a whole number from 1 to 100000",
         "line 18: caller[0].limits.devices: unknown key, expected changes_per_minute, devices_per_minute, streams, inflight_calls",
-        "line 23: caller[1].allow[0].permissions: not set, expected what the caller may do",
+        "line 23: caller[1].allow[0].permissions: not set, expected the permissions of the caller",
         "line 23: caller[1].allow[0].accounts: not set, expected accounts, or `*` for all",
         "line 24: caller[2].identities: not set, expected the identities of the caller",
         "line 25: caller[2].name: got \"b\", expected another name than that of line 21",
