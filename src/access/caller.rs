@@ -1,11 +1,14 @@
 //! The caller of a call: its identity and its permissions.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
 
 use crate::{
     access::{
         identity::Identity,
-        policy::{AccountScope, CallerPolicy, Permission},
+        policy::{AccountScope, CallerPolicy, Permission, Policy},
     },
     domain::{caller_name::CallerName, change_type::ChangeType, newtypes::AccountName},
 };
@@ -16,6 +19,8 @@ pub struct Caller {
     /// `None` if callers have no identity.
     identity: Option<Arc<Identity>>,
     policy: Arc<CallerPolicy>,
+    /// The policy that has this entry. Weak, so that a long stream does not keep an old policy in memory.
+    found_in: Weak<Policy>,
     /// False for a caller of the gRPC port without an identity.
     may_operate: bool,
 }
@@ -40,20 +45,29 @@ enum DeniedScope {
 }
 
 impl Caller {
-    pub(super) fn new(identity: Arc<Identity>, policy: Arc<CallerPolicy>) -> Self {
-        Self { identity: Some(identity), policy, may_operate: true }
+    /// Finds the entry of an identity in a policy. `None` if the policy does not know the identity.
+    pub(super) fn find(identity: &Arc<Identity>, policy: &Arc<Policy>) -> Option<Self> {
+        let names = identity.names().iter().map(|name| name.as_str());
+        let entry = Arc::clone(policy.find(names)?);
+        let (identity, found_in) = (Some(Arc::clone(identity)), Arc::downgrade(policy));
+        Some(Self { identity, policy: entry, found_in, may_operate: true })
+    }
+
+    /// True if the caller was found in this policy.
+    pub(super) fn is_found_in(&self, policy: &Arc<Policy>) -> bool {
+        std::ptr::eq(self.found_in.as_ptr(), Arc::as_ptr(policy))
     }
 
     /// Returns the caller with `auth.mode = none`. It has all permissions except `operate`.
     pub fn anonymous() -> Self {
         let policy = CallerPolicy::unrestricted(CallerName::anonymous());
-        Self { identity: None, policy, may_operate: false }
+        Self { identity: None, policy, found_in: Weak::new(), may_operate: false }
     }
 
     /// Returns the caller of calls through the admin socket, which only the user of the gateway can open.
     pub fn local() -> Self {
         let policy = CallerPolicy::unrestricted(CallerName::local());
-        Self { identity: None, policy, may_operate: true }
+        Self { identity: None, policy, found_in: Weak::new(), may_operate: true }
     }
 
     /// True if no policy limits the caller.

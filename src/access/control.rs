@@ -8,7 +8,7 @@ use crate::{
     access::{
         caller::Caller,
         identity::{AuthenticationError, Authenticator, Connection, Identity},
-        policy::{CallerPolicy, ReloadingPolicy},
+        policy::ReloadingPolicy,
     },
     tls::Peer,
 };
@@ -59,23 +59,45 @@ impl AccessControl {
             Mode::Restricted { authenticator, policy } => (authenticator, policy),
         };
         let identity = authenticator.authenticate(headers, connection(peer)).await?;
-        match find(policy, &identity) {
-            Some(caller) => Ok(Caller::new(identity, caller)),
-            None => Err(AccessError::UnknownCaller(identity)),
-        }
+        let caller = Caller::find(&identity, &policy.current());
+        caller.ok_or(AccessError::UnknownCaller(identity))
     }
 
-    /// Identifies the caller of a stream again, with the credentials and the policy that are in force now. `None` if
-    /// the credential is no longer accepted, or the policy does not know the caller any more.
-    pub fn recheck(&self, caller: &Caller, peer: &Peer) -> Option<Caller> {
+    /// Identifies the caller of a call again, with the credentials and the policy that are in force now. Counts a
+    /// credential that is no longer accepted.
+    ///
+    /// # Errors
+    ///
+    /// The credential is no longer accepted, or the policy does not know the caller any more.
+    pub fn identify_again(&self, caller: &Caller, peer: &Peer) -> Result<Caller, AccessError> {
+        let checked = self.recheck(caller, peer);
+        if let (Mode::Restricted { authenticator, .. }, Err(AccessError::Unauthenticated(error))) =
+            (&self.0, &checked)
+        {
+            authenticator.count_failure(error);
+        }
+        checked
+    }
+
+    /// Identifies the caller of a stream again, with the credentials and the policy that are in force now. Counts
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// The credential is no longer accepted, or the policy does not know the caller any more.
+    pub fn recheck(&self, caller: &Caller, peer: &Peer) -> Result<Caller, AccessError> {
         let (Mode::Restricted { authenticator, policy }, Some(identity)) =
             (&self.0, caller.identity())
         else {
-            return Some(caller.clone());
+            return Ok(caller.clone());
         };
-        authenticator.recheck(identity, connection(peer)).ok()?;
-        let entry = find(policy, identity)?;
-        Some(Caller::new(Arc::clone(identity), entry))
+        authenticator.recheck(identity, connection(peer))?;
+        let policy = policy.current();
+        if caller.is_found_in(&policy) {
+            return Ok(caller.clone());
+        }
+        let caller = Caller::find(identity, &policy);
+        caller.ok_or_else(|| AccessError::UnknownCaller(Arc::clone(identity)))
     }
 
     /// Keeps the keys of the issuer of tokens up to date. Never returns.
@@ -116,9 +138,4 @@ fn connection(peer: &Peer) -> Connection<'_> {
         certificate: certificates.and_then(|certificates| certificates.chain().first()),
         is_certificate_trusted: certificates.is_some_and(|certificates| certificates.is_trusted()),
     }
-}
-
-fn find(policy: &ReloadingPolicy, identity: &Identity) -> Option<Arc<CallerPolicy>> {
-    let names = identity.names().iter().map(|name| name.as_str());
-    policy.current().find(names).cloned()
 }

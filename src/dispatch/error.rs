@@ -46,6 +46,20 @@ pub enum ExistingChange {
 }
 
 impl DispatchError {
+    /// Returns the ID of a change that an earlier call has created, perhaps one of another caller.
+    pub fn existing_change(&self) -> Option<ChangeId> {
+        match self {
+            Self::KeyReused(id) => Some(*id),
+            Self::DeviceBusy(busy) => Some(busy.change_id),
+            Self::TooManyInFlight(existing) | Self::Paused(existing) => match existing {
+                ExistingChange::Change(id) => Some(*id),
+                ExistingChange::Absent | ExistingChange::Unknown => None,
+            },
+            // The change of the call itself.
+            Self::Journal { .. } => None,
+        }
+    }
+
     /// An error of the journal before the change was stored.
     pub(super) fn before_claim(error: JournalError) -> Self {
         Self::Journal { error, change_id: None }

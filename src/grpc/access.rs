@@ -1,7 +1,7 @@
 //! Access control of calls: identifies the caller, and checks the permissions that a method needs.
 //!
 //! A call is checked twice: before its message is read, that the caller has the permission on any account, and in
-//! its handler, that the caller has it on the account of the call.
+//! its handler, with the policy and the credentials of that time, that the caller has it on the account of the call.
 
 use std::{fmt, net::Ipv4Addr, sync::Arc};
 
@@ -14,25 +14,14 @@ use crate::{
     audit::AuditLog,
     domain::{clock::Clock, newtypes::AccountName},
     grpc::{
-        admission::method_class::MethodClass,
+        admission::method_class::{Method, MethodAccess, MethodClass},
         call_audit::CallAudit,
-        error::{ApiError, reason::ErrorReason},
+        error::{ApiError, Executed, reason::ErrorReason},
     },
     telemetry::names,
     tls::Peer,
     watch::StreamAccess,
 };
-
-/// The access that a method requires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MethodAccess {
-    /// Every client may call it.
-    Public,
-    /// Every caller of the policy may call it.
-    KnownCaller,
-    /// The caller needs this permission.
-    Needs(Permission),
-}
 
 /// The access of a caller to a stream.
 pub(super) struct WatchAccess {
@@ -44,68 +33,82 @@ pub(super) struct WatchAccess {
     account: Option<AccountName>,
 }
 
-const OPERATOR_SERVICE: &str = "thingspace.gateway.v1.OperatorService/";
-const GET_SERVER_INFO: &str = "thingspace.gateway.v1.GatewayService/GetServerInfo";
-const HEALTH_SERVICE: &str = "grpc.health.v1.Health/";
-
-impl MethodAccess {
-    /// Returns the access that a served method requires.
-    fn of(method: &str, class: MethodClass) -> Self {
-        match class {
-            _ if method.starts_with(HEALTH_SERVICE) => Self::Public,
-            _ if method.starts_with(OPERATOR_SERVICE) => Self::Needs(Permission::Operate),
-            _ if method == GET_SERVER_INFO => Self::KnownCaller,
-            MethodClass::Change { .. } => Self::Needs(Permission::Change),
-            MethodClass::Watch => Self::Needs(Permission::Watch),
-            MethodClass::Read | MethodClass::Health => Self::Needs(Permission::List),
-            MethodClass::Reflection => Self::KnownCaller,
-        }
-    }
+/// Identifies the caller of a call again, once its message has arrived. Extension of its request.
+#[derive(Clone)]
+struct SecondCheck {
+    control: Arc<AccessControl>,
+    access: MethodAccess,
 }
 
 /// Identifies the caller of a call, and checks that it has the permission of the method on some account. The caller
 /// becomes an extension of the request.
 pub(super) async fn identify(
-    control: &AccessControl,
-    method: &str,
-    class: MethodClass,
+    control: &Arc<AccessControl>,
+    method: Method,
     request: &mut Request,
 ) -> Result<(), ApiError> {
-    let access = MethodAccess::of(method, class);
+    let access = method.access;
     if access == MethodAccess::Public {
         return Ok(());
     }
     let peer = peer(request.extensions());
     let caller = control.identify(request.headers(), &peer).await?;
     CallAudit::of(request.extensions()).set_caller(&caller);
-    if let MethodAccess::Needs(permission) = access {
-        caller.require_any(permission)?;
-    }
-    request.extensions_mut().insert(Arc::clone(caller.policy()));
-    request.extensions_mut().insert(caller);
+    require(access, &caller)?;
+    let extensions = request.extensions_mut();
+    extensions.insert(Arc::clone(caller.policy()));
+    extensions.insert(caller);
+    extensions.insert(SecondCheck { control: Arc::clone(control), access });
     Ok(())
 }
 
 /// Returns the caller of a call, and its audit. Called by every handler, first.
+///
+/// The message of a call may take two minutes to arrive. So the caller is identified again, with the credentials and
+/// the policy that are in force now.
+///
+/// # Errors
+///
+/// The credential is no longer accepted, or the policy no longer permits the method. `executed` is UNKNOWN for a change:
+/// an earlier call with its key may have been executed.
 pub(super) fn caller(extensions: &Extensions) -> Result<(Caller, CallAudit), ApiError> {
     let caller: Option<&Caller> = extensions.get();
     let caller = caller.ok_or_else(|| ApiError::new(ErrorReason::Internal, "internal error"))?;
+    // There is no such check for the admin socket.
+    let caller = match extensions.get() {
+        Some(check) => identify_again(check, caller, extensions)?,
+        None => caller.clone(),
+    };
     let audit = CallAudit::of(extensions);
-    audit.set_caller(caller);
+    audit.set_caller(&caller);
     audit.enter_handler();
-    Ok((caller.clone(), audit))
+    Ok((caller, audit))
+}
+
+fn identify_again(
+    SecondCheck { control, access }: &SecondCheck,
+    caller: &Caller,
+    extensions: &Extensions,
+) -> Result<Caller, ApiError> {
+    let checked = control.identify_again(caller, &peer(extensions)).map_err(ApiError::from);
+    let checked = checked.and_then(|caller| require(*access, &caller).map(|()| caller));
+    let is_change = *access == MethodAccess::Needs(Permission::Change);
+    checked.map_err(|error| error.with_executed(is_change.then_some(Executed::Unknown)))
+}
+
+/// Checks that a caller has the permission of a method on some account.
+fn require(access: MethodAccess, caller: &Caller) -> Result<(), ApiError> {
+    match access {
+        MethodAccess::Public | MethodAccess::KnownCaller => Ok(()),
+        MethodAccess::Needs(permission) => Ok(caller.require_any(permission)?),
+    }
 }
 
 /// Starts the audit of a call. It becomes an extension of the request. Health checks and reflection have none.
-pub(super) fn start_audit(
-    log: &AuditLog,
-    method: &'static str,
-    class: MethodClass,
-    request: &mut Request,
-) -> CallAudit {
+pub(super) fn start_audit(log: &AuditLog, method: Method, request: &mut Request) -> CallAudit {
     let is_audited =
-        class != MethodClass::Reflection && MethodAccess::of(method, class) != MethodAccess::Public;
-    if is_audited { insert_audit(log, method, request) } else { CallAudit::default() }
+        method.class != MethodClass::Reflection && method.access != MethodAccess::Public;
+    if is_audited { insert_audit(log, method.name, request) } else { CallAudit::default() }
 }
 
 /// Starts the audit of a call of a method that does not exist.
@@ -142,7 +145,7 @@ impl WatchAccess {
 impl StreamAccess for WatchAccess {
     fn is_allowed(&self) -> bool {
         let caller = self.control.recheck(&self.caller, &self.peer);
-        caller.is_some_and(|caller| caller.sees(Permission::Watch, self.account.as_ref()))
+        caller.is_ok_and(|caller| caller.sees(Permission::Watch, self.account.as_ref()))
     }
 
     fn expires_at(&self) -> Option<Instant> {

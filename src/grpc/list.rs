@@ -54,10 +54,12 @@ pub(super) async fn list_devices(
     request: proto::ListDevicesRequest,
 ) -> Result<proto::ListDevicesResponse, ApiError> {
     let (change_id, filter, page) = request.parse()?;
-    let devices = visible.journal.devices(change_id, filter).await?;
-    // After the devices: retention may have removed the change in the meantime.
+    // Before the devices are read: a change that the caller may not see costs no more than one that does not exist.
     let change = visible.change(ChangeSelector::Id(change_id)).await?;
     audit.set_change(change_id, &change.account);
+    let devices = visible.journal.devices(change_id, filter).await?;
+    // Retention may have removed the change in the meantime, so that the list would be empty.
+    visible.change(ChangeSelector::Id(change_id)).await?;
     let mut response = proto::ListDevicesResponse::default();
     let mut bytes = 0;
     for device in &devices {

@@ -32,7 +32,7 @@ use crate::{
     grpc::{
         admission::{
             concurrency::{AdmissionControl, MAX_HEALTH_CHECKS, MAX_SMALL_MESSAGE},
-            method_class::{MethodClass, find_method},
+            method_class::find_method,
         },
         error::ApiError,
         generated::stub::{
@@ -359,7 +359,7 @@ fn handle(
 fn reject(path: &str) -> http::Response<Body> {
     let error = ApiError::overloaded("too many calls without a response; retry later");
     match find_method(path) {
-        Some((_, MethodClass::Change { .. })) => error.into_response(),
+        Some(method) if method.is_change() => error.into_response(),
         _ => error.with_executed(None).into_response(),
     }
 }

@@ -144,13 +144,12 @@ impl Gateway {
         }
     }
 
-    /// Returns the error of a call. The caller learns the ID of the change that has a busy device only if it may see
-    /// that change.
+    /// Returns the error of a call. It names another change only to a caller that may see this change.
     async fn dispatch_error(&self, caller: &Caller, error: DispatchError) -> ApiError {
-        let DispatchError::DeviceBusy(busy) = &error else {
+        let Some(change_id) = error.existing_change() else {
             return error.into();
         };
-        let selector = ChangeSelector::Id(busy.change_id);
+        let selector = ChangeSelector::Id(change_id);
         let is_visible = caller.is_unrestricted()
             || self.visibility(caller, Permission::List).change(selector).await.is_ok();
         let error = ApiError::from(error);
@@ -321,8 +320,9 @@ impl GatewayService for Gateway {
 
     async fn get_server_info(
         &self,
-        _: Request<proto::GetServerInfoRequest>,
+        request: Request<proto::GetServerInfoRequest>,
     ) -> Result<Response<proto::GetServerInfoResponse>, Status> {
+        let (_caller, _audit) = access::caller(request.extensions())?;
         let journal = self.journal.info();
         Ok(Response::new(proto::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),

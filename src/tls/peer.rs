@@ -1,15 +1,8 @@
 //! The client of a connection, and whether its certificate is still trusted.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use tokio::{sync::watch, time::sleep};
 
@@ -38,10 +31,17 @@ pub struct PeerCertificates {
     chain: Vec<CertificateDer<'static>>,
     expires_at: Timestamp,
     cas: Arc<ReloadingClientCas>,
-    /// The result of the last verification: the generation of the bundle times two, plus 1 if it was trusted.
-    verified: AtomicU64,
-    /// Time of the next verification with the same bundle, in microseconds: the next expiry in the chain.
-    verify_again_at: AtomicI64,
+    last: Mutex<Verification>,
+}
+
+/// A verification of a chain. Its parts belong together: a result is valid for its bundle and until its time.
+#[derive(Debug, Clone, Copy)]
+struct Verification {
+    is_trusted: bool,
+    /// Generation of the bundle.
+    generation: u64,
+    /// Time of the next verification with the same bundle: the next expiry in the chain.
+    verify_again_at: Timestamp,
 }
 
 /// A chain that cannot be used.
@@ -65,15 +65,9 @@ impl PeerCertificates {
         }
         let expires_at = chain.first().and_then(not_after).ok_or(ChainError::Malformed)?;
         let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
-        let now = cas.now();
-        let verify_again_at = next_expiry(&chain, now);
-        Ok(Self {
-            chain,
-            expires_at,
-            cas,
-            verified: AtomicU64::new(pack(true, generation)),
-            verify_again_at: AtomicI64::new(verify_again_at.as_micros()),
-        })
+        let verify_again_at = next_expiry(&chain, cas.now());
+        let last = Mutex::new(Verification { is_trusted: true, generation, verify_again_at });
+        Ok(Self { chain, expires_at, cas, last })
     }
 
     /// The certificates that the client presented, its own first. Never empty.
@@ -86,21 +80,27 @@ impl PeerCertificates {
         self.expires_at
     }
 
-    /// True if the chain is valid now, by the current CA bundle. Costs two atomic loads and a look at the clock while
-    /// the bundle is the same and no certificate of the chain expires; otherwise a verification of the chain.
+    /// True if the chain is valid now, by the current CA bundle. Costs a short lock and a look at the clock while the
+    /// bundle is the same and no certificate of the chain expires; otherwise a verification of the chain.
     pub fn is_trusted(&self) -> bool {
+        self.verify().is_trusted
+    }
+
+    /// Returns the last verification, or a new one if the bundle has changed or a certificate has expired.
+    fn verify(&self) -> Verification {
         let now = self.cas.now();
-        let verified = self.verified.load(Ordering::Acquire);
-        let is_current = verified >> 1 == self.cas.generation();
-        if is_current && now.as_micros() < self.verify_again_at.load(Ordering::Acquire) {
-            return verified & 1 == 1;
+        let last = *self.last.lock();
+        if last.generation == self.cas.generation() && now < last.verify_again_at {
+            return last;
         }
         let (is_trusted, generation) = self.cas.verify(&self.chain, now);
-        let next = next_expiry(&self.chain, now);
-        // A slower verification with an older bundle is repeated, because its generation is not the current one.
-        self.verify_again_at.store(next.as_micros(), Ordering::Release);
-        self.verified.store(pack(is_trusted, generation), Ordering::Release);
-        is_trusted
+        let verify_again_at = next_expiry(&self.chain, now);
+        let mut last = self.last.lock();
+        // Another call may have verified the chain with a newer bundle in the meantime.
+        if last.generation <= generation {
+            *last = Verification { is_trusted, generation, verify_again_at };
+        }
+        *last
     }
 
     /// Returns a receiver that is notified when the CA bundle changes.
@@ -111,9 +111,12 @@ impl PeerCertificates {
     /// Waits until the chain is no longer trusted, because an authority was removed or a certificate has expired.
     pub async fn wait_until_untrusted(&self) {
         let mut changed = self.subscribe();
-        while self.is_trusted() {
-            let expiry = Timestamp::from_micros(self.verify_again_at.load(Ordering::Acquire));
-            let left = expiry.since(self.cas.now()).min(MAX_CLOCK_CHECK_INTERVAL);
+        loop {
+            let verified = self.verify();
+            if !verified.is_trusted {
+                return;
+            }
+            let left = verified.verify_again_at.since(self.cas.now()).min(MAX_CLOCK_CHECK_INTERVAL);
             tokio::select! {
                 // The sender lives as long as `self.cas`.
                 _ = changed.changed() => {}
@@ -127,10 +130,6 @@ impl fmt::Debug for PeerCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerCertificates").field("chain", &self.chain.len()).finish_non_exhaustive()
     }
-}
-
-fn pack(is_trusted: bool, generation: u64) -> u64 {
-    generation << 1 | u64::from(is_trusted)
 }
 
 /// The earliest expiry in the chain that is still to come.

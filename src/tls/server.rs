@@ -28,7 +28,7 @@ use crate::{
         client_cas::ReloadingClientCas,
         error::TlsError,
         failure::{FailureLog, classify},
-        options::TlsOptions,
+        options::{ClientCertificates, TlsOptions},
         peer::{Peer, PeerCertificates},
         validity::{VerificationClock, format_utc, seconds},
     },
@@ -125,10 +125,10 @@ impl ServerTls {
     /// Adds the files to the files to reload.
     pub fn reload_with(self: &Arc<Self>, files: &mut FileReloader) {
         let this = Arc::clone(self);
-        files.add(move || this.reload_certificate());
+        files.add(self.options.cert_key(), move || this.reload_certificate());
         if self.client_cas.is_some() {
             let this = Arc::clone(self);
-            files.add(move || this.reload_client_cas());
+            files.add(ClientCertificates::CA_KEY, move || this.reload_client_cas());
         }
     }
 

@@ -252,6 +252,12 @@ impl Watch {
             if let Some(message) = self.next_message.take() {
                 return Poll::Ready(Some(Ok(message)));
             }
+            // Before each chunk: a client that reads slowly may have a page left.
+            if self.end.is_none() && !self.check_access() {
+                self.page = None;
+                self.push_reconnect(ReconnectReason::CredentialExpired);
+                continue;
+            }
             if self.watches.journal.epoch() == self.token.epoch
                 && let Some(frames) = self.next_chunk()
             {
@@ -267,10 +273,6 @@ impl Watch {
             }
             if self.watches.tail_registry.is_draining() {
                 self.push_reconnect(ReconnectReason::Drain);
-                continue;
-            }
-            if !self.check_access() {
-                self.push_reconnect(ReconnectReason::CredentialExpired);
                 continue;
             }
             if self.timer.as_mut().poll(cx).is_ready() {
@@ -383,8 +385,6 @@ impl Watch {
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.fail(StreamError::DeadlineExceeded);
-        } else if self.access_ends_at.is_some_and(|end| now >= end) {
-            self.push_reconnect(ReconnectReason::CredentialExpired);
         } else if now >= self.ends_at {
             self.push_reconnect(ReconnectReason::StreamAge);
         } else if now >= self.bookmark_at {
@@ -403,8 +403,11 @@ impl Watch {
         self.timer.as_mut().reset(next);
     }
 
-    /// True if the client may still receive the stream. Checks it only if rights may have changed.
+    /// True if the client may still receive the stream. Checks its rights only if they may have changed.
     fn check_access(&mut self) -> bool {
+        if self.access_ends_at.is_some_and(|end| Instant::now() >= end) {
+            return false;
+        }
         let changes = self.watches.tail_registry.access_changes();
         if self.checked_access == changes {
             return true;

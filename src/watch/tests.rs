@@ -452,6 +452,36 @@ async fn only_the_streams_of_a_client_without_access_end_when_access_is_checked(
     assert_eq!(next_word(&mut late).await, "reconnect CredentialExpired");
 }
 
+#[tokio::test]
+async fn a_client_without_access_receives_nothing_more_of_a_page_that_was_read_before() {
+    let fixture = fixture(Duration::from_secs(600));
+    let access = Arc::new(TestAccess { is_allowed: AtomicBool::new(true), expires_at: None });
+    // Each chunk of the page has one of them.
+    for number in 0..3 {
+        fixture.large_result(number, 40_000).await;
+    }
+    let shared: Arc<dyn StreamAccess> = access.clone();
+    let options = WatchOptions { include_raw: true, access: Some(shared), ..options("r") };
+    let mut watch = fixture.open(options).await.unwrap();
+    assert_eq!(next_word(&mut watch).await, "opened");
+    assert!(next_word(&mut watch).await.contains("event 1"));
+    access.is_allowed.store(false, Ordering::Relaxed);
+    fixture.watches.check_access();
+    assert_eq!(next_word(&mut watch).await, "reconnect CredentialExpired");
+    assert!(matches!(watch.next().await, Some(Err(StreamError::Reconnect))));
+}
+
+#[tokio::test]
+async fn an_expired_credential_ends_a_stream_before_its_next_chunk() {
+    let fixture = fixture(Duration::from_secs(600));
+    let access = TestAccess { is_allowed: AtomicBool::new(true), expires_at: Some(Instant::now()) };
+    fixture.result(0).await;
+    let options = WatchOptions { access: Some(Arc::new(access)), ..options("r") };
+    let mut watch = fixture.open(options).await.unwrap();
+    assert_eq!(next_word(&mut watch).await, "opened");
+    assert_eq!(next_word(&mut watch).await, "reconnect CredentialExpired");
+}
+
 /// hyper polls a stream only while its client has a send window. So a watch can stop in the middle of a read
 /// for as long as its client does not read.
 #[tokio::test]

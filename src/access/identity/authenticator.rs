@@ -87,7 +87,7 @@ impl Authenticator {
     /// Identifies the caller of a call: by its bearer token, or else by the header of a mesh, or else by its
     /// client certificate. A credential that is refused is an error, even if the call has another one.
     ///
-    /// Waits only for a token with an unknown key, up to five seconds, until the issuer's keys have been
+    /// Waits only for a token with an unknown key, up to ten seconds, until the issuer's keys have been
     /// read again.
     ///
     /// # Errors
@@ -99,11 +99,16 @@ impl Authenticator {
         connection: Connection<'_>,
     ) -> Result<Arc<Identity>, AuthenticationError> {
         let identified = self.identify(headers, connection).await;
-        identified.inspect_err(|error| self.instruments.auth_failure(error.method, error.reason))
+        identified.inspect_err(|error| self.count_failure(error))
     }
 
-    /// Checks again that the credential of an identity is trusted and has not expired, for a stream that is
-    /// still open. The header of a mesh was valid for the whole call. Counts nothing.
+    /// Counts a refused credential.
+    pub fn count_failure(&self, error: &AuthenticationError) {
+        self.instruments.auth_failure(error.method, error.reason);
+    }
+
+    /// Checks again that the credential of an identity is trusted and has not expired, for a message that has
+    /// arrived later, or a stream that is still open. The header of a mesh was valid for the whole call. Counts nothing.
     ///
     /// # Errors
     ///
@@ -179,7 +184,7 @@ fn token_verifier(
     if let Some(path) = &auth.jwt_jwks_file {
         let tokens = Arc::new(TokenVerifier::with_key_file(rules, path.clone(), clock)?);
         let reloading = Arc::clone(&tokens);
-        reloader.add(move || reloading.reload());
+        reloader.add("auth.jwt_jwks_file", move || reloading.reload());
         return Ok(Some(tokens));
     }
     let url = auth.jwt_jwks_url.clone();

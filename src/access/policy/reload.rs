@@ -84,7 +84,7 @@ impl ReloadingPolicy {
     ) -> Result<Arc<Self>, PolicyLoadError> {
         let this = Arc::new(Self::new(path, instruments)?);
         let reloading = Arc::clone(&this);
-        files.add(move || {
+        files.add("auth.policy_file", move || {
             reloading.reload();
             Ok::<(), Infallible>(())
         });

@@ -24,7 +24,11 @@ use crate::{
 
 /// The usage of all callers. Never has more entries than the policy has callers, apart from removed ones
 /// whose calls are still in flight.
-pub struct CallerUsages(RwLock<HashMap<CallerName, Arc<CallerUsage>>>);
+pub struct CallerUsages {
+    callers: RwLock<HashMap<CallerName, Arc<CallerUsage>>>,
+    /// Permits of the refusals of all callers that are delayed.
+    delayed_refusals: Arc<Semaphore>,
+}
 
 /// The usage of one caller: all clients with its identities together.
 #[derive(Debug)]
@@ -33,8 +37,8 @@ pub(in crate::grpc) struct CallerUsage {
     quotas: Mutex<Quotas>,
     calls: AtomicUsize,
     streams: AtomicUsize,
-    /// Permits of refusals that are delayed.
-    delayed_refusals: Semaphore,
+    /// Permits of the refusals of all callers that are delayed.
+    delayed_refusals: Arc<Semaphore>,
     /// Refused calls, by limit.
     refusals: [AtomicU64; CallerLimit::ALL.len()],
 }
@@ -64,8 +68,8 @@ const NANOS_PER_MILLISECOND: u128 = 1_000_000;
 const MAX_REFUSAL_DELAY: Duration = Duration::from_millis(500);
 /// Each delay is up to this fraction shorter.
 const REFUSAL_JITTER: f64 = 0.5;
-/// Maximum number of delayed refusals of one caller. Each takes a few KiB.
-const MAX_DELAYED_REFUSALS: usize = 1_000;
+/// Maximum number of delayed refusals of all callers together. Each takes a few KiB.
+const MAX_DELAYED_REFUSALS: usize = 1_024;
 
 /// The caller of each call while clients are not authenticated.
 static ANONYMOUS: LazyLock<Arc<CallerPolicy>> =
@@ -81,7 +85,8 @@ pub(in crate::grpc) fn caller_of(extensions: &http::Extensions) -> Arc<CallerPol
 impl Default for CallerUsages {
     /// The usage of the anonymous caller.
     fn default() -> Self {
-        let this = Self(RwLock::default());
+        let delayed_refusals = Arc::new(Semaphore::new(MAX_DELAYED_REFUSALS));
+        let this = Self { callers: RwLock::default(), delayed_refusals };
         this.set_callers(std::slice::from_ref(&*ANONYMOUS));
         this
     }
@@ -92,29 +97,33 @@ impl CallerUsages {
     /// forgotten once its calls have ended.
     pub fn set_callers(&self, callers: &[Arc<CallerPolicy>]) {
         let now = Instant::now();
-        let mut usages = self.0.write();
+        let mut usages = self.callers.write();
         let names: HashMap<_, _> = callers.iter().map(|it| (it.name(), it)).collect();
         usages.retain(|name, usage| names.contains_key(name) || usage.is_active());
         for caller in callers {
             let usage = usages.entry(caller.name().clone());
-            let usage = usage.or_insert_with(|| Arc::new(CallerUsage::new(caller, now)));
+            let usage = usage.or_insert_with(|| self.new_usage(caller, now));
             usage.quotas.lock().set_limits(*caller.limits(), now);
         }
     }
 
     /// Returns the usage of a caller. The caller of a policy that is about to be applied is added.
     pub(in crate::grpc) fn usage(&self, caller: &CallerPolicy) -> Arc<CallerUsage> {
-        if let Some(usage) = self.0.read().get(caller.name()) {
+        if let Some(usage) = self.callers.read().get(caller.name()) {
             return Arc::clone(usage);
         }
-        let mut usages = self.0.write();
+        let mut usages = self.callers.write();
         let usage = usages.entry(caller.name().clone());
-        Arc::clone(usage.or_insert_with(|| Arc::new(CallerUsage::new(caller, Instant::now()))))
+        Arc::clone(usage.or_insert_with(|| self.new_usage(caller, Instant::now())))
+    }
+
+    fn new_usage(&self, caller: &CallerPolicy, now: Instant) -> Arc<CallerUsage> {
+        Arc::new(CallerUsage::new(caller, Arc::clone(&self.delayed_refusals), now))
     }
 
     /// Returns the values of the metrics, one for each caller.
     pub fn gauges(&self) -> Vec<CallerGauges> {
-        let usages = self.0.read();
+        let usages = self.callers.read();
         let count = |count: &AtomicUsize| u64::try_from(count.load(Relaxed)).unwrap_or(u64::MAX);
         let gauges = usages.values().map(|usage| CallerGauges {
             caller: usage.name.clone(),
@@ -133,7 +142,7 @@ impl CallerUsages {
 // === impl CallerUsage ===
 
 impl CallerUsage {
-    fn new(caller: &CallerPolicy, now: Instant) -> Self {
+    fn new(caller: &CallerPolicy, delayed_refusals: Arc<Semaphore>, now: Instant) -> Self {
         let mut quotas = Quotas::default();
         quotas.set_limits(*caller.limits(), now);
         Self {
@@ -141,7 +150,7 @@ impl CallerUsage {
             quotas: Mutex::new(quotas),
             calls: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
-            delayed_refusals: Semaphore::new(MAX_DELAYED_REFUSALS),
+            delayed_refusals,
             refusals: Default::default(),
         }
     }
@@ -205,7 +214,7 @@ impl CallerUsage {
     }
 
     /// Delays the refusal of a call by a limit of the caller, so that a client that repeats it at once takes little
-    /// of the processor from others. Beyond [`MAX_DELAYED_REFUSALS`], refusals are not delayed.
+    /// of the processor from others. Beyond [`MAX_DELAYED_REFUSALS`] of all callers, refusals are not delayed.
     pub(in crate::grpc) async fn delay_refusal<T>(
         &self,
         admitted: Result<T, ApiError>,

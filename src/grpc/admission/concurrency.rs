@@ -7,8 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::sleep};
 
 use crate::{
     config::LimitsConfig,
@@ -55,6 +56,8 @@ pub(in crate::grpc) const MAX_HEALTH_CHECKS: usize = 2_000;
 const MAX_HEALTH_CHECK_MESSAGE: usize = 1024;
 /// Maximum time for a health check's message.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum time in which a reflection stream takes requests. Its caller is only checked at the start.
+const MAX_REFLECTION_TIME: Duration = Duration::from_secs(60);
 
 /// Admits a call if its caller and its class have a permit, and its message is within the limits.
 pub(in crate::grpc) async fn admit(
@@ -62,23 +65,23 @@ pub(in crate::grpc) async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let admitted = match find_method(request.uri().path()) {
-        Some((_, MethodClass::Change { device_ids_field })) => {
+    let class = find_method(request.uri().path()).map(|method| method.class);
+    let admitted = match class {
+        Some(MethodClass::Change { device_ids_field }) => {
             let caller = admission.caller(&request);
             let admitted = admission.admit_change(&caller, device_ids_field, request, next).await;
             caller.delay_refusal(admitted).await
         }
-        Some((_, MethodClass::Health)) => {
+        Some(MethodClass::Health) => {
             let admitted = admission.admit_health_check(request, next).await;
             admitted.map_err(|error| error.with_executed(None))
         }
-        Some((_, class)) => {
+        Some(class) => {
             let caller = admission.caller(&request);
             let admitted = admission.admit_small(&caller, class, request, next).await;
             caller.delay_refusal(admitted).await.map_err(|error| error.with_executed(None))
         }
-        // tonic responds with UNIMPLEMENTED and does not read the message.
-        None => Ok(next.run(request).await),
+        None => Err(ApiError::no_such_method()),
     };
     admitted.unwrap_or_else(ApiError::into_response)
 }
@@ -155,7 +158,7 @@ impl AdmissionControl {
         let permit = permit?;
         let request = match class {
             // A stream of requests. tonic limits the size of each.
-            MethodClass::Reflection => request,
+            MethodClass::Reflection => request.map(end_reflection),
             _ => read_small(request, MAX_SMALL_MESSAGE, PART_TIMEOUT).await?,
         };
         let mut response = attach_body(next.run(request).await);
@@ -201,6 +204,11 @@ fn hold_until_sent(response: Response, permits: impl Send + 'static) -> Response
     })
 }
 
+/// Ends the requests of a reflection stream after [`MAX_REFLECTION_TIME`], and with them the stream.
+fn end_reflection(requests: Body) -> Body {
+    Body::from_stream(requests.into_data_stream().take_until(sleep(MAX_REFLECTION_TIME)))
+}
+
 /// Reads a message that needs no bytes of the pool.
 async fn read_small(
     request: Request,
@@ -210,3 +218,6 @@ async fn read_small(
     let limits = MessageLimits { max_bytes, part_timeout, bytes: None };
     Ok(read_message(request, limits).await?.0)
 }
+
+#[cfg(test)]
+mod tests;

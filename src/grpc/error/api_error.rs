@@ -140,6 +140,11 @@ impl ApiError {
         }])
     }
 
+    /// The gateway does not serve the method.
+    pub(in crate::grpc) fn no_such_method() -> Self {
+        Self::new(ErrorReason::Unimplemented, "no such method")
+    }
+
     pub(in crate::grpc) fn change_not_found() -> Self {
         Self::new(ErrorReason::ChangeNotFound, "no such change")
     }

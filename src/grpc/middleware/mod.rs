@@ -22,9 +22,9 @@ use crate::{
         access,
         admission::{
             concurrency::{AdmissionControl, admit},
-            method_class::{MethodClass, find_method},
+            method_class::find_method,
         },
-        error::Executed,
+        error::{ApiError, Executed},
     },
     telemetry::{Instruments, RpcCall, names},
 };
@@ -50,8 +50,8 @@ async fn handle_call(
 ) -> Response {
     // Clients must not create metric labels: only the names of served methods are used.
     let found = find_method(request.uri().path());
-    let method = found.map_or(names::OTHER, |(name, _class)| name);
-    let is_change = matches!(found, Some((_, MethodClass::Change { .. })));
+    let method = found.map_or(names::OTHER, |method| method.name);
+    let is_change = found.is_some_and(|method| method.is_change());
     // First and last, to record the status that the client receives.
     let call = layers.instruments.as_ref().map(|instruments| {
         let call = RpcCall::begin(instruments, method, request.headers());
@@ -59,13 +59,17 @@ async fn handle_call(
         call
     });
     let audit = match found {
-        Some((method, class)) => access::start_audit(&layers.audit, method, class, &mut request),
+        Some(method) => access::start_audit(&layers.audit, method, &mut request),
         None => access::start_audit_of_unknown(&layers.audit, &mut request),
     };
     // The deadline also covers the wait for capacity.
     let response = guard::guard_call(request, method, is_change, |mut request| async {
-        if let (Some(control), Some((method, class))) = (&layers.access, found)
-            && let Err(error) = access::identify(control, method, class, &mut request).await
+        // Access and limits are those of the table, so nothing else is served.
+        let Some(method) = found else {
+            return ApiError::no_such_method().into_response();
+        };
+        if let Some(control) = &layers.access
+            && let Err(error) = access::identify(control, method, &mut request).await
         {
             return error.with_executed(is_change.then_some(Executed::Unknown)).into_response();
         }

@@ -54,6 +54,35 @@ pub(in crate::journal) async fn lists_are_newest_first_filtered_and_paged(engine
     journal.close().await;
 }
 
+pub(in crate::journal) async fn only_a_change_that_matches_makes_a_next_page(engine: &dyn Engine) {
+    const VISIBLE: &str = "0000123456-00001";
+    let journal = engine.open().await;
+    let make = async |key: &str, number: usize, account: &str| {
+        let mut request = esim(key, [number]);
+        request.account = AccountName::parse(account).unwrap();
+        accepted(&*journal, &request, &format!("r-{key}")).await
+    };
+    make("old", 0, "0000999999-00001").await;
+    make("older", 1, "0000999999-00001").await;
+    let first = make("first", 2, VISIBLE).await;
+    make("between", 3, "0000999999-00001").await;
+    let second = make("second", 4, VISIBLE).await;
+    make("new", 5, "0000999999-00001").await;
+    let list = async |limit, after| {
+        let accounts: Option<Arc<dyn VisibleAccounts>> = Some(Arc::new(OneAccount(VISIBLE)));
+        let filter = ChangeFilter { accounts, limit, after, ..ChangeFilter::default() };
+        let page = journal.changes(filter).await.unwrap();
+        let ids: Vec<ChangeId> = page.changes.iter().map(|change| change.change_id).collect();
+        (ids, page.next)
+    };
+    assert_eq!(list(2, None).await, (vec![second, first], None));
+    let (page, next) = list(1, None).await;
+    assert_eq!(page, [second]);
+    assert!(next.is_some());
+    assert_eq!(list(1, next).await, (vec![first], None));
+    journal.close().await;
+}
+
 pub(in crate::journal) async fn a_large_change_and_its_device_are_found_by_an_identifier(
     engine: &dyn Engine,
 ) {

@@ -51,6 +51,7 @@ macro_rules! tests {
                 a_result_that_names_a_device_and_a_foreign_one_counts_for_the_device;
             lists:
                 lists_are_newest_first_filtered_and_paged,
+                only_a_change_that_matches_makes_a_next_page,
                 a_large_change_and_its_device_are_found_by_an_identifier;
             retention:
                 trimming_removes_whole_old_changes_and_nothing_else,

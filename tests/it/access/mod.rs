@@ -3,8 +3,10 @@
 mod audit;
 mod callers;
 mod calls;
+mod hidden;
 mod matrix;
 mod reload;
+mod revoked;
 mod streams;
 
 use crate::support::{

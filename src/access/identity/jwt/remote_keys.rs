@@ -2,7 +2,7 @@
 //!
 //! One task reads it: every minute, and early when a token names an unknown key. Tokens with unknown keys
 //! cost nothing to make, so at most one read starts in five seconds, and the number of calls that wait for
-//! it is bounded. While the issuer is away, the last key set stays in force.
+//! the next one is bounded. While the issuer is away, the last key set stays in force.
 
 use std::{error::Error, iter, sync::Arc, time::Duration};
 
@@ -57,24 +57,21 @@ pub(super) struct RemoteKeys {
     waiting: Semaphore,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct ReadState {
+    /// Number of reads that have started. There is one at a time.
+    started: u64,
     /// Number of reads that have ended.
     ended: u64,
-    is_reading: bool,
-    /// True if a call waits for an early read that has not started.
+    /// True if a call waits for a read that has not started.
     is_wanted: bool,
-    /// Earliest start of the next read.
-    next: Instant,
 }
 
 /// Result of a request to read the keys early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EarlyRead {
-    /// A read has ended, successfully or not.
+    /// The key is known, or a read that started after the request has ended, successfully or not.
     Ended,
-    /// The last read is less than [`ReadTimes::min_interval`] ago.
-    TooSoon,
     /// Too many calls wait, or the read takes too long.
     Busy,
 }
@@ -101,14 +98,12 @@ impl RemoteKeys {
         times: ReadTimes,
     ) -> Result<Self, reqwest::Error> {
         let client = no_retry_client(&url, times.timeout).build()?;
-        let state =
-            ReadState { ended: 0, is_reading: false, is_wanted: false, next: Instant::now() };
         Ok(Self {
             client,
             url,
             times,
             keys,
-            state: watch::Sender::new(state),
+            state: watch::Sender::default(),
             waiting: Semaphore::new(MAX_WAITING),
         })
     }
@@ -120,19 +115,14 @@ impl RemoteKeys {
         let mut requests = self.state.subscribe();
         loop {
             let start = Instant::now();
-            let next = start + self.times.min_interval;
             self.state.send_modify(|state| {
-                state.is_reading = true;
+                state.started += 1;
                 state.is_wanted = false;
-                state.next = next;
             });
             failures = self.read_and_log(failures).await;
-            self.state.send_modify(|state| {
-                state.is_reading = false;
-                state.ended += 1;
-            });
+            self.state.send_modify(|state| state.ended = state.started);
             let delay = if failures == 0 { self.times.interval } else { retries.delay(failures) };
-            sleep_until(next).await;
+            sleep_until(start + self.times.min_interval).await;
             select! {
                 () = sleep_until(start + delay) => {}
                 _ = requests.wait_for(|state| state.is_wanted) => {}
@@ -140,28 +130,21 @@ impl RemoteKeys {
         }
     }
 
-    /// Asks for a read before its time, and waits for its end.
-    pub(super) async fn read_early(&self) -> EarlyRead {
-        let mut changes = self.state.subscribe();
+    /// Asks for a read before its time, and waits for its end, or until another read has made the key known. A read that
+    /// started before may have the keys of an earlier time.
+    pub(super) async fn read_early(&self, is_known: impl Fn() -> bool) -> EarlyRead {
         let Ok(_place) = self.waiting.try_acquire() else {
             return EarlyRead::Busy;
         };
-        let before = *changes.borrow_and_update();
-        let is_too_soon = |state: &ReadState| !state.is_reading && Instant::now() < state.next;
-        if is_too_soon(&before) {
-            return EarlyRead::TooSoon;
-        }
+        let mut changes = self.state.subscribe();
         // One read answers all calls that wait.
+        let mut awaited = 0;
         self.state.send_if_modified(|state| {
-            let is_first = !state.is_reading
-                && !state.is_wanted
-                && state.ended == before.ended
-                && !is_too_soon(state);
-            state.is_wanted |= is_first;
-            is_first
+            awaited = state.started + 1;
+            !std::mem::replace(&mut state.is_wanted, true)
         });
-        let ended = changes.wait_for(|state| state.ended != before.ended);
-        match timeout(self.times.timeout, ended).await {
+        let ended = changes.wait_for(|state| state.ended >= awaited || is_known());
+        match timeout(self.times.min_interval + self.times.timeout, ended).await {
             Ok(Ok(_)) => EarlyRead::Ended,
             _ => EarlyRead::Busy,
         }

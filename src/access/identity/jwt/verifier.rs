@@ -233,14 +233,15 @@ impl TokenVerifier {
 
     /// Returns the keys in force. If they lack the key of the token, reads them again first.
     async fn keys_with(&self, algorithm: JwtAlgorithm, name: Option<&str>) -> Checked<Arc<KeySet>> {
-        let current = self.keys.current();
-        let KeySource::Url(remote) = &self.source else {
-            return current.ok_or(AuthFailureReason::KeysUnavailable);
+        let is_known = || {
+            self.keys.current().is_some_and(|keys| {
+                keys.find(algorithm, name).err() != Some(AuthFailureReason::UnknownKey)
+            })
         };
-        let is_unknown = current.as_ref().is_none_or(|keys| {
-            keys.find(algorithm, name).err() == Some(AuthFailureReason::UnknownKey)
-        });
-        if is_unknown && remote.read_early().await == EarlyRead::Busy {
+        if let KeySource::Url(remote) = &self.source
+            && !is_known()
+            && remote.read_early(is_known).await == EarlyRead::Busy
+        {
             return Err(AuthFailureReason::KeysUnavailable);
         }
         self.keys.current().ok_or(AuthFailureReason::KeysUnavailable)

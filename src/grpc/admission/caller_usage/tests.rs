@@ -1,3 +1,4 @@
+use futures_util::{FutureExt as _, future::join_all};
 use tokio::time::advance;
 use tonic_types::StatusExt;
 
@@ -148,4 +149,26 @@ async fn without_a_policy_the_anonymous_caller_has_no_limits() {
     assert!(usage.take_change().is_ok());
     let gauges = usages.gauges();
     assert_eq!((gauges.len(), gauges[0].calls), (1, held.len() as u64));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_delayed_refusals_of_all_callers_together_are_bounded() {
+    let (_usages, callers) = usages(&[("a", "streams = 1"), ("b", "streams = 1")]);
+    let _streams: Vec<_> = callers.iter().map(|caller| caller.begin(true).unwrap()).collect();
+    let refuse = |caller: &Arc<CallerUsage>| {
+        let caller = Arc::clone(caller);
+        Box::pin(async move { caller.delay_refusal(caller.begin(true)).await.is_err() })
+    };
+    let mut delayed: Vec<_> =
+        (0..MAX_DELAYED_REFUSALS).map(|number| refuse(&callers[number % 2])).collect();
+    for refusal in &mut delayed {
+        assert!(refusal.now_or_never().is_none());
+    }
+    for caller in &callers {
+        assert_eq!(refuse(caller).now_or_never(), Some(true));
+    }
+    // One has gone, and its place is free.
+    drop(delayed.pop());
+    assert_eq!(refuse(&callers[0]).now_or_never(), None);
+    assert!(join_all(delayed).await.into_iter().all(|is_refused| is_refused));
 }

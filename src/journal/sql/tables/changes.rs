@@ -77,8 +77,7 @@ pub(in crate::journal::sql) fn changes(
         values.extend(device.as_ref().map(|key| packed_key(key).into()));
         let (mut rows, mut is_full) = (0, false);
         db.query(&sql, &values, &mut |row| {
-            is_full = page.changes.len() == filter.limit
-                || scanned == MAX_SCANNED
+            is_full = scanned == MAX_SCANNED
                 || device_lookups == MAX_DEVICE_LOOKUPS
                 || bytes >= MAX_BYTES;
             if is_full {
@@ -86,7 +85,7 @@ pub(in crate::journal::sql) fn changes(
             }
             (rows, scanned) = (rows + 1, scanned + 1);
             let id = row.get(0)?;
-            page.next = Some(id);
+            let before = page.next.replace(id);
             if !filter.states.is_empty() && !has_state(filter, row.get(1)?) {
                 return Ok(ControlFlow::Continue(()));
             }
@@ -100,6 +99,12 @@ pub(in crate::journal::sql) fn changes(
             }
             let change = decode(row, 4)?;
             if matches_filter(filter, &change) {
+                // Only a change that matches makes a next page: others may be those that the caller may not see.
+                is_full = page.changes.len() == filter.limit;
+                if is_full {
+                    page.next = before;
+                    return Ok(ControlFlow::Break(()));
+                }
                 // The names of the members take about as much again.
                 bytes += 2 * (row.get::<&[u8]>(4)?.len() + row.get::<&[u8]>(5)?.len());
                 page.changes.push(change);

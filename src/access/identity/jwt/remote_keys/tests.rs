@@ -33,6 +33,8 @@ enum Answer {
     KeySet(String),
     Status(StatusCode),
     Redirect,
+    /// This key set, once the channel has `true`.
+    Held(String, watch::Receiver<bool>),
     /// No answer at all.
     Never,
     /// The header of a response without its body.
@@ -50,6 +52,10 @@ impl Answer {
             Self::KeySet(text) => response.body(Body::from(text)),
             Self::Status(status) => response.status(status).body(Body::from(key_set(&[]))),
             Self::Redirect => response.status(302).header(LOCATION, "/other").body(Body::empty()),
+            Self::Held(text, mut held) => {
+                held.wait_for(|is_released| *is_released).await.unwrap();
+                response.body(Body::from(text))
+            }
             Self::Never => std::future::pending().await,
             Self::OnlyHeader => {
                 let stream = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
@@ -205,12 +211,51 @@ async fn unknown_keys_cause_one_read_at_most_in_the_minimum_interval() {
     let rarely = ReadTimes { min_interval: HOUR, ..ON_DEMAND };
     let (verifier, _task) = verifier(&issuer, rarely);
     verifier.subscribe().changed().await;
-    for number in 0..1000 {
-        // None of them waits.
-        let refused = verifier.verify(&token(&key, &format!("unknown{number}"))).await.err();
-        assert_eq!(refused, Some(AuthFailureReason::UnknownKey));
-    }
+    let unknown: Vec<_> =
+        (0..1000).map(|number| token(&key, &format!("unknown{number}"))).collect();
+    let mut calls: Vec<_> = unknown.iter().map(|token| Box::pin(verifier.verify(token))).collect();
+    let ended = calls.iter_mut().filter_map(|call| call.now_or_never());
+    let refused: Vec<_> = ended.map(|ended| ended.err()).collect();
+    assert_eq!(refused, vec![Some(AuthFailureReason::KeysUnavailable); 1000 - MAX_WAITING]);
     assert_eq!(issuer.reads(), 1);
+}
+
+#[tokio::test]
+async fn a_new_key_is_accepted_though_another_unknown_key_has_just_caused_a_read() {
+    let (old, new) = (TestKey::ed25519(), TestKey::ed25519());
+    let issuer = Issuer::start(Answer::keys(&[old.jwk("old")])).await;
+    let short = ReadTimes { min_interval: Duration::from_millis(200), ..ON_DEMAND };
+    let (verifier, _task) = verifier(&issuer, short);
+    for number in 0..3 {
+        let forged = verifier.verify(&token(&old, &format!("forged{number}"))).await;
+        assert_eq!(forged.err(), Some(AuthFailureReason::UnknownKey));
+    }
+    issuer.set(Answer::keys(&[old.jwk("old"), new.jwk("new")]));
+    assert!(is_ok(verifier.verify(&token(&new, "new")).await));
+    assert!(issuer.reads() <= 5, "{}", issuer.reads());
+}
+
+#[tokio::test]
+async fn a_read_that_began_before_the_call_does_not_decide_it() {
+    let (old, new) = (TestKey::ed25519(), TestKey::ed25519());
+    let issuer = Issuer::start(Answer::keys(&[old.jwk("old")])).await;
+    let (verifier, _task) = verifier(&issuer, ON_DEMAND);
+    assert!(is_ok(verifier.verify(&token(&old, "old")).await));
+    let reads = issuer.reads();
+    // The issuer has answered with its old keys, but the gateway has not received them yet.
+    let (release, held) = watch::channel(false);
+    issuer.set(Answer::Held(key_set(&[old.jwk("old")]), held));
+    let forged_token = token(&old, "forged");
+    let mut forged = Box::pin(verifier.verify(&forged_token));
+    assert!((&mut forged).now_or_never().is_none());
+    issuer.wait_for_reads(reads + 1).await;
+    issuer.set(Answer::keys(&[old.jwk("old"), new.jwk("new")]));
+    let new_token = token(&new, "new");
+    let mut rotated = Box::pin(verifier.verify(&new_token));
+    assert!((&mut rotated).now_or_never().is_none());
+    release.send_replace(true);
+    assert_eq!(forged.await.err(), Some(AuthFailureReason::UnknownKey));
+    assert!(is_ok(rotated.await));
 }
 
 #[tokio::test]
