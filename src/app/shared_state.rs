@@ -59,17 +59,17 @@ struct JournalRateLimits(Arc<dyn Coordination>);
 impl SharedRateLimits for JournalRateLimits {
     async fn take_permit(
         &self,
-        limit: &'static str,
+        limit: &str,
         per_minute: u32,
     ) -> Result<Result<(), Duration>, String> {
         self.0.take_permit(limit, Rate { per_minute }).await.map_err(text)
     }
 
-    async fn give_back_permit(&self, limit: &'static str, per_minute: u32) -> Result<(), String> {
+    async fn give_back_permit(&self, limit: &str, per_minute: u32) -> Result<(), String> {
         self.0.give_back_permit(limit, Rate { per_minute }).await.map_err(text)
     }
 
-    async fn pause_permits(&self, limit: &'static str, delay: Duration) -> Result<(), String> {
+    async fn pause_permits(&self, limit: &str, delay: Duration) -> Result<(), String> {
         self.0.pause_permits(limit, delay).await.map_err(text)
     }
 }

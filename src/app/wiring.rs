@@ -28,9 +28,12 @@ use crate::{
         clock::{Clock, Timestamp},
         state::ChangeState,
     },
-    grpc::{AdmissionControl, Gateway, HealthService, Operator, ProtoEncoder, Server},
+    grpc::{
+        AdmissionControl, Gateway, HealthService, LISTS_OF_CALLER, Operator, ProtoEncoder, Server,
+    },
     journal::{Journal, Origin},
     operations::ValidationRules,
+    shares::CallerTurns,
     spool::{Spool, SpoolOptions},
     telemetry::{Instruments, SpoolGauges, Telemetry},
     thingspace::ThingSpace,
@@ -269,6 +272,7 @@ impl<'a> Shared<'a> {
             validation_rules: ValidationRules::new(config),
             access: access.control.clone(),
             audit: self.audit.clone(),
+            list_turns: CallerTurns::new(LISTS_OF_CALLER),
         };
         let health = HealthService::new(self.serving.subscribe(), draining.clone());
         let admission = AdmissionControl::new(

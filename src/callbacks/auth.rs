@@ -1,9 +1,6 @@
 //! Authentication of callbacks by path secret, client address and credentials.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
@@ -17,6 +14,7 @@ use crate::{
     background::{FileReloader, ReloadingCredentials, ReloadingSecret},
     callbacks::client_ip,
     config::{AllowMode, CallbacksConfig},
+    connections::ShareKey,
     domain::{
         evidence::ResultService,
         newtypes::{AccountName, CallbackService},
@@ -62,17 +60,6 @@ pub(super) struct ClientAddress {
     pub(super) share: Option<ShareKey>,
 }
 
-/// The clients that together have a share of a limit, so that the rest is left for others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum ShareKey {
-    /// All addresses that `callbacks.allow_cidrs` does not list.
-    Unlisted,
-    /// One address, or one /64 network of IPv6, without `callbacks.allow_cidrs`.
-    Address(IpAddr),
-    /// All clients whose address the trusted proxies do not report.
-    Unknown,
-}
-
 // === impl Authenticator ===
 
 impl Authenticator {
@@ -95,44 +82,48 @@ impl Authenticator {
     /// Returns the address of the client. An unknown address counts as not allowed.
     pub(super) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let ip = client_ip::resolve(peer, headers, self.trusted_hops);
-        let is_listed = ip.is_some_and(|ip| self.is_listed(ip));
-        let share = match ip {
-            _ if is_listed => None,
+        let share = self.share(ip);
+        ClientAddress { ip, is_allowed: self.allow_cidrs.is_empty() || share.is_none(), share }
+    }
+
+    /// Returns the share of the connections that a peer has. `None` if it is listed in `callbacks.allow_cidrs` or
+    /// a proxy.
+    pub(super) fn connection_share(&self, peer: IpAddr) -> Option<ShareKey> {
+        if self.trusted_hops > 0 { None } else { self.share(Some(peer)) }
+    }
+
+    /// Returns the share of the clients with an address. `None` if `callbacks.allow_cidrs` lists it.
+    fn share(&self, ip: Option<IpAddr>) -> Option<ShareKey> {
+        match ip {
+            Some(ip) if self.is_listed(ip) => None,
             _ if !self.allow_cidrs.is_empty() => Some(ShareKey::Unlisted),
             Some(ip) => Some(ShareKey::of_address(ip)),
             None => Some(ShareKey::Unknown),
-        };
-        ClientAddress { ip, is_allowed: self.allow_cidrs.is_empty() || is_listed, share }
-    }
-
-    /// Returns true if a peer may have only its share of the connections: it is neither listed in
-    /// `callbacks.allow_cidrs` nor a proxy.
-    pub(super) fn has_address_share(&self, peer: IpAddr) -> bool {
-        self.trusted_hops == 0 && !self.is_listed(peer)
+        }
     }
 
     fn is_listed(&self, ip: IpAddr) -> bool {
         self.allow_cidrs.iter().any(|net| net.contains(&ip))
     }
 
-    /// Checks path secret and client address, before the body is read.
+    /// Checks client address and path secret, before the body is read. A client whose address is forbidden does not
+    /// learn whether its path secret is correct.
     pub(super) fn authenticate_request(
         &self,
         presented: Option<&str>,
         client: ClientAddress,
     ) -> Result<PathAuth, RejectionReason> {
-        let path_auth = match (&self.path_secret, presented) {
+        if !client.is_allowed && self.allow_mode == AllowMode::Enforce {
+            return Err(RejectionReason::Forbidden);
+        }
+        Ok(match (&self.path_secret, presented) {
             (None, _) => PathAuth::NotRequired,
             (Some(_), None) => PathAuth::Missing,
             (Some(secret), Some(presented)) if constant_time_eq(&secret.current(), presented) => {
                 PathAuth::Verified
             }
             (Some(_), Some(_)) => return Err(RejectionReason::WrongPathSecret),
-        };
-        if !client.is_allowed && self.allow_mode == AllowMode::Enforce {
-            return Err(RejectionReason::Forbidden);
-        }
-        Ok(path_auth)
+        })
     }
 
     /// Checks the credentials in the body.
@@ -217,18 +208,6 @@ impl Authenticator {
         self.accepted_credentials().fold(false, |is_valid, accepted| {
             let username = matches(&accepted.username, &callback.username);
             is_valid | (username & matches(&accepted.password, &callback.password))
-        })
-    }
-}
-
-// === impl ShareKey ===
-
-impl ShareKey {
-    fn of_address(ip: IpAddr) -> Self {
-        Self::Address(match ip {
-            IpAddr::V4(_) => ip,
-            // A host may use any address of its network.
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         })
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
     time::Sleep,
 };
 
-use crate::{callbacks::auth::ShareKey, telemetry::RejectionReason};
+use crate::{connections::ShareKey, telemetry::RejectionReason};
 
 /// Maximum size of a callback, in bytes. Observed callbacks had 0.5 to 2.4 KB.
 const MAX_BODY: usize = 256 * 1024;

@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,11 +25,15 @@ use crate::{
         state::{AppState, RESPONSE_TIMEOUT},
         telemetry::StoredCallback,
     },
+    connections::RequestGuard,
     domain::evidence::ResultService,
     journal::{ReceivedCallback, Stored},
     spool::Appended,
     telemetry::RejectionReason,
 };
+
+/// Time for the rest of the body of a request that was rejected before its authentication.
+const UNAUTHENTICATED_BODY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A request on one of the callback routes.
 struct CallbackRequest<'r> {
@@ -39,7 +44,7 @@ struct CallbackRequest<'r> {
 
 impl AppState {
     /// Handles a request. Returns the response and, if `is_traced`, the request that a stored callback
-    /// belongs to.
+    /// belongs to. `guard` protects the connection once the request is authenticated.
     pub(super) async fn handle(
         &self,
         routed: Option<RoutedPath<'_>>,
@@ -47,6 +52,7 @@ impl AppState {
         body: impl Body<Data = Bytes> + Unpin,
         peer: SocketAddr,
         is_traced: bool,
+        guard: &mut RequestGuard,
     ) -> (Response, Option<StoredCallback>) {
         let deadline = pin!(sleep_until(Instant::now() + RESPONSE_TIMEOUT));
         let client = self.authenticator.client_address(peer.ip(), &parts.headers);
@@ -55,7 +61,7 @@ impl AppState {
             Some(routed) => match routed.decode() {
                 Some(path) => {
                     let request = CallbackRequest { path: &path, parts, client };
-                    return self.receive(&request, body, deadline, is_traced).await;
+                    return self.receive(&request, body, deadline, is_traced, guard).await;
                 }
                 None => RejectionReason::NotFound,
             },
@@ -76,8 +82,9 @@ impl AppState {
         mut body: impl Body<Data = Bytes> + Unpin,
         mut deadline: Pin<&mut Sleep>,
         is_traced: bool,
+        guard: &mut RequestGuard,
     ) -> (Response, Option<StoredCallback>) {
-        match self.process(request, &mut body, deadline.as_mut(), is_traced).await {
+        match self.process(request, &mut body, deadline.as_mut(), is_traced, guard).await {
             Ok(done) => done,
             Err(reason) => {
                 let context = self.log_context(request);
@@ -104,12 +111,16 @@ impl AppState {
         body: &mut (impl Body<Data = Bytes> + Unpin),
         mut deadline: Pin<&mut Sleep>,
         is_traced: bool,
+        guard: &mut RequestGuard,
     ) -> Result<(Response, Option<StoredCallback>), RejectionReason> {
         let CallbackRequest { path, parts, client } = request;
         if self.own_forward(&parts.headers).is_some() {
             return Err(RejectionReason::ForwardLoop);
         }
         let path_auth = self.authenticator.authenticate_request(path.secret.as_deref(), *client)?;
+        if path_auth == PathAuth::Verified {
+            guard.protect();
+        }
         self.check_append_deadline(deadline.deadline())?;
         let (bytes, permit) = self.body_budget.read(body, client.share, deadline.as_mut()).await?;
         let parsed = match payload::parse(&bytes) {
@@ -130,6 +141,7 @@ impl AppState {
             Err(reason) => return Err(reason),
         };
         drop(bytes);
+        guard.protect();
         let receive_time = self.clock.now();
         let service = ResultService::from_name(&path.service);
         self.log.instruments.status().callback_received(service, receive_time);
@@ -197,15 +209,20 @@ impl AppState {
         Ok(())
     }
 
-    /// Reads the rest of the body before it responds, so that the sender sees the response.
+    /// Reads the rest of the body before it responds, so that the sender sees the response. A request that was rejected
+    /// before its authentication has little time for this.
     async fn reject(
         &self,
         reason: RejectionReason,
         parts: &Parts,
         body: impl Body<Data = Bytes> + Unpin,
-        deadline: Pin<&mut Sleep>,
+        mut deadline: Pin<&mut Sleep>,
         context: LogContext<'_>,
     ) -> Response {
+        if is_unauthenticated(reason) {
+            let earlier = deadline.deadline().min(Instant::now() + UNAUTHENTICATED_BODY_TIMEOUT);
+            deadline.as_mut().reset(earlier);
+        }
         let is_read = body::discard(body, deadline).await;
         self.log.record_rejected(reason, context);
         let mut response = response::rejected(reason, self.journal.expected_wait());
@@ -217,4 +234,16 @@ impl AppState {
         }
         response
     }
+}
+
+/// True if a request is rejected for this reason before its authentication.
+fn is_unauthenticated(reason: RejectionReason) -> bool {
+    matches!(
+        reason,
+        RejectionReason::NotFound
+            | RejectionReason::WrongPathSecret
+            | RejectionReason::MethodNotAllowed
+            | RejectionReason::Forbidden
+            | RejectionReason::ForwardLoop
+    )
 }

@@ -56,8 +56,8 @@ struct Connections {
     service: Arc<CallbackService>,
     tls: Option<Arc<ServerTls>>,
     table: ConnectionTable,
-    /// Maximum number of connections of one address.
-    max_per_address: usize,
+    /// Maximum number of connections of the clients with one share.
+    max_per_share: usize,
     tasks: TaskTracker,
     /// Connections finish their current request.
     draining: CancellationToken,
@@ -136,7 +136,7 @@ impl CallbackListener {
             service: CallbackService::new(self.state, scheme, draining.clone()),
             tls: self.tls,
             table: ConnectionTable::new(Port::Callbacks, limits, instruments),
-            max_per_address: max_connections / 2,
+            max_per_share: max_connections / 2,
             tasks,
             draining,
             force_close: CancellationToken::new(),
@@ -176,13 +176,11 @@ impl Connections {
         }
     }
 
-    /// Admits a connection, if its address does not have its share of them.
+    /// Admits a connection, if the share of its client is not used up.
     async fn admit(&self, peer: SocketAddr) -> Option<ConnectionGuard> {
-        let address = peer.ip().to_canonical();
-        if self.service.has_address_share(address) {
-            self.table.admit_share(address, self.max_per_address).await
-        } else {
-            Some(self.table.admit(address).await)
+        match self.service.connection_share(peer.ip().to_canonical()) {
+            Some(share) => self.table.admit_share(share, self.max_per_share).await,
+            None => Some(self.table.admit().await),
         }
     }
 
@@ -226,13 +224,9 @@ impl Connections {
         let first_request = Notify::new();
         let service = service_fn(|request| {
             first_request.notify_one();
-            let guard = connection.state().begin_request();
-            let response = Arc::clone(&self.service).handle(request, peer);
-            async {
-                let response = response.await;
-                drop(guard);
-                Ok::<_, Infallible>(response)
-            }
+            let guard = connection.state().begin_unprotected_request();
+            let response = Arc::clone(&self.service).handle(request, peer, guard);
+            async { Ok::<_, Infallible>(response.await) }
         });
         let mut served = std::pin::pin!(
             http1::Builder::new()

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     callbacks::{response::Response, routes, state::AppState},
+    connections::{RequestGuard, ShareKey},
     domain::{
         newtypes::{ChangeId, RequestId},
         trace::TraceParent,
@@ -61,15 +62,17 @@ impl CallbackService {
         Arc::new(Self { state, scheme, draining, link_permits })
     }
 
-    /// Returns true if an address may have only its share of the connections.
-    pub(super) fn has_address_share(&self, peer: IpAddr) -> bool {
-        self.state.authenticator.has_address_share(peer)
+    /// Returns the share of the connections that an address has. `None` if it may use all of them.
+    pub(super) fn connection_share(&self, peer: IpAddr) -> Option<ShareKey> {
+        self.state.authenticator.connection_share(peer)
     }
 
+    /// Handles a request. It protects its connection once it is authenticated.
     pub(super) async fn handle(
         self: Arc<Self>,
         request: Request<impl Body<Data = Bytes> + Unpin>,
         peer: SocketAddr,
+        mut guard: RequestGuard,
     ) -> Response {
         let (parts, body) = request.into_parts();
         let routed = routes::find(parts.uri.path());
@@ -77,7 +80,8 @@ impl CallbackService {
         let instruments = &self.state.log.instruments;
         let mut call = CallbackCall::begin(instruments, &parts.method, route, self.scheme);
         let is_sampled = call.is_sampled();
-        let (response, stored) = self.state.handle(routed, &parts, body, peer, is_sampled).await;
+        let handled = self.state.handle(routed, &parts, body, peer, is_sampled, &mut guard);
+        let (response, stored) = handled.await;
         call.record_response(response.status().as_u16());
         if let Some(stored) = stored {
             call.set_request(stored.request_id.as_str());

@@ -149,8 +149,9 @@ settings! {
         /// turn would come later, the gateway rejects the call with THROTTLED. 100 is the
         /// documented rate limit of a similar call. With `serve --sandbox` the default is 100000.
         changes_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "100";
-        /// Maximum number of lookups of requests, devices and registrations that the gateway sends
-        /// in a minute: all replicas together, if they share a journal.
+        /// Maximum number of lookups of requests, devices, registrations and service plans that the
+        /// gateway sends in a minute: all replicas together, if they share a journal. Calls of
+        /// `ListServicePlans` can use half of it, those of one caller a quarter.
         lookups_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "60";
         /// Billing accounts whose callback registrations the gateway checks every five minutes.
         /// Needs `callbacks.public_url`.

@@ -63,8 +63,8 @@ pub async fn serve_http(
     let accept = async {
         loop {
             // axum's listener retries after errors.
-            let (stream, peer) = axum::serve::Listener::accept(&mut listener).await;
-            let connection = table.admit(peer.ip()).await;
+            let (stream, _peer) = axum::serve::Listener::accept(&mut listener).await;
+            let connection = table.admit().await;
             connections.spawn(serve_connection(stream, router.clone(), connection, stop.clone()));
             while connections.try_join_next().is_some() {}
         }

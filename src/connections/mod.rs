@@ -11,6 +11,7 @@ mod handshakes;
 mod http_server;
 mod io;
 mod responses;
+mod share_key;
 mod table;
 
 pub use descriptors::{ConnectionLimits, TooFewDescriptors, raise_file_limit};
@@ -19,4 +20,5 @@ pub use handshakes::HandshakeGuard;
 pub use http_server::serve_http;
 pub use io::{ConnectionIo, WRITE_TIMEOUT};
 pub use responses::{Streamed, TrackedResponse};
+pub use share_key::ShareKey;
 pub use table::{ConnectionGuard, ConnectionTable, OpenConnection, RequestGuard, TableLimits};

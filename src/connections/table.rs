@@ -4,7 +4,6 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     future::pending,
-    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -20,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connections::handshakes::Handshakes,
+    connections::{handshakes::Handshakes, share_key::ShareKey},
     telemetry::{CloseReason, Instruments, LogThrottle, Port},
 };
 
@@ -71,7 +70,7 @@ struct Connections {
     open: HashMap<u64, Arc<OpenConnection>>,
     /// Connections without a request in progress, by the time of their last activity.
     idle: BTreeSet<(Instant, u64)>,
-    by_address: HashMap<IpAddr, usize>,
+    by_share: HashMap<ShareKey, usize>,
     /// Number of connections that were idle and are being closed.
     closing: usize,
 }
@@ -82,7 +81,7 @@ pub struct ConnectionGuard(Arc<OpenConnection>);
 /// The state of an open connection.
 pub struct OpenConnection {
     id: u64,
-    address: IpAddr,
+    share: Option<ShareKey>,
     table: Arc<Table>,
     close: CancellationToken,
     /// Number of requests whose response has not begun.
@@ -145,37 +144,41 @@ impl ConnectionTable {
 
     /// Adds an accepted connection. A full table closes the connection that has been idle for the longest time. It
     /// waits if none is idle.
-    pub async fn admit(&self, address: IpAddr) -> ConnectionGuard {
+    pub async fn admit(&self) -> ConnectionGuard {
+        self.admit_as(None).await
+    }
+
+    /// Adds an accepted connection, as [`Self::admit`] does, but returns `None` if the clients with this share
+    /// already have `max_per_share` connections, and none of these is idle.
+    pub async fn admit_share(
+        &self,
+        share: ShareKey,
+        max_per_share: usize,
+    ) -> Option<ConnectionGuard> {
+        if !self.free_share(share, max_per_share) {
+            self.0.record_closed(CloseReason::AddressShare);
+            return None;
+        }
+        Some(self.admit_as(Some(share)).await)
+    }
+
+    async fn admit_as(&self, share: Option<ShareKey>) -> ConnectionGuard {
         loop {
             let closed = self.0.closed.notified();
-            if let Some(connection) = self.try_admit(address) {
+            if let Some(connection) = self.try_admit(share) {
                 return connection;
             }
             let _ = timeout(MIN_IDLE / 5, closed).await;
         }
     }
 
-    /// Adds an accepted connection, as [`Self::admit`] does, but returns `None` if its address already has
-    /// `max_per_address` connections, and none of them is idle.
-    pub async fn admit_share(
-        &self,
-        address: IpAddr,
-        max_per_address: usize,
-    ) -> Option<ConnectionGuard> {
-        if !self.free_share(address, max_per_address) {
-            self.0.record_closed(CloseReason::AddressShare);
-            return None;
-        }
-        Some(self.admit(address).await)
-    }
-
-    /// Closes an idle connection of an address that has its share. Returns false if none is idle.
-    fn free_share(&self, address: IpAddr, max_per_address: usize) -> bool {
+    /// Closes an idle connection of a share that is used up. Returns false if none is idle.
+    fn free_share(&self, share: ShareKey, max_per_share: usize) -> bool {
         let mut connections = self.0.connections.lock();
-        if connections.by_address.get(&address).is_none_or(|open| *open < max_per_address) {
+        if connections.by_share.get(&share).is_none_or(|open| *open < max_per_share) {
             return true;
         }
-        let victim = connections.pop_idle(Some(address));
+        let victim = connections.pop_idle(Some(share));
         drop(connections);
         if let Some(victim) = &victim {
             self.0.close(victim, CloseReason::AddressShare);
@@ -183,10 +186,10 @@ impl ConnectionTable {
         victim.is_some()
     }
 
-    fn try_admit(&self, address: IpAddr) -> Option<ConnectionGuard> {
+    fn try_admit(&self, share: Option<ShareKey>) -> Option<ConnectionGuard> {
         let mut connections = self.0.connections.lock();
         if connections.open.len() < self.0.limits.connections {
-            return Some(ConnectionGuard(connections.insert(&self.0, address)));
+            return Some(ConnectionGuard(connections.insert(&self.0, share)));
         }
         let victim = (connections.closing == 0).then(|| connections.pop_idle(None)).flatten();
         drop(connections);
@@ -247,12 +250,12 @@ impl Table {
 // === impl Connections ===
 
 impl Connections {
-    fn insert(&mut self, table: &Arc<Table>, address: IpAddr) -> Arc<OpenConnection> {
+    fn insert(&mut self, table: &Arc<Table>, share: Option<ShareKey>) -> Arc<OpenConnection> {
         let (id, now) = (self.next_id, Instant::now());
         self.next_id += 1;
         let connection = Arc::new(OpenConnection {
             id,
-            address,
+            share,
             table: Arc::clone(table),
             close: CancellationToken::new(),
             requests: AtomicUsize::new(0),
@@ -263,7 +266,9 @@ impl Connections {
         });
         self.open.insert(id, Arc::clone(&connection));
         self.idle.insert((now, id));
-        *self.by_address.entry(address).or_default() += 1;
+        if let Some(share) = share {
+            *self.by_share.entry(share).or_default() += 1;
+        }
         table.instruments.connections_open(table.port, 1);
         connection
     }
@@ -274,23 +279,25 @@ impl Connections {
         if connection.is_evicted.load(Ordering::Relaxed) {
             self.closing -= 1;
         }
-        if let Some(open) = self.by_address.get_mut(&connection.address) {
+        if let Some(share) = connection.share
+            && let Some(open) = self.by_share.get_mut(&share)
+        {
             *open -= 1;
             if *open == 0 {
-                self.by_address.remove(&connection.address);
+                self.by_share.remove(&share);
             }
         }
         connection.table.instruments.connections_open(connection.table.port, -1);
     }
 
-    /// Returns the connection that has been idle for the longest time, of this address if one is given. It is not
+    /// Returns the connection that has been idle for the longest time, of this share if one is given. It is not
     /// returned again.
-    fn pop_idle(&mut self, address: Option<IpAddr>) -> Option<Arc<OpenConnection>> {
+    fn pop_idle(&mut self, share: Option<ShareKey>) -> Option<Arc<OpenConnection>> {
         let found = self.idle.iter().take_while(|(since, _)| since.elapsed() >= MIN_IDLE).find_map(
             |(since, id)| {
                 let connection = self.open.get(id)?;
-                let is_of_address = address.is_none_or(|address| connection.address == address);
-                is_of_address.then(|| ((*since, *id), Arc::clone(connection)))
+                let is_of_share = share.is_none() || connection.share == share;
+                is_of_share.then(|| ((*since, *id), Arc::clone(connection)))
             },
         );
         let (key, connection) = found?;

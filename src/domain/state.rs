@@ -116,7 +116,7 @@ impl ChangeState {
     }
 
     /// True if ThingSpace may be executing the change without a known request id. Other changes of the
-    /// same devices are rejected with DEVICE_BUSY.
+    /// same devices in its account are rejected with DEVICE_BUSY.
     pub fn has_device_lock(self) -> bool {
         matches!(self, Self::Queued | Self::Dispatched | Self::OutcomeUnknown)
     }

@@ -30,5 +30,5 @@ pub use health::HealthService;
 pub use message::validate_message;
 pub use operator::Operator;
 pub use server::Server;
-pub use service::Gateway;
+pub use service::{Gateway, LISTS_OF_CALLER};
 pub use unavailable::serve_unavailable;

@@ -197,7 +197,7 @@ impl Server {
         let accept = async {
             loop {
                 let (stream, address) = listener.accept().await;
-                let guard = table.admit(address.ip()).await;
+                let guard = table.admit().await;
                 let handshake = match &this.tls {
                     Some(_) => Some(guard.begin_handshake().await),
                     None => None,

@@ -33,6 +33,7 @@ use crate::{
         five_g_bi_plan::FiveGBiPlanChange, service_plan::ServicePlanChange,
     },
     proto,
+    shares::{CallerTurns, Turn},
     telemetry::RpcSpan,
     thingspace::ThingSpace,
     watch::{StreamAccess, Watch, WatchOptions, Watches},
@@ -40,6 +41,9 @@ use crate::{
 
 /// Maximum size of a message that is validated without a change of threads, in bytes: 0.1 ms of work.
 const MAX_INLINE_BYTES: usize = 16 * 1024;
+
+/// Maximum number of lists that the journal reads for one caller at a time: half of its readers.
+pub const LISTS_OF_CALLER: usize = 2;
 
 /// Implements `GatewayService`.
 pub struct Gateway {
@@ -51,6 +55,7 @@ pub struct Gateway {
     pub(crate) validation_rules: ValidationRules,
     pub(crate) access: Arc<AccessControl>,
     pub(crate) audit: AuditLog,
+    pub(crate) list_turns: CallerTurns,
 }
 
 /// A call of an operation's RPC.
@@ -159,6 +164,13 @@ impl Gateway {
     /// Returns the visibility of changes for a caller with a permission.
     fn visibility<'a>(&'a self, caller: &'a Caller, permission: Permission) -> Visibility<'a> {
         Visibility { journal: &*self.journal, caller, permission }
+    }
+
+    /// Waits until fewer than [`LISTS_OF_CALLER`] lists are being read for the caller. A list can scan thousands of
+    /// rows, so the lists of one caller must not occupy all readers of the journal. Without a policy, all clients are
+    /// one caller, and nothing waits.
+    async fn list_turn(&self, caller: &Caller) -> Option<Turn> {
+        if caller.is_unrestricted() { None } else { self.list_turns.acquire(caller.name()).await }
     }
 
     /// Returns the access of a caller to a stream. Checks that the caller may see the target now.
@@ -290,6 +302,7 @@ impl GatewayService for Gateway {
     ) -> Result<Response<proto::ListChangesResponse>, Status> {
         let (caller, audit) = access::caller(request.extensions())?;
         let visible = self.visibility(&caller, Permission::List);
+        let _turn = self.list_turn(&caller).await;
         let page = list::list_changes(&visible, &audit, request.into_inner()).await?;
         Ok(Response::new(page))
     }
@@ -300,6 +313,7 @@ impl GatewayService for Gateway {
     ) -> Result<Response<proto::ListDevicesResponse>, Status> {
         let (caller, audit) = access::caller(request.extensions())?;
         let visible = self.visibility(&caller, Permission::List);
+        let _turn = self.list_turn(&caller).await;
         let page = list::list_devices(&visible, &audit, request.into_inner()).await?;
         Ok(Response::new(page))
     }
@@ -312,7 +326,8 @@ impl GatewayService for Gateway {
         let account = request.into_inner().parse()?;
         audit.set_account(Some(&account));
         caller.require(Permission::List, &account, None).map_err(ApiError::from)?;
-        let plans = self.thingspace.service_plans(&account).await.map_err(ApiError::from)?;
+        let name = (!caller.is_unrestricted()).then(|| caller.name());
+        let plans = self.thingspace.service_plans(&account, name).await.map_err(ApiError::from)?;
         Ok(Response::new(proto::ListServicePlansResponse {
             service_plans: plans.into_iter().map(plan_to_proto).collect(),
         }))
@@ -339,6 +354,7 @@ impl GatewayService for Gateway {
     ) -> Result<Response<proto::ListDeviceResultsResponse>, Status> {
         let (caller, audit) = access::caller(request.extensions())?;
         let visible = self.visibility(&caller, Permission::List);
+        let _turn = self.list_turn(&caller).await;
         let page = list::list_device_results(&visible, &audit, request.into_inner()).await?;
         Ok(Response::new(page))
     }

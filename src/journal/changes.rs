@@ -20,7 +20,7 @@ use crate::{
 /// Stores changes and their states.
 #[async_trait]
 pub trait ChangeStore: Send + Sync {
-    /// Stores a change, unless its key is in use or another unfinished change has one of its devices.
+    /// Stores a change, unless its key is in use or another unfinished change of its account has one of its devices.
     /// A NOT_SENT change with the same key and content is queued again.
     async fn claim(&self, intent: Intent) -> Result<Claim>;
 
@@ -149,7 +149,7 @@ pub enum Claim {
         /// True if it has the same content.
         has_same_content: bool,
     },
-    /// Another unfinished change has one of the devices.
+    /// Another unfinished change of the account has one of the devices.
     Busy(BusyDevice),
 }
 

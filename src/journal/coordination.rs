@@ -20,13 +20,13 @@ pub trait Coordination: Send + Sync {
     async fn release_lease(&self, name: &'static str) -> Result<()>;
 
     /// Takes a permit of a rate limit, or returns the delay until the next one.
-    async fn take_permit(&self, limit: &'static str, rate: Rate) -> Result<Result<(), Duration>>;
+    async fn take_permit(&self, limit: &str, rate: Rate) -> Result<Result<(), Duration>>;
 
     /// Returns a permit that was not used.
-    async fn give_back_permit(&self, limit: &'static str, rate: Rate) -> Result<()>;
+    async fn give_back_permit(&self, limit: &str, rate: Rate) -> Result<()>;
 
     /// Grants no permits of a rate limit for this long.
-    async fn pause_permits(&self, limit: &'static str, delay: Duration) -> Result<()>;
+    async fn pause_permits(&self, limit: &str, delay: Duration) -> Result<()>;
 }
 
 /// A rate: this many permits a minute, and as many at once after an idle minute.

@@ -2,14 +2,18 @@
 //!
 //! Half of a [`SharedLimit`] is reserved in equal parts for the callers, and the other half is common. A
 //! caller uses its reserved part first. The total never exceeds the limit.
+//!
+//! [`CallerTurns`] let a caller do only a few things at a time, and the rest in turn.
 
 mod limit;
+mod turns;
 
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 pub use limit::{SharePermit, SharedLimit};
+pub use turns::{CallerTurns, Turn};
 
 use crate::domain::caller_name::CallerName;
 

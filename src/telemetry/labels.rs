@@ -128,7 +128,7 @@ labels! {
         /// The port had no connection left, and this one was idle; or too many TLS handshakes were in progress, and
         /// that of this connection began first.
         Idle = "idle",
-        /// The address had its share of the connections of the port.
+        /// The clients with the address, or with one like it, had their share of the connections of the port.
         AddressShare = "address_share",
         /// The client did not read its responses.
         UnreadResponses = "unread_responses",

@@ -25,6 +25,7 @@ use crate::{
         credentials::{CredentialSource, FailedLoginStore},
         http::{ClientBuildError, HttpClient, SendError, no_retry_client},
         login::HttpLogin,
+        lookup_limits::LookupLimits,
         rate_limit::{NoPermit, RateLimit},
         redactor::Redactor,
         session::{AuthHeaders, LoginStatus, SessionManager},
@@ -61,7 +62,7 @@ pub struct ThingSpace {
     pub(super) lookup_http: HttpClient,
     pub(super) session_manager: Arc<SessionManager>,
     change_rate_limit: RateLimit,
-    pub(super) lookup_rate_limit: RateLimit,
+    pub(super) lookup_limits: LookupLimits,
     config: ThingSpaceConfig,
     pub(super) has_reported_status: AtomicBool,
 }
@@ -79,10 +80,9 @@ impl ThingSpace {
         let base_url = &config.base_url;
         let (shared_session, shared_limits) =
             shared.map(|shared| (shared.sessions, shared.rate_limits)).unzip();
-        let rate_limit = |name, per_minute| {
-            let per_minute = NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
-            RateLimit::new(name, per_minute, shared_limits.clone())
-        };
+        let rate = |per_minute| NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
+        let changes_per_minute = rate(config.changes_per_minute);
+        let lookups_per_minute = rate(config.lookups_per_minute);
         let for_changes = change_client(base_url, config.request_timeout);
         let for_lookups = no_retry_client(base_url, config.request_timeout);
         let for_lookups = for_lookups.pool_idle_timeout(IDLE_TIMEOUT);
@@ -97,8 +97,8 @@ impl ThingSpace {
                 shared_session,
             ),
             lookup_http,
-            change_rate_limit: rate_limit("changes", config.changes_per_minute),
-            lookup_rate_limit: rate_limit("lookups", config.lookups_per_minute),
+            change_rate_limit: RateLimit::new("changes", changes_per_minute, shared_limits.clone()),
+            lookup_limits: LookupLimits::new(lookups_per_minute, shared_limits),
             config: config.clone(),
             has_reported_status: AtomicBool::new(false),
         })

@@ -11,6 +11,7 @@ mod error_body;
 mod http;
 mod json;
 mod login;
+mod lookup_limits;
 mod lookups;
 mod rate_limit;
 mod redactor;

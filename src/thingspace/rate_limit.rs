@@ -44,7 +44,7 @@ struct LocalPermits {
 /// Permits that all replicas share.
 struct SharedPermits {
     limits: Arc<dyn SharedRateLimits>,
-    name: &'static str,
+    name: String,
     per_minute: u32,
     /// Held by the caller that asks for the next permit, while others wait. All of them together ask no more
     /// often than one.
@@ -63,14 +63,14 @@ pub(super) enum NoPermit {
 impl RateLimit {
     /// Creates a rate limit. Without `shared`, it holds for this process only.
     pub(super) fn new(
-        name: &'static str,
+        name: impl Into<String>,
         per_minute: NonZeroU32,
         shared: Option<Arc<dyn SharedRateLimits>>,
     ) -> Self {
         let permits = match shared {
             Some(limits) => Permits::Shared(SharedPermits {
                 limits,
-                name,
+                name: name.into(),
                 per_minute: per_minute.get(),
                 turn: tokio::sync::Mutex::default(),
             }),
@@ -124,7 +124,7 @@ impl RateLimit {
             Permits::Local(permits) => return Ok(permits.take()),
             Permits::Shared(permits) => permits,
         };
-        let taken = permits.limits.take_permit(permits.name, permits.per_minute).await;
+        let taken = permits.limits.take_permit(&permits.name, permits.per_minute).await;
         let taken = taken.map_err(NoPermit::Unavailable)?;
         if let Err(delay) = taken {
             // Until then, callers learn the delay without a request to the database.
@@ -133,7 +133,8 @@ impl RateLimit {
         Ok(taken)
     }
 
-    fn check_pause(&self) -> Result<(), Duration> {
+    /// Returns the rest of a pause as an error.
+    pub(super) fn check_pause(&self) -> Result<(), Duration> {
         let now = Instant::now();
         let paused_until = *self.paused_until.lock();
         paused_until.filter(|until| *until > now).map_or(Ok(()), |until| Err(until - now))

@@ -49,13 +49,13 @@ pub trait SharedRateLimits: Send + Sync {
     /// Takes a permit, or returns the delay until the next one.
     async fn take_permit(
         &self,
-        limit: &'static str,
+        limit: &str,
         per_minute: u32,
     ) -> Result<Result<(), Duration>, String>;
 
     /// Returns a permit that was not used.
-    async fn give_back_permit(&self, limit: &'static str, per_minute: u32) -> Result<(), String>;
+    async fn give_back_permit(&self, limit: &str, per_minute: u32) -> Result<(), String>;
 
     /// Grants no permits for this long.
-    async fn pause_permits(&self, limit: &'static str, delay: Duration) -> Result<(), String>;
+    async fn pause_permits(&self, limit: &str, delay: Duration) -> Result<(), String>;
 }

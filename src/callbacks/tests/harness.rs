@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(super) const SECRET: &str = "path-secret-0123456789";
-const MAX_CONNECTIONS: usize = 100;
+pub(super) const MAX_CONNECTIONS: usize = 100;
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Verizon's example of an eSIM callback, which has no credentials.

@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod certificate;
+mod connections;
 mod harness;
 mod slow_journal;
 

@@ -20,12 +20,13 @@ use super::{
 };
 use crate::{
     background::FileReloader,
+    connections::{ConnectionTable, TableLimits},
     journal::{
         JournalError, Origin,
         stub_journal::{StoreStep, StubJournal},
     },
     spool::{Spool, SpoolOptions},
-    telemetry::Telemetry,
+    telemetry::{Instruments, Port, Telemetry},
 };
 
 fn listener(journal: &Arc<StubJournal>) -> (CallbackListener, Telemetry) {
@@ -55,7 +56,12 @@ async fn send(listener: &CallbackListener, body: Body) -> (Response, Duration) {
     let start = Instant::now();
     let (parts, body) = Request::post(PROFILE).body(body).unwrap().into_parts();
     let (routed, peer) = (routes::find(PROFILE), SocketAddr::from(([127, 0, 0, 1], 1)));
-    let (response, _) = listener.state.handle(routed, &parts, body, peer, false).await;
+    let limits = TableLimits { connections: 1, requests: 1, unread_responses: 1 };
+    let table = ConnectionTable::new(Port::Callbacks, limits, Instruments::noop());
+    let connection = table.admit().await;
+    let mut guard = connection.state().begin_unprotected_request();
+    let handled = listener.state.handle(routed, &parts, body, peer, false, &mut guard);
+    let (response, _) = handled.await;
     (response, start.elapsed())
 }
 

@@ -1,5 +1,3 @@
-use std::net::{IpAddr, Ipv4Addr};
-
 use futures_util::FutureExt as _;
 use tokio::time::advance;
 
@@ -9,20 +7,18 @@ use crate::{
     telemetry::{Instruments, Port},
 };
 
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
 #[tokio::test(start_paused = true)]
 async fn a_handshake_beyond_the_bound_ends_the_oldest_one_and_waits_for_its_end() {
     let limits = TableLimits { connections: 10_000, requests: 1, unread_responses: 1 };
     let table = ConnectionTable::new(Port::Grpc, limits, Instruments::noop());
     let mut handshakes = Vec::new();
     for _ in 0..MAX_HANDSHAKES {
-        let connection = table.admit(CLIENT).await;
+        let connection = table.admit().await;
         let handshake = connection.begin_handshake().await;
         handshakes.push((connection, handshake));
         advance(Duration::from_micros(1)).await;
     }
-    let next = table.admit(CLIENT).await;
+    let next = table.admit().await;
     let mut begun = Box::pin(next.begin_handshake());
     assert!(timeout(MIN_AGE / 2, &mut begun).await.is_err());
     let is_evicted = |(connection, _): &(ConnectionGuard, HandshakeGuard)| {
@@ -41,7 +37,7 @@ async fn a_handshake_beyond_the_bound_ends_the_oldest_one_and_waits_for_its_end(
 async fn a_finished_handshake_admits_the_next_one_and_keeps_its_connection() {
     let limits = TableLimits { connections: 10_000, requests: 1, unread_responses: 1 };
     let table = ConnectionTable::new(Port::Grpc, limits, Instruments::noop());
-    let connection = table.admit(CLIENT).await;
+    let connection = table.admit().await;
     for _ in 0..MAX_HANDSHAKES * 2 {
         drop(connection.begin_handshake().await);
     }

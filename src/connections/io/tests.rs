@@ -1,5 +1,3 @@
-use std::net::Ipv4Addr;
-
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
 use super::*;
@@ -12,7 +10,7 @@ use crate::{
 async fn only_a_write_without_progress_times_out() {
     let limits = TableLimits { connections: 1, requests: 100, unread_responses: 10 };
     let table = ConnectionTable::new(Port::Admin, limits, Instruments::noop());
-    let connection = table.admit(Ipv4Addr::LOCALHOST.into()).await;
+    let connection = table.admit().await;
     let (stream, mut client) = duplex(4);
     let limit = Duration::from_secs(10);
     let mut io = ConnectionIo::new(stream, Arc::clone(connection.state()), limit);

@@ -8,7 +8,7 @@ use crate::{
         device_states::DeviceStates,
         evidence::IdentifyingKinds,
         matching::MatchKey,
-        newtypes::ChangeId,
+        newtypes::{AccountName, ChangeId},
         state::{ChangeState, Transition},
     },
     failpoints,
@@ -30,11 +30,12 @@ pub(in crate::journal) struct ClaimChange {
     devices: Arc<EncodedDevices>,
 }
 
-/// A change that is not finished: no other change may have its devices.
+/// A change that is not finished: no other change of its account may have its devices.
 #[derive(Debug, Clone)]
 pub(in crate::journal) struct UnfinishedChange {
     pub(in crate::journal) row: Row,
     pub(in crate::journal) change_id: ChangeId,
+    pub(in crate::journal) account: AccountName,
     pub(in crate::journal) devices: Arc<EncodedDevices>,
 }
 
@@ -70,8 +71,8 @@ impl Command for ClaimChange {
                 let change = loaded.change.clone();
                 let encoded = loaded.devices.encoded();
                 let encoded = encoded.cloned().ok_or(ApplyError::NotLoaded("all devices"))?;
-                let change_id = change.change_id;
-                set.unfinished.push(UnfinishedChange { row, change_id, devices: encoded });
+                let (change_id, account) = (change.change_id, change.account.clone());
+                set.unfinished.push(UnfinishedChange { row, change_id, account, devices: encoded });
                 Ok(Claim::Rearmed { change, devices })
             }
             Claim::KeyInUse { .. } if failpoints::is_active("no-key-check") => {
@@ -96,7 +97,8 @@ impl ClaimChange {
         }
         set.counts.states.add(change.state, 1);
         let devices = Arc::clone(&self.devices);
-        set.unfinished.push(UnfinishedChange { row, change_id, devices });
+        let account = change.account.clone();
+        set.unfinished.push(UnfinishedChange { row, change_id, account, devices });
         let kinds = operations::evidence(change.change_type).identifying_kinds;
         let loaded = LoadedChange {
             row,
@@ -149,7 +151,10 @@ pub(in crate::journal) fn check_claim(
     Ok(Claim::Rearmed { change: loaded.change.clone(), devices: devices.decode()? })
 }
 
-/// Returns the first device that another unfinished change has.
+/// Returns the first device that another unfinished change of the account has.
+///
+/// Changes of other accounts do not count. ThingSpace refuses a device that does not belong to the account of the
+/// request, and a caller of one account must not learn about the devices of another one, or keep them busy.
 fn find_busy_device(set: &WorkingSet, intent: &Intent) -> Result<Option<BusyDevice>, ApplyError> {
     // A transition of this batch may have finished a change that was not when it was loaded.
     let is_unfinished = |unfinished: &&UnfinishedChange| {
@@ -159,7 +164,8 @@ fn find_busy_device(set: &WorkingSet, intent: &Intent) -> Result<Option<BusyDevi
     let kinds = operations::evidence(intent.change.change_type).identifying_kinds;
     let mut first: Option<BusyDevice> = None;
     let mut own_keys = None;
-    for other in set.unfinished.iter().filter(is_unfinished) {
+    let is_of_account = |other: &&UnfinishedChange| other.account == intent.change.account;
+    for other in set.unfinished.iter().filter(is_of_account).filter(is_unfinished) {
         let own_keys = own_keys.get_or_insert_with(|| identifying_keys(&intent.devices, kinds));
         let busy = first_common_device(own_keys, &other.devices)?;
         if let Some(device_index) = busy

@@ -3,6 +3,8 @@
 use super::fixtures::*;
 use crate::domain::newtypes::ClientReference;
 
+const OTHER_ACCOUNTS: [&str; 2] = ["0000999999-00001", "0000999999-00002"];
+
 pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: &dyn Engine) {
     let journal = engine.open().await;
     let request = esim("key", 0..3);
@@ -54,6 +56,32 @@ pub(in crate::journal) async fn a_device_is_busy_until_the_outcome_of_its_change
         Transition::Accept { request_id: RequestId::parse("r").unwrap(), evidence: "seen".into() };
     journal.apply_transition(first.change.change_id, accept, at(5)).await.unwrap();
     assert!(matches!(journal.claim(other).await.unwrap(), Claim::Created(_)));
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_device_is_not_busy_because_of_a_change_of_another_account(
+    engine: &dyn Engine,
+) {
+    let mut journal = engine.open().await;
+    let first = intent(&*journal, &esim("one", 0..2), at(1));
+    journal.claim(first.clone()).await.unwrap();
+    for is_restarted in [false, true] {
+        if is_restarted {
+            journal.close().await;
+            drop(journal);
+            journal = engine.open().await;
+        }
+        let mut other = esim(if is_restarted { "three" } else { "two" }, 0..2);
+        other.account = AccountName::parse(OTHER_ACCOUNTS[usize::from(is_restarted)]).unwrap();
+        let other = intent(&*journal, &other, at(2));
+        let checked = journal.check_claim(other.clone()).await.unwrap();
+        assert!(matches!(checked, Claim::Created(_)), "{checked:?}");
+        let claimed = journal.claim(other).await.unwrap();
+        assert!(matches!(claimed, Claim::Created(_)), "{claimed:?}");
+        let same = journal.claim(intent(&*journal, &esim("four", 1..2), at(3))).await.unwrap();
+        let busy = BusyDevice { device_index: 0, change_id: first.change.change_id };
+        assert_eq!(same, Claim::Busy(busy));
+    }
     journal.close().await;
 }
 

@@ -31,6 +31,7 @@ macro_rules! tests {
             claims:
                 a_key_names_one_change_across_a_restart,
                 a_device_is_busy_until_the_outcome_of_its_change_is_known,
+                a_device_is_not_busy_because_of_a_change_of_another_account,
                 a_not_sent_change_is_requeued_by_its_key_under_its_id,
                 a_change_in_flight_is_settled_once_its_process_has_ended,
                 an_illegal_transition_changes_nothing;

@@ -88,8 +88,8 @@ impl Coordination for PostgresCoordination {
         .await
     }
 
-    async fn take_permit(&self, limit: &'static str, rate: Rate) -> Result<Result<(), Duration>> {
-        let interval = interval_micros(rate);
+    async fn take_permit(&self, limit: &str, rate: Rate) -> Result<Result<(), Duration>> {
+        let (limit, interval) = (limit.to_owned(), interval_micros(rate));
         self.run(move |db| {
             // The time at which all permits that were taken are due. A permit may be taken a minute before.
             let sql = "INSERT INTO rate_limit AS taken (name, due_time, paused_until)
@@ -100,38 +100,39 @@ impl Coordination for PostgresCoordination {
                  WHERE taken.paused_until <= clock_timestamp() AND
                    taken.due_time + make_interval(secs => CAST(?2 AS BIGINT) / 1e6)
                      <= clock_timestamp() + interval '1 minute'";
-            if db.execute(sql, &values![limit, interval])? > 0 {
+            if db.execute(sql, &values![limit.as_str(), interval])? > 0 {
                 return Ok(Ok(()));
             }
             let sql = "SELECT CAST(ceil(extract(epoch FROM greatest(paused_until,
                    due_time + make_interval(secs => CAST(?2 AS BIGINT) / 1e6) - interval '1 minute')
                    - clock_timestamp()) * 1e6) AS BIGINT)
                  FROM rate_limit WHERE name = ?1";
-            let delay: Option<u64> = db.find(sql, &values![limit, interval], |row| row.get(0))?;
+            let delay: Option<u64> = db.find(sql, &values![limit.as_str(), interval], |row| row.get(0))?;
             Ok(Err(Duration::from_micros(delay.unwrap_or_default().max(1))))
         })
         .await
     }
 
-    async fn give_back_permit(&self, limit: &'static str, rate: Rate) -> Result<()> {
-        let interval = interval_micros(rate);
+    async fn give_back_permit(&self, limit: &str, rate: Rate) -> Result<()> {
+        let (limit, interval) = (limit.to_owned(), interval_micros(rate));
         self.run(move |db| {
             let sql = "UPDATE rate_limit
                  SET due_time = due_time - make_interval(secs => CAST(?2 AS BIGINT) / 1e6)
                  WHERE name = ?1";
-            db.execute(sql, &values![limit, interval]).map(drop)
+            db.execute(sql, &values![limit.as_str(), interval]).map(drop)
         })
         .await
     }
 
-    async fn pause_permits(&self, limit: &'static str, delay: Duration) -> Result<()> {
+    async fn pause_permits(&self, limit: &str, delay: Duration) -> Result<()> {
+        let limit = limit.to_owned();
         self.run(move |db| {
             let sql = "INSERT INTO rate_limit AS taken (name, due_time, paused_until)
                  VALUES (?1, clock_timestamp(),
                    clock_timestamp() + make_interval(secs => CAST(?2 AS BIGINT) / 1e6))
                  ON CONFLICT (name) DO UPDATE
                    SET paused_until = greatest(taken.paused_until, excluded.paused_until)";
-            db.execute(sql, &values![limit, micros(delay)]).map(drop)
+            db.execute(sql, &values![limit.as_str(), micros(delay)]).map(drop)
         })
         .await
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     domain::{
+        caller_name::CallerName,
         identifier::ReportedId,
         newtypes::{AccountName, RequestId},
         refusal::{Refusal, RefusalKind},
@@ -21,6 +22,7 @@ use crate::{
         error_body::{ErrorBody, ErrorMeaning},
         http::UpstreamResponse,
         json::member,
+        lookup_limits::LookupOrigin,
         lookups::responses::DevicePage,
         rate_limit::NoPermit,
         redactor::Redactor,
@@ -59,7 +61,8 @@ const NO_DEVICES: &str = "the response contains no list of devices";
 /// A lookup failed. The message is one line without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    /// The rate limit is reached, or ThingSpace throttled the lookup. Holds the delay before a retry.
+    /// The rate limit, or the part of it that clients can use, is reached, or ThingSpace throttled
+    /// the lookup. Holds the delay before a retry.
     #[error(
         "lookup rate limit reached (thingspace.lookups_per_minute, or ThingSpace's Retry-After): \
          retry in {0:?}"
@@ -97,7 +100,7 @@ impl ThingSpace {
         request: &RequestId,
     ) -> Result<Vec<DeviceStatus>, LookupError> {
         let values = &[account.as_str(), request.as_str()];
-        let body = self.fetch_json(REQUEST_STATUS, values, None).await?;
+        let body = self.fetch_json(REQUEST_STATUS, values, None, without_wait()).await?;
         let devices = member(&body, "subRequests").and_then(Value::as_array);
         let devices = devices.ok_or_else(|| unusable(NO_DEVICES))?;
         self.has_reported_status.store(true, Ordering::Relaxed);
@@ -166,7 +169,8 @@ impl ThingSpace {
     }
 
     async fn fetch_device_page(&self, query: &Value) -> Result<DevicePage, LookupError> {
-        let body = self.fetch_json(DEVICE_LIST, &[], Some(query.to_string())).await?;
+        let query = Some(query.to_string());
+        let body = self.fetch_json(DEVICE_LIST, &[], query, without_wait()).await?;
         DevicePage::parse(&body).ok_or_else(|| unusable(NO_DEVICES))
     }
 
@@ -176,8 +180,8 @@ impl ThingSpace {
         &self,
         account: &AccountName,
     ) -> Result<Vec<ListenerRegistration>, LookupError> {
-        let (values, max_wait) = (&[account.as_str()], LISTENER_RATE_LIMIT_WAIT);
-        let body = self.send_lookup(LISTENERS, values, None, max_wait, &[]).await?;
+        let (values, origin) = (&[account.as_str()], with_listener_wait());
+        let body = self.send_lookup(LISTENERS, values, None, origin, &[]).await?;
         // ThingSpace may send an empty body instead of an empty list.
         if body.trim_ascii().is_empty() {
             return Ok(Vec::new());
@@ -198,18 +202,20 @@ impl ThingSpace {
         account: &AccountName,
         listener: &ListenerRegistration,
     ) -> Result<(), LookupError> {
-        let (values, max_wait) = (&[account.as_str()], LISTENER_RATE_LIMIT_WAIT);
+        let (values, origin) = (&[account.as_str()], with_listener_wait());
         let (body, secrets) = (listener.to_json().to_string(), listener.secret_values());
-        self.send_lookup(LISTENERS, values, Some(body), max_wait, &secrets).await.map(drop)
+        self.send_lookup(LISTENERS, values, Some(body), origin, &secrets).await.map(drop)
     }
 
     /// Lists the service plans of an account in ThingSpace's order ("Retrieve a List of Service
-    /// Plans").
+    /// Plans"). For a client, which can use only a part of the rate limit; `caller` is its name in the policy.
     pub async fn service_plans(
         &self,
         account: &AccountName,
+        caller: Option<&CallerName>,
     ) -> Result<Vec<ServicePlanInfo>, LookupError> {
-        let body = self.fetch_json(SERVICE_PLANS, &[account.as_str()], None).await?;
+        let origin = LookupOrigin::Client(caller);
+        let body = self.fetch_json(SERVICE_PLANS, &[account.as_str()], None, origin).await?;
         let plans = body.as_array();
         let plans = plans.ok_or_else(|| unusable("the response contains no list of plans"))?;
         let plans = plans.iter().filter(|plan| plan.is_object());
@@ -221,26 +227,30 @@ impl ThingSpace {
         template: &'static str,
         values: &[&str],
         body: Option<String>,
+        origin: LookupOrigin<'_>,
     ) -> Result<Value, LookupError> {
-        let body = self.send_lookup(template, values, body, Duration::ZERO, &[]).await?;
+        let body = self.send_lookup(template, values, body, origin, &[]).await?;
         serde_json::from_slice(&body).map_err(|_| unusable("the response is not JSON"))
     }
 
-    /// Sends a lookup, as POST if it has a body, and returns the body of a 2xx response. Waits up to `max_wait`
-    /// for the rate limit. Redacts `hidden` in an error code.
+    /// Sends a lookup, as POST if it has a body, and returns the body of a 2xx response. `origin` decides which part
+    /// of the rate limit it can use, and how long it waits for it. Redacts `hidden` in an error code.
     async fn send_lookup(
         &self,
         template: &'static str,
         values: &[&str],
         body: Option<String>,
-        max_wait: Duration,
+        origin: LookupOrigin<'_>,
         hidden: &[&str],
     ) -> Result<Vec<u8>, LookupError> {
         let method = if body.is_some() { Method::POST } else { Method::GET };
-        let deadline = Instant::now() + max_wait;
+        let deadline = match origin {
+            LookupOrigin::Gateway(deadline) => deadline,
+            LookupOrigin::Client(_) => Instant::now(),
+        };
         let (mut replays, mut shared_replays) = (0, 0);
         loop {
-            let permit = self.lookup_rate_limit.acquire(deadline).await;
+            let permit = self.lookup_limits.acquire(origin).await;
             permit.map_err(|error| match error {
                 NoPermit::Delayed(delay) => LookupError::Throttled(delay),
                 NoPermit::Unavailable(error) => LookupError::NoPermit(error),
@@ -260,7 +270,7 @@ impl ThingSpace {
             let error = ErrorBody::parse(&response.body);
             if classify::is_throttled(&response, error.as_ref()) {
                 let delay = response.retry_after.unwrap_or(DEFAULT_THROTTLE_PAUSE);
-                self.lookup_rate_limit.pause(delay).await;
+                self.lookup_limits.pause(delay).await;
                 if Instant::now() + delay >= deadline {
                     return Err(LookupError::Throttled(delay));
                 }
@@ -309,6 +319,16 @@ fn lookup_error(
         }
         _ => LookupError::NoResponse(format!("ThingSpace responded {status}")),
     }
+}
+
+/// The gateway's own lookup, which does not wait for the rate limit.
+fn without_wait() -> LookupOrigin<'static> {
+    LookupOrigin::Gateway(Instant::now())
+}
+
+/// The gateway's own lookup of the listeners, or their registration.
+fn with_listener_wait() -> LookupOrigin<'static> {
+    LookupOrigin::Gateway(Instant::now() + LISTENER_RATE_LIMIT_WAIT)
 }
 
 fn unusable(reason: &str) -> LookupError {

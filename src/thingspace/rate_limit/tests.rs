@@ -57,7 +57,7 @@ struct FakeLimits {
 impl SharedRateLimits for FakeLimits {
     async fn take_permit(
         &self,
-        limit: &'static str,
+        limit: &str,
         per_minute: u32,
     ) -> Result<Result<(), Duration>, String> {
         assert_eq!((limit, per_minute), ("changes", 6));
@@ -70,12 +70,12 @@ impl SharedRateLimits for FakeLimits {
         Ok(taken.map(drop).map_err(|_| Duration::from_secs(10)))
     }
 
-    async fn give_back_permit(&self, _: &'static str, _: u32) -> Result<(), String> {
+    async fn give_back_permit(&self, _: &str, _: u32) -> Result<(), String> {
         self.permits.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn pause_permits(&self, _: &'static str, _: Duration) -> Result<(), String> {
+    async fn pause_permits(&self, _: &str, _: Duration) -> Result<(), String> {
         self.paused.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

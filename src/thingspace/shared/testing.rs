@@ -1,9 +1,10 @@
 //! Shared state in memory, for tests.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -98,15 +99,56 @@ pub(in crate::thingspace) struct NoLimits;
 
 #[async_trait]
 impl SharedRateLimits for NoLimits {
-    async fn take_permit(&self, _: &'static str, _: u32) -> Result<Result<(), Duration>, String> {
+    async fn take_permit(&self, _: &str, _: u32) -> Result<Result<(), Duration>, String> {
         Ok(Ok(()))
     }
 
-    async fn give_back_permit(&self, _: &'static str, _: u32) -> Result<(), String> {
+    async fn give_back_permit(&self, _: &str, _: u32) -> Result<(), String> {
         Ok(())
     }
 
-    async fn pause_permits(&self, _: &'static str, _: Duration) -> Result<(), String> {
+    async fn pause_permits(&self, _: &str, _: Duration) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Grants as many permits of each limit as it has a minute, and counts the requests.
+#[derive(Default)]
+pub(in crate::thingspace) struct CountingRateLimits {
+    taken: Mutex<HashMap<String, u32>>,
+    requests: AtomicUsize,
+}
+
+impl CountingRateLimits {
+    pub(in crate::thingspace) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl SharedRateLimits for CountingRateLimits {
+    async fn take_permit(
+        &self,
+        limit: &str,
+        per_minute: u32,
+    ) -> Result<Result<(), Duration>, String> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut taken = self.taken.lock();
+        let taken = taken.entry(limit.to_owned()).or_default();
+        if *taken == per_minute {
+            return Ok(Err(Duration::from_secs(1)));
+        }
+        *taken += 1;
+        Ok(Ok(()))
+    }
+
+    async fn give_back_permit(&self, limit: &str, _: u32) -> Result<(), String> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        *self.taken.lock().get_mut(limit).ok_or("no permit was taken")? -= 1;
+        Ok(())
+    }
+
+    async fn pause_permits(&self, _: &str, _: Duration) -> Result<(), String> {
         Ok(())
     }
 }

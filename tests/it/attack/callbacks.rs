@@ -1,9 +1,13 @@
-//! A client that knows the path secret, but not the password, does not keep good callbacks out.
+//! Clients that know at most the path secret, but not the password, do not keep good callbacks out.
 
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 
 use super::*;
-use crate::support::{http::post, number};
+use crate::support::{
+    http::{post, read_metrics},
+    number,
+};
 
 const SECRET: &str = "planted-path-secret";
 const USERNAME: &str = "planted-callback-username";
@@ -100,4 +104,53 @@ async fn the_path_secret_does_not_suffice_to_keep_good_callbacks_out() {
         });
     }
     assert_stored_during(&env, idle, 200).await;
+}
+
+/// Returns the value of a gauge of the callback listener.
+fn gauge(metrics: &str, name: &str) -> usize {
+    let line = format!("{name}{{thingspace_gateway_port=\"callbacks\"}} ");
+    let value = metrics.lines().find_map(|metric| metric.strip_prefix(&line));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {metrics}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unlisted_addresses_do_not_use_the_connections_of_the_listed_ones() {
+    let _alone = alone().await;
+    let env = TestEnv::start_with(|setup| {
+        setup
+            .max_files(1_024)
+            .set("callbacks.allow_cidrs", "127.0.0.1/32")
+            .set("callbacks.allow_mode", "enforce")
+            .env("TSGW_CALLBACKS__PATH_SECRET", SECRET)
+            .env("TSGW_CALLBACKS__USERNAME", USERNAME)
+            .env("TSGW_CALLBACKS__PASSWORD", PASSWORD)
+    })
+    .await;
+    env.change_as("r-good", esim("good", 0..1_000)).await;
+    let to = env.gateway.callbacks;
+    let limit = gauge(&read_metrics(&env.gateway).await, "thingspace_gateway_connections_limit");
+
+    // Requests without the end of their body, from many addresses.
+    let mut slow = JoinSet::new();
+    for host in (2..=5).cycle().take(limit) {
+        slow.spawn(async move {
+            loop {
+                let Some(mut stream) = connect_from(Ipv4Addr::new(127, 0, 0, host), to).await
+                else {
+                    continue;
+                };
+                write(&mut stream, head(1_000).as_bytes()).await;
+                // Until the gateway closes the connection.
+                let _ = timeout(Duration::from_secs(5), stream.read(&mut [0; 1_024])).await;
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+    for number in 0..30 {
+        assert_stored(&env, number).await;
+        let open = gauge(&read_metrics(&env.gateway).await, "thingspace_gateway_connections_open");
+        assert!(open <= limit / 2 + limit / 10, "{open} of {limit} connections are open");
+        sleep(Duration::from_millis(100)).await;
+    }
+    slow.shutdown().await;
 }

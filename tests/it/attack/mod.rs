@@ -14,7 +14,7 @@ mod unread;
 use std::{
     error::Error as _,
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -39,7 +39,7 @@ use crate::support::{
 };
 
 /// Address of the attackers of the callback listener. Normal clients use another one.
-const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Maximum time for a write of an attacker: the gateway may stop to read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -158,8 +158,13 @@ fn descriptors(gateway: &Gateway) -> usize {
 
 /// Connects from the address of the attackers.
 async fn connect(to: SocketAddr) -> Option<TcpStream> {
+    connect_from(ATTACKER, to).await
+}
+
+/// Connects from an address of the attackers.
+async fn connect_from(from: Ipv4Addr, to: SocketAddr) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind((ATTACKER, 0).into()).expect("a loopback address");
+    socket.bind((from, 0).into()).expect("a loopback address");
     timeout(WRITE_TIMEOUT, socket.connect(to)).await.ok()?.ok()
 }
 

@@ -82,6 +82,11 @@ async fn a_busy_device_is_named_by_its_index_in_the_request() {
         assert_eq!(violations[0].subject, "devices[7]");
         assert_eq!(violations[0].r#type, "DEVICE_BUSY");
     }
+    // Another account learns nothing about the change.
+    let mut request = esim("other-account", [7]);
+    request.account_name = "0000999999-00001".to_owned();
+    request.validate_only = true;
+    env.change(request).await;
     assert_eq!(env.thingspace.posts(), 1);
 }
 

@@ -117,8 +117,8 @@ impl LoadingChanges {
             if let Some(LoadingChange { stored, devices, .. }) = self.0.get(row)
                 && let Some(devices) = devices.encoded().cloned()
             {
-                let change_id = stored.change.change_id;
-                cache.keep_unfinished(UnfinishedChange { row: *row, change_id, devices });
+                let (change_id, account) = (stored.change.change_id, stored.change.account.clone());
+                cache.keep_unfinished(UnfinishedChange { row: *row, change_id, account, devices });
             }
         }
         self.find_candidates(db, candidates)
