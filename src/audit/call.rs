@@ -13,8 +13,8 @@ use crate::{
     domain::newtypes::ChangeId,
 };
 
-/// A call or a stream in progress. Its end has a place in the queue. Dropped before its end, it is recorded as
-/// CANCELLED: the client has gone.
+/// A call or a stream in progress. If the begin has a record, the end has a place in the queue. Dropped before its end,
+/// it is recorded as CANCELLED: the client has gone.
 #[must_use = "a dropped call is recorded as cancelled"]
 pub struct AuditedCall(Option<OpenCall>);
 
@@ -22,6 +22,7 @@ struct OpenCall {
     log: Arc<Inner>,
     /// The record of the begin.
     begun: AuditRecord,
+    /// The place of the record of the end. `None` if the stream is counted.
     slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -34,8 +35,6 @@ pub struct CallEnd {
     pub reason: Option<&'static str>,
     /// Execution of the change by ThingSpace: `YES`, `NO` or `UNKNOWN`.
     pub executed: Option<&'static str>,
-    /// The change that the call made or found.
-    pub change_id: Option<ChangeId>,
 }
 
 impl AuditedCall {
@@ -47,14 +46,16 @@ impl AuditedCall {
     pub(super) fn new(
         log: Arc<Inner>,
         begun: AuditRecord,
-        slot: impl Into<Option<OwnedSemaphorePermit>>,
+        slot: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self(Some(OpenCall { log, begun, slot: slot.into() }))
+        Self(Some(OpenCall { log, begun, slot }))
     }
 
-    /// Drops the call without a record of its end.
-    pub(super) fn forget(mut self) {
-        self.0 = None;
+    /// Sets the change that the call made or found.
+    pub fn set_change(&mut self, change_id: ChangeId) {
+        if let Some(call) = &mut self.0 {
+            call.begun.change_id = Some(change_id);
+        }
     }
 
     /// Records the end at once. The future ends when the record survives a power loss; a dropped future does not
@@ -82,8 +83,7 @@ impl Drop for AuditedCall {
         if let Some(call) = self.0.take() {
             let is_stream = call.begun.event == AuditEvent::StreamOpened;
             let executed = (!is_stream).then_some("UNKNOWN");
-            let change_id = None;
-            drop(call.end(CallEnd { code: "CANCELLED", reason: None, executed, change_id }));
+            drop(call.end(CallEnd { code: "CANCELLED", reason: None, executed }));
         }
     }
 }
@@ -97,9 +97,14 @@ impl OpenCall {
             code: Some(end.code),
             reason: end.reason,
             executed: end.executed,
-            change_id: end.change_id.or(begun.change_id),
             ..begun
         };
-        log.enqueue_or_push(&record, slot, !is_stream)
+        match slot {
+            Some(slot) => log.enqueue(&record, slot, !is_stream),
+            None => {
+                log.add(AuditEvent::StreamsEnded, &record);
+                Recording::Ended(Ok(()))
+            }
+        }
     }
 }

@@ -15,12 +15,12 @@ use tokio::{
 
 use crate::{
     audit::{
+        aggregation::{AggregationTable, COUNT_PERIOD},
         call::AuditedCall,
         error::{AuditOpenError, AuditUnavailable, RecordError},
         file::LogFile,
         output::{Output, StandardOutput},
-        record::{AuditRecord, CallId},
-        refusals::{REFUSAL_PERIOD, RefusalTable},
+        record::{AuditEvent, AuditRecord, CallId},
         status::Status,
         writer::{Entry, LogLine, Writer},
     },
@@ -67,7 +67,7 @@ pub(super) struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
     slots: Arc<Semaphore>,
     status: Arc<Status>,
-    refusals: Mutex<RefusalTable>,
+    aggregation: Mutex<AggregationTable>,
     clock: Arc<dyn Clock>,
     replica: String,
     instruments: Instruments,
@@ -78,17 +78,8 @@ pub(super) struct Inner {
 pub(super) enum Recording {
     /// The writer answers.
     Queued(oneshot::Receiver<Result<(), RecordError>>),
-    /// The queue is full.
-    Waiting(Box<WaitingRecord>),
     /// The answer is known.
     Ended(Result<(), RecordError>),
-}
-
-/// A record that waits for a place in the queue. Lost if it is dropped.
-pub(super) struct WaitingRecord {
-    log: Arc<Inner>,
-    record: Option<AuditRecord>,
-    must_sync: bool,
 }
 
 /// Returns the number of places that the queue needs: two for each change in progress, one for each stream and each
@@ -152,7 +143,7 @@ impl AuditLog {
             writer: Mutex::new(Some(writer)),
             slots: Arc::new(Semaphore::new(options.queue_slots)),
             status,
-            refusals: Mutex::default(),
+            aggregation: Mutex::default(),
             clock,
             replica,
             instruments,
@@ -189,18 +180,18 @@ impl AuditLog {
         CallId::new(now)
     }
 
-    /// Queues a record at once, and ends when it is written. A dropped future does not cancel the record, unless the
-    /// queue was full.
+    /// Queues a record at once, and ends when it is written. The record is never counted together with others. A dropped
+    /// future does not cancel it.
     ///
     /// # Errors
     ///
-    /// The record is delayed or lost, because the log is not available. The future then ends at once, or after at
-    /// most 5 s.
+    /// The record is delayed, because the log cannot be written, or lost, because the queue is full. The future then
+    /// ends at once, or after at most 5 s.
     pub fn record(
         &self,
         record: AuditRecord,
     ) -> impl Future<Output = Result<(), RecordError>> + Send + use<> {
-        self.push(record, false).ended()
+        self.push(&record, false).ended()
     }
 
     /// Queues a record at once, and ends when it survives a power loss. Records of concurrent callers share a sync.
@@ -212,69 +203,78 @@ impl AuditLog {
         &self,
         record: AuditRecord,
     ) -> impl Future<Output = Result<(), RecordError>> + Send + use<> {
-        self.push(record, true).ended()
+        self.push(&record, true).ended()
     }
 
-    /// Records the begin of a change or of a command of an operator. Call it before anything is sent: it returns when
-    /// the record survives a power loss, and reserves a place in the queue for the end of the call.
+    /// Queues the record of the begin of a change or of a command of an operator, and reserves a place in the queue for
+    /// its end. Call it before anything is sent, and send nothing before the returned future has ended with success: the
+    /// record survives a power loss then. If it fails, refuse the call, and record that as its end.
     ///
     /// # Errors
     ///
-    /// The log cannot be written. The call must be refused. The caller records the refusal with
-    /// [`record`](Self::record).
-    pub async fn begin(&self, started: AuditRecord) -> Result<AuditedCall, AuditUnavailable> {
-        let Some(log) = &self.0 else {
-            return Ok(AuditedCall::unaudited());
+    /// The log cannot be written, and nothing was queued. The call must be refused. Record the refusal with
+    /// [`record_call`](Self::record_call).
+    pub async fn begin(
+        &self,
+        started: AuditRecord,
+    ) -> Result<
+        (AuditedCall, impl Future<Output = Result<(), AuditUnavailable>> + Send + use<>),
+        AuditUnavailable,
+    > {
+        let (call, recording) = match &self.0 {
+            Some(log) => log.begin(started).await?,
+            None => (AuditedCall::unaudited(), Recording::Ended(Ok(()))),
         };
-        if !log.status.is_available() {
-            return Err(AuditUnavailable);
-        }
-        let slots = timeout(WAIT_LIMIT, Arc::clone(&log.slots).acquire_many_owned(2)).await;
-        let mut slots = slots.ok().and_then(Result::ok).ok_or(AuditUnavailable)?;
-        let reserved = slots.split(1);
-        let recording = log.enqueue(&started, slots, true);
-        // Records the end of the call if this future is dropped.
-        let call = AuditedCall::new(Arc::clone(log), started, reserved);
-        match recording.ended().await {
-            Ok(()) => Ok(call),
-            Err(_) => {
-                call.forget();
-                Err(AuditUnavailable)
-            }
-        }
+        let recorded = async move { recording.ended().await.map_err(|_delayed| AuditUnavailable) };
+        Ok((call, recorded))
     }
 
     /// Records that a stream was opened, and reserves a place in the queue for its end. Never waits.
+    ///
+    /// A known caller gets records of their own for ten streams in 10 s. Further streams, and those of a full queue,
+    /// are counted when they are opened and when they end.
     pub fn open_stream(&self, opened: AuditRecord) -> AuditedCall {
         let Some(log) = &self.0 else {
             return AuditedCall::unaudited();
         };
-        log.push_now(&opened, 1, false);
-        let reserved = Arc::clone(&log.slots).try_acquire_owned().ok();
+        let reserved = log.open_stream(&opened);
         AuditedCall::new(Arc::clone(log), opened, reserved)
     }
 
-    /// Records a refusal of a call before its message was read. Never waits.
+    /// Records a read, or a change that never began. Never waits.
+    ///
+    /// A known caller gets ten records of their own in 10 s. Further calls are counted, and [`run`](Self::run) writes a
+    /// record for each method, account and status.
+    pub fn record_call(&self, call: &AuditRecord) {
+        self.record_or_count(AuditEvent::Calls, call);
+    }
+
+    /// Records a call that was refused: before its message was read, or in its handler with PERMISSION_DENIED. Never
+    /// waits.
     ///
     /// Refusals without a caller are counted, and [`run`](Self::run) writes a record for each address and reason. A
-    /// known caller gets ten records of their own for each reason in 10 s; further refusals are counted as well.
+    /// known caller gets ten records of their own in 10 s. Further refusals are counted by reason.
     pub fn record_refusal(&self, refusal: &AuditRecord) {
-        let Some(log) = &self.0 else {
-            return;
-        };
-        if log.refusals.lock().count(refusal) {
-            log.push_now(refusal, 1, false);
-        } else {
-            log.instruments.audit_records(AuditOutcome::Aggregated, 1);
+        self.record_or_count(AuditEvent::Refusals, refusal);
+    }
+
+    fn record_or_count(&self, event: AuditEvent, record: &AuditRecord) {
+        if let Some(log) = &self.0 {
+            let has_own_record = log.aggregation.lock().count(event, record);
+            if has_own_record {
+                log.push_now(record, 1);
+            } else {
+                log.instruments.audit_records(AuditOutcome::Aggregated, 1);
+            }
         }
     }
 
-    /// Writes the counted refusals every 10 s, for as long as it is polled.
+    /// Writes the counted calls every 10 s, for as long as it is polled.
     pub async fn run(&self) {
-        let mut interval = interval_at(Instant::now() + REFUSAL_PERIOD, REFUSAL_PERIOD);
+        let mut interval = interval_at(Instant::now() + COUNT_PERIOD, COUNT_PERIOD);
         loop {
             interval.tick().await;
-            self.write_refusals();
+            self.write_counts();
         }
     }
 
@@ -283,7 +283,7 @@ impl AuditLog {
         let Some(log) = &self.0 else {
             return;
         };
-        self.write_refusals();
+        self.write_counts();
         log.entries.lock().take();
         let writer = log.writer.lock().take();
         if let Some(writer) = writer {
@@ -294,26 +294,21 @@ impl AuditLog {
         }
     }
 
-    fn write_refusals(&self) {
+    fn write_counts(&self) {
         if let Some(log) = &self.0 {
-            let records = log.refusals.lock().take();
+            let records = log.aggregation.lock().take();
             for record in records {
-                log.push_now(&record, record.count.unwrap_or(1), false);
+                log.push_now(&record, record.count.unwrap_or(1));
             }
         }
     }
 
-    fn push(&self, record: AuditRecord, must_sync: bool) -> Recording {
+    fn push(&self, record: &AuditRecord, must_sync: bool) -> Recording {
         let Some(log) = &self.0 else {
             return Recording::Ended(Ok(()));
         };
         match Arc::clone(&log.slots).try_acquire_owned() {
-            Ok(slot) => log.enqueue(&record, slot, must_sync),
-            Err(_) if log.status.is_available() => {
-                let log = Arc::clone(log);
-                let record = Some(record);
-                Recording::Waiting(Box::new(WaitingRecord { log, record, must_sync }))
-            }
+            Ok(slot) => log.enqueue(record, slot, must_sync),
             Err(_) => log.lose(1),
         }
     }
@@ -331,24 +326,48 @@ impl WeakAuditLog {
 // === impl Inner ===
 
 impl Inner {
-    /// Queues a record without a wait, or loses it. `calls` is the number of calls that it stands for.
-    pub(super) fn push_now(self: &Arc<Self>, record: &AuditRecord, calls: u64, must_sync: bool) {
-        match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => drop(self.enqueue(record, slot, must_sync)),
-            Err(_) => drop(self.lose(calls)),
+    /// Queues the record of the begin of a call, and reserves a place for that of its end.
+    async fn begin(
+        self: &Arc<Self>,
+        started: AuditRecord,
+    ) -> Result<(AuditedCall, Recording), AuditUnavailable> {
+        if !self.status.is_available() {
+            return Err(AuditUnavailable);
         }
+        let slots = timeout(WAIT_LIMIT, Arc::clone(&self.slots).acquire_many_owned(2)).await;
+        let mut slots = slots.ok().and_then(Result::ok).ok_or(AuditUnavailable)?;
+        let reserved = slots.split(1).ok_or(AuditUnavailable)?;
+        let recording = self.enqueue(&started, slots, true);
+        Ok((AuditedCall::new(Arc::clone(self), started, Some(reserved)), recording))
     }
 
-    /// Queues a record at its reserved place, or at any other if it has none.
-    pub(super) fn enqueue_or_push(
-        self: &Arc<Self>,
-        record: &AuditRecord,
-        slot: Option<OwnedSemaphorePermit>,
-        must_sync: bool,
-    ) -> Recording {
-        match slot.or_else(|| Arc::clone(&self.slots).try_acquire_owned().ok()) {
-            Some(slot) => self.enqueue(record, slot, must_sync),
-            None => self.lose(1),
+    /// Queues the record of a new stream. Returns the place for that of its end, or `None` if the stream is counted.
+    fn open_stream(self: &Arc<Self>, opened: &AuditRecord) -> Option<OwnedSemaphorePermit> {
+        if !self.aggregation.lock().count(AuditEvent::StreamsOpened, opened) {
+            self.instruments.audit_records(AuditOutcome::Aggregated, 1);
+            return None;
+        }
+        // Both or none, so that a stream with a record of its begin always has one of its end.
+        let Ok(mut slots) = Arc::clone(&self.slots).try_acquire_many_owned(2) else {
+            self.add(AuditEvent::StreamsOpened, opened);
+            return None;
+        };
+        let reserved = slots.split(1);
+        drop(self.enqueue(opened, slots, false));
+        reserved
+    }
+
+    /// Counts a record as `event`.
+    pub(super) fn add(&self, event: AuditEvent, record: &AuditRecord) {
+        self.aggregation.lock().add(event, record);
+        self.instruments.audit_records(AuditOutcome::Aggregated, 1);
+    }
+
+    /// Queues a record without a wait, or loses it. `calls` is the number of calls that it stands for.
+    fn push_now(self: &Arc<Self>, record: &AuditRecord, calls: u64) {
+        match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(slot) => drop(self.enqueue(record, slot, false)),
+            Err(_) => drop(self.lose(calls)),
         }
     }
 
@@ -400,11 +419,6 @@ impl Recording {
     pub(super) async fn ended(self) -> Result<(), RecordError> {
         let answer = match self {
             Self::Queued(answer) => answer,
-            Self::Waiting(waiting) => match Box::pin(waiting.enqueued()).await {
-                Self::Queued(answer) => answer,
-                Self::Ended(result) => return result,
-                Self::Waiting(_) => return Err(RecordError::Lost),
-            },
             Self::Ended(result) => return result,
         };
         match timeout(WAIT_LIMIT, answer).await {
@@ -412,27 +426,6 @@ impl Recording {
             // The writer is gone.
             Ok(Err(_)) => Err(RecordError::Lost),
             Err(_) => Err(RecordError::Delayed),
-        }
-    }
-}
-
-// === impl WaitingRecord ===
-
-impl WaitingRecord {
-    /// Waits for a place in the queue.
-    async fn enqueued(mut self) -> Recording {
-        let slot = timeout(WAIT_LIMIT, Arc::clone(&self.log.slots).acquire_owned()).await;
-        match (slot, self.record.take()) {
-            (Ok(Ok(slot)), Some(record)) => self.log.enqueue(&record, slot, self.must_sync),
-            _ => self.log.lose(1),
-        }
-    }
-}
-
-impl Drop for WaitingRecord {
-    fn drop(&mut self) {
-        if self.record.is_some() {
-            self.log.lose(1);
         }
     }
 }

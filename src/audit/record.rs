@@ -41,7 +41,7 @@ pub const FIELDS: [&str; 20] = [
 
 /// All events.
 #[cfg(test)]
-const EVENTS: [AuditEvent; 9] = [
+const EVENTS: [AuditEvent; 12] = [
     AuditEvent::Call,
     AuditEvent::CallStarted,
     AuditEvent::StreamOpened,
@@ -51,6 +51,9 @@ const EVENTS: [AuditEvent; 9] = [
     AuditEvent::LogStopped,
     AuditEvent::LineRepaired,
     AuditEvent::RecordsLost,
+    AuditEvent::Calls,
+    AuditEvent::StreamsOpened,
+    AuditEvent::StreamsEnded,
 ];
 
 /// The event that a record reports.
@@ -75,6 +78,12 @@ pub enum AuditEvent {
     LineRepaired,
     /// `count` records could not be written. Written by the log.
     RecordsLost,
+    /// `count` reads and changes that never began have no record of their own: their caller made many calls.
+    Calls,
+    /// `count` streams were opened that have no record of their own.
+    StreamsOpened,
+    /// `count` streams have ended that have no record of their own.
+    StreamsEnded,
 }
 
 /// Identifies a call in all of its records: a UUID, version 7.
@@ -95,7 +104,7 @@ pub struct AuditText(String);
 pub struct AuditRecord {
     /// The event.
     pub event: AuditEvent,
-    /// The call; `None` only in records of the log itself, and of aggregated refusals.
+    /// The call; `None` only in records of the log itself, and of counted calls.
     pub call_id: Option<CallId>,
     /// The RPC: `package.Service/Method`.
     pub method: Option<&'static str>,

@@ -26,7 +26,7 @@ pub(super) struct NoonClock;
 
 /// An output in memory that can fail. Its clones share the content.
 #[derive(Clone, Default)]
-pub(super) struct FakeOutput(Arc<Mutex<FakeState>>);
+pub(crate) struct FakeOutput(Arc<Mutex<FakeState>>);
 
 #[derive(Default)]
 struct FakeState {
@@ -50,12 +50,12 @@ impl FakeOutput {
         self.0.lock().space = space;
     }
 
-    pub(super) fn fail_syncs(&self, fails: bool) {
+    pub(crate) fn fail_syncs(&self, fails: bool) {
         self.0.lock().fails_sync = fails;
     }
 
     /// The next append waits until the result is dropped.
-    pub(super) fn hold(&self) -> mpsc::Sender<()> {
+    pub(crate) fn hold(&self) -> mpsc::Sender<()> {
         let (sender, receiver) = mpsc::channel();
         self.0.lock().held = Some(receiver);
         sender
@@ -70,7 +70,7 @@ impl FakeOutput {
     }
 
     /// Returns the values of a field of all complete lines that have it.
-    pub(super) fn values(&self, field: &str) -> Vec<String> {
+    pub(crate) fn values(&self, field: &str) -> Vec<String> {
         let text = self.text();
         let records = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         records.filter_map(|record: serde_json::Value| Some(text_of(record.get(field)?))).collect()
@@ -127,7 +127,7 @@ pub(super) fn options(queue_slots: usize) -> AuditOptions {
 }
 
 /// Starts a log with this output.
-pub(super) fn start(output: &FakeOutput, queue_slots: usize) -> AuditLog {
+pub(crate) fn start(output: &FakeOutput, queue_slots: usize) -> AuditLog {
     let clock = Arc::new(NoonClock);
     AuditLog::start(&options(queue_slots), output.clone(), clock, Instruments::noop()).unwrap()
 }

@@ -92,19 +92,23 @@ impl Dispatcher {
     /// Submits a change, or finds the change of its key, and waits for the response of ThingSpace. The
     /// returned change can be in any state; REJECTED and NOT_SENT have a refusal.
     ///
+    /// `claimed` is called with the ID of the change once it is stored or found, also if the caller has disconnected
+    /// before. It is dropped then at the latest, or when the call fails.
+    ///
     /// Everything after this call's first poll runs on a task of its own, so a caller that disconnects
     /// during the claim does not leave an unsent change behind.
     pub async fn submit(
         self: &Arc<Self>,
         request: ChangeRequest,
         context: CallContext,
+        claimed: impl FnOnce(ChangeId) + Send + 'static,
     ) -> Result<Change, DispatchError> {
         let Some(permit) = self.in_flight.try_acquire(&request, &context.caller) else {
             let existing = self.find_existing(&request).await;
             return Err(DispatchError::TooManyInFlight(existing));
         };
         let this = Arc::clone(self);
-        let task = async move { this.claim_and_send(request, context, permit).await };
+        let task = async move { this.claim_and_send(request, context, permit, claimed).await };
         let outcome = self.tasks.spawn(task).await;
         let change = outcome.map_err(|error| DispatchError::task_failed(&error, None))??;
         if change.state.is_in_flight() {
@@ -172,6 +176,7 @@ impl Dispatcher {
         request: ChangeRequest,
         context: CallContext,
         _permit: InFlightPermit,
+        claimed: impl FnOnce(ChangeId) + Send,
     ) -> Result<Change, DispatchError> {
         if self.pauses.is_paused(&request.account) {
             self.check_paused(&request).await?;
@@ -188,6 +193,9 @@ impl Dispatcher {
         }
         if let Err(JournalError::MayBeStored(_)) = claim {
             self.record_claim_not_sent(new, &request);
+        }
+        if let Some(change_id) = claim.as_ref().ok().and_then(Claim::change_id) {
+            claimed(change_id);
         }
         let again = |change_id| SendingChange { change_id, ..new };
         match claim.map_err(DispatchError::before_claim)? {

@@ -1,5 +1,6 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
@@ -9,7 +10,7 @@ use crate::{
     config::{Config, Sources},
     domain::{
         clock::{Clock, Timestamp},
-        newtypes::AccountName,
+        newtypes::{AccountName, ChangeId},
         state::ChangeState,
     },
     journal::{
@@ -98,9 +99,15 @@ fn change_request(number: usize) -> ChangeRequest {
 #[tokio::test]
 async fn a_caller_that_disconnects_at_any_moment_leaves_no_unsent_change() {
     let (_directory, journal, dispatcher, tasks) = dispatcher().await;
+    let claimed: Arc<Mutex<BTreeSet<ChangeId>>> = Arc::default();
     // Dropped after this number of polls: before, during and after the claim is written.
     for polls in 0..300 {
-        let mut call = Box::pin(dispatcher.submit(change_request(polls), CallContext::default()));
+        let of_call = Arc::clone(&claimed);
+        let note = move |change_id| {
+            of_call.lock().insert(change_id);
+        };
+        let submitted = dispatcher.submit(change_request(polls), CallContext::default(), note);
+        let mut call = Box::pin(submitted);
         for _ in 0..polls {
             let _response = futures_util::poll!(call.as_mut());
             tokio::task::yield_now().await;
@@ -113,12 +120,15 @@ async fn a_caller_that_disconnects_at_any_moment_leaves_no_unsent_change() {
     let changes = journal.changes(filter).await.unwrap().changes;
     assert!(!changes.is_empty());
     assert!(changes.iter().all(|change| change.state == ChangeState::NotSent));
+    let stored: BTreeSet<_> = changes.iter().map(|change| change.change_id).collect();
+    assert_eq!(*claimed.lock(), stored, "the id of each change is reported");
 }
 
 #[tokio::test]
 async fn a_paused_account_sends_nothing_until_it_is_resumed_and_keeps_its_pause_across_a_restart() {
     let (_directory, journal, dispatcher, _tasks) = dispatcher().await;
-    let submit = |number| dispatcher.submit(change_request(number), CallContext::default());
+    let submit =
+        |number| dispatcher.submit(change_request(number), CallContext::default(), |_id| {});
     let account = change_request(0).account;
     let sent_before = submit(0).await.unwrap();
     assert_eq!(sent_before.state, ChangeState::NotSent);

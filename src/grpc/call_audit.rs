@@ -9,10 +9,11 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     access::Caller,
-    audit::{AuditEvent, AuditLog, AuditRecord, AuditText, AuditedCall, CallEnd},
+    audit::{AuditEvent, AuditLog, AuditRecord, AuditText, AuditUnavailable, AuditedCall, CallEnd},
     domain::newtypes::{AccountName, ChangeId},
     grpc::error::{ApiError, Executed, reason::ErrorReason},
     operations::ChangeRequest,
+    proto,
     telemetry::{AuthMethod, status_name},
 };
 
@@ -31,8 +32,12 @@ enum Phase {
     Arriving,
     /// The handler runs.
     Handled,
+    /// The begin of the call is being written. Nothing has been sent.
+    Beginning(Box<AuditedCall>),
     /// The begin of the call is in the log.
     Begun(Box<AuditedCall>),
+    /// The client has the status of a change that continues. Its end is recorded once its ID is known.
+    Continuing(Box<AuditedCall>, CallEnd),
     Ended,
 }
 
@@ -82,12 +87,22 @@ impl CallAudit {
         self.update(|record| record.account = account.cloned());
     }
 
-    /// Adds the change that the call is about, and its account.
+    /// Adds the change that a read is about, and its account.
     pub(super) fn set_change(&self, change_id: ChangeId, account: &AccountName) {
         self.update(|record| {
             record.change_id = Some(change_id);
             record.account = Some(account.clone());
         });
+    }
+
+    /// Adds the change that a change call has made or found. If its client has gone, the end of the call is recorded
+    /// then.
+    pub(super) fn set_claimed(self, change_id: ChangeId) {
+        if let Some(call) = &self.0
+            && let Phase::Begun(begun) | Phase::Continuing(begun, _) = &mut call.lock().phase
+        {
+            begun.set_change(change_id);
+        }
     }
 
     /// Adds the content of a change call.
@@ -113,11 +128,11 @@ impl CallAudit {
             let record = AuditRecord { event: AuditEvent::CallStarted, ..call.record.clone() };
             (call.log.clone(), record)
         };
-        let begun = log
-            .begin(record)
-            .await
-            .map_err(|error| ApiError::new(ErrorReason::AuditUnavailable, error.to_string()))?;
-        call.lock().phase = Phase::Begun(Box::new(begun));
+        let (begun, recorded) = log.begin(record).await.map_err(unavailable)?;
+        // If the client leaves now, the end of the call has a record already.
+        call.lock().phase = Phase::Beginning(Box::new(begun));
+        recorded.await.map_err(unavailable)?;
+        call.lock().set_begun();
         Ok(())
     }
 
@@ -154,25 +169,24 @@ impl CallAudit {
         result: &Result<T, ApiError>,
         executed: Option<&'static str>,
     ) {
-        let Some((begun, change_id)) = self.take_begun() else {
+        let Some(begun) = self.take_begun() else {
             return;
         };
         let end = match result {
-            Ok(_) => CallEnd { code: status_name(0), reason: None, executed, change_id },
+            Ok(_) => CallEnd { code: status_name(0), reason: None, executed },
             Err(error) => CallEnd {
                 code: status_name(error.code() as i32),
                 reason: Some(error.reason.name()),
                 executed: error.executed().and_then(executed_name),
-                change_id,
             },
         };
         let _delayed = begun.end(end).await;
     }
 
-    fn take_begun(&self) -> Option<(AuditedCall, Option<ChangeId>)> {
+    fn take_begun(&self) -> Option<AuditedCall> {
         let mut call = self.0.as_ref()?.lock();
         match std::mem::replace(&mut call.phase, Phase::Ended) {
-            Phase::Begun(begun) => Some((*begun, call.record.change_id)),
+            Phase::Begun(begun) => Some(*begun),
             phase => {
                 call.phase = phase;
                 None
@@ -203,36 +217,70 @@ impl CallAudit {
 }
 
 impl Call {
+    fn set_begun(&mut self) {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Beginning(begun) => Phase::Begun(begun),
+            phase => phase,
+        };
+    }
+
     fn finish(&mut self, code: Code, reason: Option<ErrorReason>, executed: Option<Executed>) {
         let (code_name, reason) = (status_name(code as i32), reason.map(ErrorReason::name));
         let executed = executed.and_then(executed_name);
         self.record.code = Some(code_name);
         self.record.reason = reason;
         self.record.executed = executed;
+        let end = CallEnd { code: code_name, reason, executed };
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Arriving if code != Code::Ok => self.log.record_refusal(&self.record),
             // A caller without a permission on one account has others, and can repeat the call as often as it likes.
             Phase::Handled if code == Code::PermissionDenied => {
                 self.log.record_refusal(&self.record);
             }
+            Phase::Arriving | Phase::Handled => self.log.record_call(&self.record),
             // Queued at once. Nothing waits until it is written.
-            Phase::Arriving | Phase::Handled => drop(self.log.record(self.record.clone())),
-            Phase::Begun(begun) => {
-                let change_id = None;
-                drop(begun.end(CallEnd { code: code_name, reason, executed, change_id }));
+            Phase::Beginning(begun) => drop(begun.end(CallEnd { executed: Some("NO"), ..end })),
+            Phase::Begun(begun) if self.record.operation.is_some() => {
+                self.phase = Phase::Continuing(begun, end);
             }
-            Phase::Ended => {}
+            Phase::Begun(begun) => drop(begun.end(end)),
+            phase @ (Phase::Continuing(..) | Phase::Ended) => self.phase = phase,
         }
     }
 }
 
 impl Drop for Call {
-    /// The client has gone before the end of the call.
+    /// The client has gone before the end of the call, or the call has ended and its change continues.
     fn drop(&mut self) {
-        if matches!(self.phase, Phase::Arriving | Phase::Handled) {
-            self.finish(Code::Cancelled, None, None);
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            phase @ (Phase::Arriving | Phase::Handled | Phase::Beginning(_)) => {
+                self.phase = phase;
+                let is_change = self.record.operation.is_some();
+                self.finish(Code::Cancelled, None, is_change.then_some(Executed::No));
+            }
+            // Recorded as cancelled.
+            Phase::Begun(begun) => drop(begun),
+            Phase::Continuing(begun, end) => drop(begun.end(end)),
+            Phase::Ended => {}
         }
     }
+}
+
+/// Returns whether ThingSpace has executed a change that a call returns.
+pub(super) fn executed_of(change: &proto::Change) -> &'static str {
+    use proto::ChangeState as State;
+    match change.state() {
+        State::Accepted | State::Finished | State::Overdue => "YES",
+        State::Closed if change.accept_time.is_some() => "YES",
+        // Closed although it was never known whether ThingSpace accepted the change, or not sent yet by another call.
+        State::Closed | State::OutcomeUnknown => "UNKNOWN",
+        State::Unspecified | State::Queued | State::Dispatched => "UNKNOWN",
+        State::Rejected | State::NotSent => "NO",
+    }
+}
+
+fn unavailable(error: AuditUnavailable) -> ApiError {
+    ApiError::new(ErrorReason::AuditUnavailable, error.to_string())
 }
 
 fn executed_name(executed: Executed) -> Option<&'static str> {
@@ -242,3 +290,6 @@ fn executed_name(executed: Executed) -> Option<&'static str> {
         Executed::Unspecified => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::{
     grpc::{
         access::{self, WatchAccess},
         admission::byte_budget::ByteBudget,
-        call_audit::CallAudit,
+        call_audit::{CallAudit, executed_of},
         convert::{change_to_proto, plan_to_proto},
         error::{ApiError, Executed, reason::ErrorReason, refusal_error},
         generated::stub::gateway_service_server::GatewayService,
@@ -97,7 +97,8 @@ impl Gateway {
             begun.map_err(|error| error.with_executed(Executed::Unknown))?;
         }
         let submitted = self.submit(&caller, request, &extensions).await;
-        audit.end(&submitted, Some(executed_by(&submitted))).await;
+        let executed = submitted.as_ref().ok().map(|(change, _)| executed_of(change));
+        audit.end(&submitted, executed).await;
         let (change, warnings) = submitted?;
         Ok(Response::new(O::response(change, warnings)))
     }
@@ -134,11 +135,12 @@ impl Gateway {
             deadline: call_deadline(extensions),
             caller: caller.name().clone(),
         };
-        let change = match self.dispatcher.submit(request, context).await {
+        let audit = CallAudit::of(extensions);
+        let claimed = |change_id| audit.set_claimed(change_id);
+        let change = match self.dispatcher.submit(request, context, claimed).await {
             Ok(change) => change,
             Err(error) => return Err(self.dispatch_error(caller, error).await),
         };
-        CallAudit::of(extensions).set_change(change.change_id, &change.account);
         if let Some(span) = span {
             let request_id = change.request_ids.first().map(RequestId::as_str);
             span.set_change(&change.change_id.to_string(), request_id);
@@ -234,14 +236,6 @@ impl Gateway {
         let watch = self.watches.open(options).await?;
         audit.open_stream();
         Ok(watch)
-    }
-}
-
-/// Returns whether ThingSpace has executed a change, for the audit log.
-fn executed_by(submitted: &Result<(proto::Change, Vec<String>), ApiError>) -> &'static str {
-    match submitted {
-        Ok((change, _)) if change.state() == proto::ChangeState::OutcomeUnknown => "UNKNOWN",
-        _ => "YES",
     }
 }
 

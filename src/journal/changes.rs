@@ -153,6 +153,18 @@ pub enum Claim {
     Busy(BusyDevice),
 }
 
+impl Claim {
+    /// Returns the ID of the change that the call has made or found. `None` if the call is rejected.
+    pub fn change_id(&self) -> Option<ChangeId> {
+        match self {
+            Self::Created(change)
+            | Self::Rearmed { change, .. }
+            | Self::KeyInUse { change, has_same_content: true } => Some(change.change_id),
+            Self::KeyInUse { has_same_content: false, .. } | Self::Busy(_) => None,
+        }
+    }
+}
+
 /// A device that another change keeps busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BusyDevice {

@@ -8,7 +8,24 @@ use crate::{
     telemetry::Telemetry,
 };
 
-const OK: CallEnd = CallEnd { code: "OK", reason: None, executed: Some("YES"), change_id: None };
+const OK: CallEnd = CallEnd { code: "OK", reason: None, executed: Some("YES") };
+
+/// Begins a call and waits until its begin is recorded.
+async fn begin(log: &AuditLog, target: &str) -> Result<AuditedCall, AuditUnavailable> {
+    let (call, recorded) = log.begin(record(AuditEvent::CallStarted, target)).await?;
+    recorded.await?;
+    Ok(call)
+}
+
+/// A record of a new stream of a caller.
+fn stream(target: &str) -> AuditRecord {
+    AuditRecord { caller: Some("fleet".into()), ..record(AuditEvent::StreamOpened, target) }
+}
+
+/// A record of a read of a caller.
+fn read(caller: &str) -> AuditRecord {
+    AuditRecord { caller: Some(caller.into()), code: Some("OK"), ..record(AuditEvent::Call, "x") }
+}
 
 /// Waits until the log has this availability.
 async fn until_available(log: &AuditLog, is_available: bool) {
@@ -20,11 +37,21 @@ async fn until_available(log: &AuditLog, is_available: bool) {
     timeout(Duration::from_secs(60), wait).await.unwrap();
 }
 
+/// Waits until this number of records wait to be written.
+async fn until_queued(log: &AuditLog, count: u64) {
+    let wait = async {
+        while log.gauges().queued != count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), wait).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_change_has_a_record_before_it_begins_and_one_after_it_has_ended() {
     let output = FakeOutput::default();
     let log = start(&output, 10);
-    let call = log.begin(record(AuditEvent::CallStarted, "a")).await.unwrap();
+    let call = begin(&log, "a").await.unwrap();
     assert_eq!(output.values("event"), ["log_started", "call_started"]);
     call.end(OK).await.unwrap();
     log.close().await;
@@ -42,8 +69,8 @@ async fn a_change_has_a_record_before_it_begins_and_one_after_it_has_ended() {
 async fn a_dropped_call_is_recorded_as_cancelled_and_a_stream_as_ended() {
     let output = FakeOutput::default();
     let log = start(&output, 10);
-    drop(log.begin(record(AuditEvent::CallStarted, "a")).await.unwrap());
-    drop(log.open_stream(record(AuditEvent::StreamOpened, "b")));
+    drop(begin(&log, "a").await.unwrap());
+    drop(log.open_stream(stream("b")));
     log.close().await;
     let events =
         ["log_started", "call_started", "call", "stream_opened", "stream_ended", "log_stopped"];
@@ -82,13 +109,12 @@ async fn a_dropped_future_does_not_cancel_its_record() {
 async fn on_a_full_disk_changes_are_refused_reads_go_on_and_all_records_are_written_later_once() {
     let output = FakeOutput::default();
     let log = start(&output, 100);
-    let call = log.begin(record(AuditEvent::CallStarted, "in progress")).await.unwrap();
+    let call = begin(&log, "in progress").await.unwrap();
     // The next write ends within its line.
     output.set_space(Some(30));
     assert_eq!(log.record(record(AuditEvent::Call, "torn")).await, Err(RecordError::Delayed));
     assert!(!log.is_available());
-    let started = record(AuditEvent::CallStarted, "refused");
-    assert_eq!(log.begin(started).await.err(), Some(AuditUnavailable));
+    assert_eq!(begin(&log, "refused").await.err(), Some(AuditUnavailable));
     assert_eq!(call.end(OK).await, Err(RecordError::Delayed));
     for number in 0..20 {
         let delayed = log.record(record(AuditEvent::Call, &number.to_string())).await;
@@ -112,8 +138,8 @@ async fn a_full_queue_loses_reads_but_never_the_end_of_a_call_and_the_log_report
     let telemetry = Telemetry::metrics_only().unwrap();
     let clock = Arc::new(NoonClock);
     let log = AuditLog::start(&options(5), output.clone(), clock, telemetry.instruments()).unwrap();
-    let call = log.begin(record(AuditEvent::CallStarted, "call")).await.unwrap();
-    let stream = log.open_stream(record(AuditEvent::StreamOpened, "stream"));
+    let call = begin(&log, "call").await.unwrap();
+    let stream = log.open_stream(stream("stream"));
     log.record(record(AuditEvent::Call, "before")).await.unwrap();
     output.set_space(Some(0));
     let mut results = Vec::new();
@@ -134,22 +160,6 @@ async fn a_full_queue_loses_reads_but_never_the_end_of_a_call_and_the_log_report
         telemetry.sample(&format!("{metric}\"{outcome}\"}}"))
     };
     assert_eq!((counted("written"), counted("lost")), (8, 5));
-}
-
-#[tokio::test]
-async fn a_record_waits_for_a_place_in_the_queue_while_the_log_is_available() {
-    let output = FakeOutput::default();
-    let log = start(&output, 1);
-    let held = output.hold();
-    let first = log.record(record(AuditEvent::Call, "first"));
-    let second = tokio::spawn(log.record(record(AuditEvent::Call, "second")));
-    // Lost, because it is dropped before it has a place.
-    drop(log.record(record(AuditEvent::Call, "third")));
-    drop(held);
-    first.await.unwrap();
-    second.await.unwrap().unwrap();
-    log.close().await;
-    assert_eq!(output.values("target"), ["first", "second"]);
 }
 
 #[tokio::test]
@@ -209,7 +219,7 @@ async fn aggregated_refusals_are_written_after_ten_seconds_and_at_the_end() {
     for _ in 0..100 {
         log.record_refusal(&refusal);
     }
-    tokio::time::sleep(REFUSAL_PERIOD + Duration::from_millis(1)).await;
+    tokio::time::sleep(COUNT_PERIOD + Duration::from_millis(1)).await;
     log.record_refusal(&refusal);
     running.abort();
     log.close().await;
@@ -218,11 +228,55 @@ async fn aggregated_refusals_are_written_after_ten_seconds_and_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_flood_of_reads_and_streams_of_a_caller_has_few_records_and_none_is_missing() {
+    let output = FakeOutput::default();
+    let log = start(&output, 1_000);
+    for _ in 0..5_000 {
+        log.record_call(&read("fleet"));
+        drop(log.open_stream(stream("x")));
+    }
+    log.record_call(&read("other"));
+    log.close().await;
+    let events = output.values("event");
+    let count = |event: &str| events.iter().filter(|found| *found == event).count();
+    assert_eq!(
+        (count("call"), count("stream_opened"), count("stream_ended")),
+        (11, 10, 10),
+        "ten for each caller"
+    );
+    assert_eq!((count("calls"), count("streams_opened"), count("streams_ended")), (1, 1, 1));
+    assert_eq!(output.values("count"), ["4990"; 3]);
+}
+
+#[tokio::test]
+async fn a_stream_without_a_place_in_the_queue_is_counted() {
+    let output = FakeOutput::default();
+    let log = start(&output, 3);
+    let held = output.hold();
+    // One place for this record, and one that is left.
+    let waiting = log.record(record(AuditEvent::Call, "waiting"));
+    let first = log.open_stream(stream("first"));
+    let second = log.open_stream(stream("second"));
+    drop((first, second));
+    drop(held);
+    waiting.await.unwrap();
+    until_queued(&log, 0).await;
+    log.close().await;
+    let events = output.values("event");
+    let mut counted = events[4..6].to_vec();
+    counted.sort_unstable();
+    let expected = ["log_started", "call", "stream_opened", "stream_ended"];
+    assert_eq!(events[..4], expected);
+    assert_eq!(counted, ["streams_ended", "streams_opened"]);
+    assert_eq!(output.values("count"), ["1", "1"]);
+}
+
+#[tokio::test]
 async fn a_closed_log_refuses_changes_and_loses_records() {
     let output = FakeOutput::default();
     let log = start(&output, 10);
     log.close().await;
-    assert_eq!(log.begin(record(AuditEvent::CallStarted, "a")).await.err(), Some(AuditUnavailable));
+    assert_eq!(begin(&log, "a").await.err(), Some(AuditUnavailable));
     assert_eq!(log.record(record(AuditEvent::Call, "b")).await, Err(RecordError::Lost));
     log.close().await;
 }
@@ -231,7 +285,7 @@ async fn a_closed_log_refuses_changes_and_loses_records() {
 async fn without_a_destination_every_record_is_discarded() {
     let log = AuditLog::default();
     assert!(log.is_available());
-    let call = log.begin(record(AuditEvent::CallStarted, "a")).await.unwrap();
+    let call = begin(&log, "a").await.unwrap();
     call.end(OK).await.unwrap();
     log.record_synced(record(AuditEvent::Call, "b")).await.unwrap();
     log.record_refusal(&record(AuditEvent::Call, "c"));

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use thingspace_gateway::proto::{
+    ChangeEsimPlanRequest, GetServerInfoRequest, ListQuarantinedCallbacksRequest,
     PauseChangesRequest, gateway_service_client::GatewayServiceClient,
     operator_service_client::OperatorServiceClient,
 };
@@ -20,7 +21,7 @@ use crate::support::{
     disk::FaultyDisk,
     gateway::{Gateway, Setup, TestDir},
     requests::{esim, parse_error},
-    thingspace::FakeThingSpace,
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
     wait::{eventually, in_time},
 };
 
@@ -137,6 +138,64 @@ async fn every_call_has_a_record_with_its_caller_its_account_and_its_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_repeats_calls_writes_few_records_and_each_call_is_counted() {
+    let mut audited = Audited::start(|setup, _| setup).await;
+    let caller = "account-operator";
+    let connection = audited.connect("jwt-account-operator").await;
+    let mut client = GatewayServiceClient::new(connection);
+    for _ in 0..500 {
+        in_time(client.get_server_info(GetServerInfoRequest {})).await.expect("OK");
+    }
+    // Rejected before it begins.
+    let mut changer = GatewayServiceClient::new(audited.connect("jwt-fleet").await);
+    for _ in 0..500 {
+        let request = ChangeEsimPlanRequest::default();
+        let status = in_time(changer.change_esim_plan(request)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
+    assert_eq!(audited.gateway.terminate().await.code, Some(0));
+    for (caller, code) in [(caller, "OK"), ("fleet", "INVALID_ARGUMENT")] {
+        let records = audited.records();
+        let of_caller = records.iter().filter(|record| record["caller"] == caller);
+        let of_caller: Vec<_> = of_caller.collect();
+        assert!(of_caller.iter().all(|record| record["code"] == code), "{of_caller:?}");
+        let calls = of_caller.iter().map(|record| record["count"].as_u64().unwrap_or(1));
+        assert_eq!(calls.sum::<u64>(), 500, "{of_caller:?}");
+        assert!(of_caller.len() < 100, "{of_caller:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_the_quarantine_is_recorded_before_it_marks_callbacks_as_reviewed() {
+    let audited = Audited::start(|setup, _| setup).await;
+    let mut operator = OperatorServiceClient::new(audited.connect("jwt-admin").await);
+    let request = ListQuarantinedCallbacksRequest::default();
+    in_time(operator.list_quarantined_callbacks(request)).await.expect("OK");
+    let wanted = json!({ "action": "list_quarantined_callbacks", "caller": "admin" });
+    let records = audited.wait_for(2, &wanted).await;
+    assert_eq!(
+        (&records[0]["event"], &records[1]["event"]),
+        (&json!("call_started"), &json!("call"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_of_a_call_whose_client_leaves_has_the_id_of_its_change() {
+    let audited = Audited::start(|setup, _| setup).await;
+    let mut held = audited.thingspace.hold(CallKind::Change);
+    let mut client = GatewayServiceClient::new(audited.connect("jwt-fleet").await);
+    let request = change_esim(ACCOUNT_A.into());
+    let call = tokio::spawn(async move { client.change_esim_plan(request).await });
+    held.arrived().await;
+    call.abort();
+    let records = audited.wait_for(1, &json!({ "event": "call", "method": CHANGE })).await;
+    let [ended] = &records[..] else { panic!("one record: {records:?}") };
+    assert_eq!((&ended["code"], &ended["executed"]), (&json!("CANCELLED"), &json!("UNKNOWN")));
+    assert!(ended["change_id"].is_string(), "{ended}");
+    held.release(FakeResponse::HangUp);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_not_sent_while_the_audit_log_cannot_be_written() {
     let (log_directory, journal) = (TestDir::new(), TestDir::new());
     let disk = FaultyDisk::new(log_directory.path());
@@ -158,9 +217,7 @@ async fn a_change_is_not_sent_while_the_audit_log_cannot_be_written() {
     assert_eq!(parse_error(&status).summary(), expected);
     // Calls that read go on.
     let mut reader = GatewayServiceClient::new(fleet);
-    in_time(reader.get_server_info(thingspace_gateway::proto::GetServerInfoRequest {}))
-        .await
-        .unwrap();
+    in_time(reader.get_server_info(GetServerInfoRequest {})).await.unwrap();
     assert_eq!(audited.thingspace.posts(), 1);
 
     disk.empty();
