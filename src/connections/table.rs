@@ -155,7 +155,16 @@ impl ConnectionTable {
         share: ShareKey,
         max_per_share: usize,
     ) -> Option<ConnectionGuard> {
-        if !self.free_share(share, max_per_share) {
+        let mut is_free = self.has_free_share(share, max_per_share);
+        if !is_free && self.close_idle(share) {
+            let closed = async {
+                while !self.has_free_share(share, max_per_share) {
+                    self.0.closed.notified().await;
+                }
+            };
+            is_free = timeout(MIN_IDLE / 5, closed).await.is_ok();
+        }
+        if !is_free {
             self.0.record_closed(CloseReason::AddressShare);
             return None;
         }
@@ -172,14 +181,14 @@ impl ConnectionTable {
         }
     }
 
-    /// Closes an idle connection of a share that is used up. Returns false if none is idle.
-    fn free_share(&self, share: ShareKey, max_per_share: usize) -> bool {
-        let mut connections = self.0.connections.lock();
-        if connections.by_share.get(&share).is_none_or(|open| *open < max_per_share) {
-            return true;
-        }
-        let victim = connections.pop_idle(Some(share));
-        drop(connections);
+    fn has_free_share(&self, share: ShareKey, max_per_share: usize) -> bool {
+        let connections = self.0.connections.lock();
+        connections.by_share.get(&share).is_none_or(|open| *open < max_per_share)
+    }
+
+    /// Closes the connection of this share that has been idle for the longest time. Returns false if none is idle.
+    fn close_idle(&self, share: ShareKey) -> bool {
+        let victim = self.0.connections.lock().pop_idle(Some(share));
         if let Some(victim) = &victim {
             self.0.close(victim, CloseReason::AddressShare);
         }

@@ -68,8 +68,17 @@ async fn clients_with_one_share_only_displace_their_own_idle_connections() {
     assert!(table.admit_share(OTHER, 2).await.is_some());
     drop(_busy);
     advance(Duration::from_secs(1)).await;
-    assert!(table.admit_share(ONE, 2).await.is_some());
-    assert!(is_evicted(&first) && !is_evicted(&second) && !is_evicted(&other));
+    // The share is never exceeded: the new connection waits until the old one is closed.
+    let close_first = async move {
+        first.evicted().await;
+        assert_eq!(first.state().table().connections.lock().by_share.get(&ONE), Some(&2));
+    };
+    let (third, ()) = tokio::join!(table.admit_share(ONE, 2), close_first);
+    assert!(third.is_some());
+    assert!(!is_evicted(&second) && !is_evicted(&other));
+    advance(Duration::from_secs(1)).await;
+    assert!(table.admit_share(ONE, 2).await.is_none());
+    assert!(is_evicted(&second));
 }
 
 #[tokio::test(start_paused = true)]

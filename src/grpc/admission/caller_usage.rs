@@ -65,7 +65,7 @@ const CONCURRENCY_RETRY_DELAY: Duration = Duration::from_secs(1);
 const NANOS_PER_MILLISECOND: u128 = 1_000_000;
 
 /// Maximum delay of a refusal by a limit of a caller.
-const MAX_REFUSAL_DELAY: Duration = Duration::from_millis(500);
+const MAX_REFUSAL_DELAY: Duration = Duration::from_secs(1);
 /// Each delay is up to this fraction shorter.
 const REFUSAL_JITTER: f64 = 0.5;
 /// Maximum number of delayed refusals of all callers together. Each takes a few KiB.
