@@ -39,6 +39,8 @@ pub(in crate::grpc) struct CallerUsage {
     streams: AtomicUsize,
     /// Permits of the refusals of all callers that are delayed.
     delayed_refusals: Arc<Semaphore>,
+    /// Number of delayed refusals of this caller.
+    delayed: AtomicUsize,
     /// Refused calls, by limit.
     refusals: [AtomicU64; CallerLimit::ALL.len()],
 }
@@ -58,14 +60,27 @@ pub(in crate::grpc) struct CallerPermit {
     is_stream: bool,
 }
 
+/// Counts a delayed refusal until it is dropped.
+struct DelayedRefusal<'a>(&'a AtomicUsize);
+
+impl Drop for DelayedRefusal<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Delay before a retry after a caller has reached its number of calls or streams. Its calls end at times
 /// that are not known.
 const CONCURRENCY_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 const NANOS_PER_MILLISECOND: u128 = 1_000_000;
 
-/// Maximum delay of a refusal by a limit of a caller.
+/// Maximum delay of a refusal by a limit of a caller, if few of them are delayed.
 const MAX_REFUSAL_DELAY: Duration = Duration::from_secs(1);
+/// Minimum delay of a refusal for each other one of its caller that is delayed: at most 400 of them end in a second.
+const DELAY_PER_REFUSAL: Duration = Duration::from_millis(5);
+/// Maximum delay of a refusal by a limit of a caller.
+const MAX_CROWDED_DELAY: Duration = Duration::from_secs(5);
 /// Each delay is up to this fraction shorter.
 const REFUSAL_JITTER: f64 = 0.5;
 /// Maximum number of delayed refusals of all callers together. Each takes a few KiB.
@@ -151,6 +166,7 @@ impl CallerUsage {
             calls: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             delayed_refusals,
+            delayed: AtomicUsize::new(0),
             refusals: Default::default(),
         }
     }
@@ -214,7 +230,8 @@ impl CallerUsage {
     }
 
     /// Delays the refusal of a call by a limit of the caller, so that a client that repeats it at once takes little
-    /// of the processor from others. Beyond [`MAX_DELAYED_REFUSALS`] of all callers, refusals are not delayed.
+    /// of the processor from others. The more refusals of the caller are delayed, the longer. Beyond
+    /// [`MAX_DELAYED_REFUSALS`] of all callers, refusals are not delayed.
     pub(in crate::grpc) async fn delay_refusal<T>(
         &self,
         admitted: Result<T, ApiError>,
@@ -223,8 +240,12 @@ impl CallerUsage {
         if let Some(delay) = delay
             && let Ok(_permit) = self.delayed_refusals.try_acquire()
         {
+            let delayed = self.delayed.fetch_add(1, Relaxed);
+            let _delayed = DelayedRefusal(&self.delayed);
+            let crowded =
+                DELAY_PER_REFUSAL.saturating_mul(u32::try_from(delayed).unwrap_or(u32::MAX));
+            let delay = delay.min(MAX_REFUSAL_DELAY).max(crowded).min(MAX_CROWDED_DELAY);
             // At random, so that refusals at one moment do not end at one moment.
-            let delay = delay.min(MAX_REFUSAL_DELAY);
             sleep(delay.mul_f64(1.0 - REFUSAL_JITTER * fastrand::f64())).await;
         }
         admitted

@@ -172,3 +172,26 @@ async fn the_delayed_refusals_of_all_callers_together_are_bounded() {
     assert_eq!(refuse(&callers[0]).now_or_never(), None);
     assert!(join_all(delayed).await.into_iter().all(|is_refused| is_refused));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_many_delayed_refusals_waits_longer_and_another_one_does_not() {
+    let (_usages, callers) = usages(&[("a", "streams = 1"), ("b", "streams = 1")]);
+    let _streams: Vec<_> = callers.iter().map(|caller| caller.begin(true).unwrap()).collect();
+    let refuse = |caller: &Arc<CallerUsage>| {
+        let caller = Arc::clone(caller);
+        async move {
+            assert!(caller.delay_refusal(caller.begin(true)).await.is_err());
+            Instant::now()
+        }
+    };
+    let start = Instant::now();
+    let ends = join_all((0..900).map(|_| refuse(&callers[0])));
+    let (ends, other) = tokio::join!(ends, refuse(&callers[1]));
+    assert!(other - start <= MAX_REFUSAL_DELAY);
+    let within = |limit| ends.iter().filter(|end| **end - start <= limit).count();
+    assert!(within(MAX_REFUSAL_DELAY) <= 400, "{}", within(MAX_REFUSAL_DELAY));
+    assert_eq!(within(MAX_CROWDED_DELAY), 900);
+    // None is counted any more.
+    assert!(refuse(&callers[0]).await - start <= MAX_CROWDED_DELAY + MAX_REFUSAL_DELAY);
+    assert_eq!(callers[0].delayed.load(Relaxed), 0);
+}
