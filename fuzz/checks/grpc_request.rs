@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, Value};
 use thingspace_gateway::{
     grpc::validate_message,
     operations::ValidationRules,
@@ -36,7 +36,7 @@ pub const METHODS: [&str; 20] = [
     "OperatorService/ReplayQuarantinedCallbacks",
     "OperatorService/DropQuarantinedCallback",
 ];
-const PACKAGE: &str = "thingspace.gateway.v1";
+pub const PACKAGE: &str = "thingspace.gateway.v1";
 /// Maximum size of the details of an error in bytes, so that its trailers stay below 8,000 bytes.
 const MAX_DETAILS: usize = 6_000;
 
@@ -93,10 +93,15 @@ pub fn served_methods() -> Vec<String> {
 
 /// Decodes a message with code that the gateway does not use.
 fn decode(method: &str, message: &[u8]) -> Option<DynamicMessage> {
+    DynamicMessage::decode(input_of(method), message).ok()
+}
+
+/// Returns the type of the requests of a method.
+pub fn input_of(method: &str) -> MessageDescriptor {
     let (service, method) = method.split_once('/').expect("a service and a method");
     let service = POOL.get_service_by_name(&format!("{PACKAGE}.{service}")).expect("a service");
     let method = service.methods().find(|it| it.name() == method).expect("a method");
-    DynamicMessage::decode(method.input(), message).ok()
+    method.input()
 }
 
 /// The error of a message that can be decoded names fields of it, is bounded, and repeats no value.

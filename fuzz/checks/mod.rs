@@ -5,6 +5,7 @@ mod change_request;
 pub mod error_body;
 pub mod forwarded_client_cert;
 pub mod grpc_request;
+pub mod json_request;
 pub mod jwt;
 pub mod policy;
 pub mod settings;

@@ -7,6 +7,7 @@ use crate::{
     audit::AuditOpenError,
     config,
     connections::TooFewDescriptors,
+    grpc::ServerError,
     journal::{JournalError, postgres, sqlite},
     spool::SpoolOpenError,
     thingspace::ClientBuildError,
@@ -54,8 +55,8 @@ pub enum StartError {
     #[error(transparent)]
     ThingSpace(#[from] ClientBuildError),
     /// The gRPC server cannot be built.
-    #[error("cannot build the reflection service: {0}")]
-    Api(#[from] tonic_reflection::server::Error),
+    #[error("cannot build the gRPC services: {0}")]
+    Api(#[from] ServerError),
     /// The policy file cannot be read, or has errors.
     #[error(transparent)]
     Policy(#[from] PolicyLoadError),

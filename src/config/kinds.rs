@@ -61,6 +61,34 @@ impl ListItem for AccountName {
     }
 }
 
+/// The origin of a web page, as browsers send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// The scheme, the host and the port unless it is the default.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ListItem for Origin {
+    const ACCEPTS: &'static str =
+        "origins such as `https://console.example.com`: scheme, host and port, without a path";
+    fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let is_origin =
+            matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text;
+        is_origin.then(|| Self(text.to_owned()))
+    }
+}
+
 /// Directives of tracing's `EnvFilter`.
 pub(super) struct LogFilter;
 

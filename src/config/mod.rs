@@ -15,7 +15,7 @@ mod tests;
 mod warnings;
 
 pub use docs::markdown;
-pub use kinds::{LogFilterError, parse_log_filter};
+pub use kinds::{LogFilterError, Origin, parse_log_filter};
 pub use mode::Mode;
 pub use settings::{
     AdminConfig, AllowMode, AuditConfig, AuditOutput, AuthConfig, AuthMode, CallbacksConfig,

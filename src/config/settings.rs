@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::{
     config::kinds::{
-        CALLBACK_CREDENTIAL, CREDENTIAL, ClaimText, LogFilter, PATH_SECRET, POSTGRES_URL,
+        CALLBACK_CREDENTIAL, CREDENTIAL, ClaimText, LogFilter, Origin, PATH_SECRET, POSTGRES_URL,
         WEBHOOK_URL,
     },
     domain::newtypes::{AccountName, CallbackService},
@@ -51,6 +51,12 @@ settings! {
         /// asks each client for a certificate, and refuses a connection whose certificate is not valid.
         /// With `auth.mode` = `mtls` alone, it also refuses a connection without a certificate.
         tls_client_ca_file: Option<PathBuf> = Optional(FilePath);
+        /// Also serves gRPC-Web and JSON on this port, over HTTP/1.1 and HTTP/2, for browsers and for
+        /// programs without gRPC (docs/http.md).
+        http: bool = WithDefault(Switch) or "true";
+        /// The origins of the web pages that may call the gateway, separated by commas. A page of
+        /// another origin cannot, with any credential. Programs other than browsers send no origin.
+        allowed_origins: Vec<Origin> = WithDefault(list_of::<Origin>()) or "";
     }
 
     /// The port on which ThingSpace delivers results.

@@ -69,6 +69,16 @@ impl<B: Body<Data = Bytes>> TrackedResponse<B> {
     }
 }
 
+impl<B: Body<Data = Bytes>> TrackedResponse<B> {
+    /// Records that the last byte is the last frame, if the size of the body is known. Over HTTP/1.1, hyper then drops the
+    /// body without another poll.
+    fn complete_if_known(&mut self) {
+        if self.body.size_hint().exact() == Some(0) {
+            self.complete();
+        }
+    }
+}
+
 impl<B: Body<Data = Bytes> + Unpin> Body for TrackedResponse<B> {
     type Data = Bytes;
     type Error = B::Error;
@@ -78,6 +88,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TrackedResponse<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if let Some(last_byte) = self.last_byte.take() {
+            self.complete_if_known();
             return Poll::Ready(Some(Ok(Frame::data(last_byte))));
         }
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
@@ -92,6 +103,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TrackedResponse<B> {
             Ok(mut data) => {
                 if data.len() > 1 {
                     self.last_byte = Some(data.split_off(data.len() - 1));
+                } else {
+                    self.complete_if_known();
                 }
                 Frame::data(data)
             }
@@ -104,12 +117,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TrackedResponse<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        // After data, hyper learns of the end with another poll, which comes before the frame that ends the stream.
+        // After data of an unknown size, hyper learns of the end with another poll, which comes before the frame that ends
+        // the stream.
         self.has_ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let Some(rest) = self.body.size_hint().exact() else { return SizeHint::default() };
+        let held = self.last_byte.as_ref().map_or(0, Bytes::len);
+        SizeHint::with_exact(rest + held as u64)
     }
 }
 

@@ -3,11 +3,12 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
-    future::pending,
+    future::{pending, poll_fn},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -109,6 +110,8 @@ struct Responses {
     unread: BTreeMap<u64, Instant>,
     /// Those of which the protocol has the last frame.
     complete: Vec<u64>,
+    /// Woken when the complete ones are written.
+    written: Option<Waker>,
     /// True if the connection is being closed, and its responses do not count any more.
     is_uncounted: bool,
 }
@@ -478,6 +481,22 @@ impl OpenConnection {
         for id in std::mem::take(&mut responses.complete) {
             responses.remove(id, &self.table.unread_responses);
         }
+        if let Some(waker) = responses.written.take() {
+            waker.wake();
+        }
+    }
+
+    /// Completes when the connection has written all complete responses. For one request at a time, as HTTP/1.1 has it.
+    pub async fn responses_written(&self) {
+        poll_fn(|cx| {
+            let mut responses = self.responses.lock();
+            if responses.complete.is_empty() {
+                return Poll::Ready(());
+            }
+            responses.written = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Number of unread responses, if the oldest has at least this age.

@@ -1,4 +1,4 @@
-//! The gRPC port: accepts connections, limits their age, and drains them.
+//! The gRPC port: accepts connections, limits their age, and drains them. Translates the protocols other than gRPC.
 //!
 //! hyper serves the connections, not tonic's server. With `max_connection_age_grace`, tonic's server closes a
 //! connection without GOAWAY, so that clients lose calls. It has no limit for the send buffer of a stream
@@ -11,8 +11,11 @@ use axum::{
     body::Body,
     serve::{Listener, ListenerExt},
 };
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -44,6 +47,7 @@ use crate::{
         middleware::{Layers, with_layers},
         operator::Operator,
         service::Gateway,
+        web::{WebProtocols, is_grpc},
     },
     proto,
     telemetry::{Instruments, Port},
@@ -53,6 +57,8 @@ use crate::{
 /// The gRPC server.
 pub struct Server {
     router: Router,
+    /// `None` if the port serves only gRPC.
+    web: Option<Arc<WebProtocols>>,
     /// `None` on a plaintext port.
     tls: Option<Arc<ServerTls>>,
     /// Each connection gets GOAWAY up to a tenth earlier. Its client reconnects, perhaps to another replica.
@@ -61,6 +67,17 @@ pub struct Server {
     max_connection_age_grace: Duration,
     calls: CallLimits,
     instruments: Instruments,
+}
+
+/// The descriptors of the protos cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// By server reflection.
+    #[error(transparent)]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// By the JSON form of messages.
+    #[error(transparent)]
+    Json(#[from] prost_reflect::DescriptorError),
 }
 
 /// Limits of the calls of all connections together.
@@ -85,6 +102,11 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Maximum size of the headers of a request.
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// Maximum size of the header of a request over HTTP/1.1, and of the bytes of its response that wait for the client.
+const MAX_HTTP1_HEADER_BYTES: usize = 16 * 1024;
+/// Maximum time without a request, and for its header, over HTTP/1.1. Longer than the 60 s for which load balancers
+/// usually keep an idle connection: the side that closes first must not be the gateway.
+const HTTP1_HEADER_TIMEOUT: Duration = Duration::from_secs(65);
 /// Maximum time until a client sends its first byte, with TLS after the handshake, and from then until it has sent
 /// [`PREFACE_BYTES`].
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,7 +135,7 @@ impl Server {
         tls: Option<Arc<ServerTls>>,
         admission: AdmissionControl,
         instruments: Instruments,
-    ) -> Result<Self, tonic_reflection::server::Error> {
+    ) -> Result<Self, ServerError> {
         let (access, audit) = (Some(Arc::clone(&gateway.access)), gateway.audit.clone());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -150,27 +172,32 @@ impl Server {
                 + MAX_OTHER_REQUESTS,
             unread_responses: limits.reads + MAX_HEALTH_CHECKS + MAX_OTHER_REQUESTS,
         };
-        Ok(Self::with_router(with_layers(services, layers), config, tls, calls, instruments))
+        Ok(Self::with_router(with_layers(services, layers), config, tls, calls, instruments)?)
     }
 
-    /// Serves this router.
+    /// Serves this router, which handles requests of gRPC.
+    ///
+    /// # Errors
+    ///
+    /// The descriptors of the build are malformed.
     pub(super) fn with_router(
         router: Router,
         config: &Config,
         tls: Option<Arc<ServerTls>>,
         calls: CallLimits,
         instruments: Instruments,
-    ) -> Self {
+    ) -> Result<Self, prost_reflect::DescriptorError> {
         // A call may still wait for ThingSpace when its connection reaches its maximum age.
         let longest_call = config.thingspace.request_timeout + CALL_GRACE;
-        Self {
+        Ok(Self {
             router,
+            web: WebProtocols::new(&config.grpc)?,
             tls,
             max_connection_age: config.grpc.max_connection_age,
             max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
             calls,
             instruments,
-        }
+        })
     }
 
     /// Accepts at most `max_connections` connections at a time until `draining` is cancelled, then waits until all
@@ -229,7 +256,7 @@ impl Server {
             let first_byte = timeout(PREFACE_TIMEOUT, stream.peek(&mut first_byte));
             if let Some(Ok(Ok(1..))) = until_closed(first_byte, &guard, &draining).await {
                 let peer = Peer { address, certificates: None };
-                self.serve_http2(stream, peer, guard, draining).await;
+                self.serve_http(stream, peer, guard, draining).await;
             }
             return;
         };
@@ -240,11 +267,11 @@ impl Server {
         };
         let first_byte = timeout(PREFACE_TIMEOUT, stream.fill_buf());
         if let Some(Ok(Ok([_, ..]))) = until_closed(first_byte, &guard, &draining).await {
-            self.serve_http2(stream, peer, guard, draining).await;
+            self.serve_http(stream, peer, guard, draining).await;
         }
     }
 
-    async fn serve_http2<S>(
+    async fn serve_http<S>(
         &self,
         stream: S,
         peer: Peer,
@@ -256,21 +283,13 @@ impl Server {
         let state = Arc::clone(guard.state());
         let executor = RequestExecutor::new(Arc::clone(&state));
         let stream = ConnectionIo::new(stream, Arc::clone(&state), WRITE_TIMEOUT);
-        let router = self.router.clone();
+        let (router, web) = (self.router.clone(), self.web.clone());
         let certificates = peer.certificates.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
-            handle(router.clone(), &state, &peer, request.map(Body::new))
+            handle(router.clone(), web.clone(), &state, &peer, request.map(Body::new))
         });
-        let connection = http2::Builder::new(executor)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-            .max_send_buf_size(SEND_BUFFER_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(MAX_HEADER_LIST_BYTES)
-            .keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
+        let builder = self.connection_builder(executor);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
 
         let age = self.max_connection_age;
@@ -318,6 +337,26 @@ impl Server {
             tracing::debug!(%error, "gRPC connection closed with an error");
         }
     }
+
+    fn connection_builder(&self, executor: RequestExecutor) -> auto::Builder<RequestExecutor> {
+        let mut builder = auto::Builder::new(executor);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HTTP1_HEADER_TIMEOUT)
+            .max_buf_size(MAX_HTTP1_HEADER_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(MAX_HEADER_LIST_BYTES)
+            .keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        if self.web.is_some() { builder } else { builder.http2_only() }
+    }
 }
 
 /// Awaits a future until a drain begins, or until the connection is closed in favour of other clients.
@@ -335,24 +374,52 @@ async fn until_closed<T>(
 /// Handles a call. Its connection is not closed in favour of others until its response begins, or until its stream ends.
 fn handle(
     router: Router,
+    web: Option<Arc<WebProtocols>>,
     connection: &Arc<OpenConnection>,
     peer: &Peer,
-    mut request: http::Request<Body>,
+    request: http::Request<Body>,
 ) -> impl Future<Output = Result<http::Response<TrackedResponse<Body>>, Infallible>> + use<> {
     let connection = Arc::clone(connection);
     let guard = connection.begin_request();
     let is_rejected = connection.has_too_many_requests();
     let peer = peer.clone();
     async move {
-        let response = if is_rejected {
-            reject(request.uri().path())
-        } else {
-            request.extensions_mut().insert(Arc::clone(&connection));
-            request.extensions_mut().insert(peer);
-            router.oneshot(request).await?
+        let call = {
+            let connection = Arc::clone(&connection);
+            async move |mut request: http::Request<Body>| {
+                if is_rejected {
+                    return reject(request.uri().path());
+                }
+                request.extensions_mut().insert(connection);
+                request.extensions_mut().insert(peer);
+                match router.oneshot(request).await {
+                    Ok(response) => response,
+                }
+            }
+        };
+        let response = match web {
+            Some(web) if !is_grpc(&request) => {
+                // Boxed, because a call of gRPC has no use for the memory of this future.
+                Box::pin(serve_web(&web, &connection, request, call)).await
+            }
+            _ => call(request).await,
         };
         Ok(TrackedResponse::track(response, &connection, guard))
     }
+}
+
+/// Handles a request of another protocol. One over HTTP/1.1 first waits until the responses to earlier requests of its
+/// connection are written: hyper may go on with the requests of a client that does not read, and buffer the responses.
+async fn serve_web<F: Future<Output = http::Response<Body>>>(
+    web: &WebProtocols,
+    connection: &OpenConnection,
+    request: http::Request<Body>,
+    call: impl FnOnce(http::Request<Body>) -> F + Clone,
+) -> http::Response<Body> {
+    if request.version() < http::Version::HTTP_2 {
+        connection.responses_written().await;
+    }
+    web.serve(request, call).await
 }
 
 /// Rejects a call before all layers, to do the least work for it.

@@ -36,6 +36,9 @@ pub async fn serve_unavailable(
         Status::from(ApiError::from(error)).into_http::<Body>()
     };
     let router = Router::new().fallback(reject);
-    let server = Server::with_router(router, config, tls, LIMITS, instruments);
-    server.serve(listener, max_connections, stop).await;
+    match Server::with_router(router, config, tls, LIMITS, instruments) {
+        Ok(server) => server.serve(listener, max_connections, stop).await,
+        // The server that follows returns the same error.
+        Err(error) => tracing::error!(%error, "cannot read the descriptors of the protos"),
+    }
 }

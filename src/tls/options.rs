@@ -18,7 +18,13 @@ pub struct TlsOptions {
     pub key_file: PathBuf,
     /// Client certificates.
     pub client_certificates: ClientCertificates,
+    /// The names in ALPN of the protocols of the port, the preferred one first.
+    pub protocols: &'static [&'static [u8]],
 }
+
+/// Names of protocols in ALPN.
+pub(super) const HTTP2: &[u8] = b"h2";
+pub(super) const HTTP1: &[u8] = b"http/1.1";
 
 /// Use of client certificates on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +50,8 @@ impl TlsOptions {
         let grpc = &config.grpc;
         let (cert_file, key_file) = grpc.tls_cert_file.clone().zip(grpc.tls_key_file.clone())?;
         let client_certificates = ClientCertificates::grpc(config);
-        Some(Self { port: Port::Grpc, cert_file, key_file, client_certificates })
+        let protocols: &[&[u8]] = if grpc.http { &[HTTP2, HTTP1] } else { &[HTTP2] };
+        Some(Self { port: Port::Grpc, cert_file, key_file, client_certificates, protocols })
     }
 
     /// TLS of the callback listener, or `None` if it serves plaintext. ThingSpace has no client certificates.
@@ -53,7 +60,8 @@ impl TlsOptions {
         let (cert_file, key_file) =
             callbacks.tls_cert_file.clone().zip(callbacks.tls_key_file.clone())?;
         let client_certificates = ClientCertificates::None;
-        Some(Self { port: Port::Callbacks, cert_file, key_file, client_certificates })
+        let protocols: &[&[u8]] = &[HTTP1];
+        Some(Self { port: Port::Callbacks, cert_file, key_file, client_certificates, protocols })
     }
 
     /// The key of the setting that names the certificate.
@@ -61,14 +69,10 @@ impl TlsOptions {
         format!("{}.tls_cert_file", self.port.name())
     }
 
-    /// The protocol that a client has to select by ALPN, if it offers protocols.
-    pub(super) fn protocol(&self) -> &'static [u8] {
-        if self.port == Port::Grpc { b"h2" } else { b"http/1.1" }
-    }
-
-    /// True if a client has to offer the protocol. HTTP/2 over TLS requires it (RFC 9113, section 3.2).
+    /// True if a client has to offer a protocol. HTTP/2 over TLS requires it (RFC 9113, section 3.2). Old clients of
+    /// HTTP/1.1 do not offer it.
     pub(super) fn requires_alpn(&self) -> bool {
-        self.port == Port::Grpc
+        !self.protocols.contains(&HTTP1)
     }
 }
 

@@ -267,7 +267,7 @@ impl CurrentConfig {
         };
         let certificate = Arc::clone(certificate);
         let mut config = builder.with_cert_resolver(certificate);
-        config.alpn_protocols = vec![options.protocol().to_vec()];
+        config.alpn_protocols = options.protocols.iter().map(|name| name.to_vec()).collect();
         if bundle.is_some() {
             // A resumed session has the client's certificate without a verification of it.
             config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -65,6 +65,20 @@ fn a_forwarded_client_certificate_names_only_the_nearest_client() {
 }
 
 #[test]
+fn a_call_in_json_is_its_message_or_its_error_has_no_value() {
+    replay("json_request", checks::json_request::check);
+    // Each method has a text that is accepted, with all of its fields.
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/json_request");
+    for method in METHODS {
+        let (_, name) = method.split_once('/').expect("a service and a method");
+        let text = fs::read(corpus.join(format!("{name}-valid"))).expect("a text");
+        assert_eq!(METHODS[usize::from(text[0])], method);
+        let encoded = checks::json_request::result(method, &text[1..]).expect(method);
+        assert_eq!(encoded.is_empty(), &text[1..] == b"{}", "{method}");
+    }
+}
+
+#[test]
 fn every_grpc_message_is_valid_or_its_error_names_the_invalid_fields() {
     assert!(checks::grpc_request::served_methods().iter().all(|it| METHODS.contains(&&**it)));
     assert_eq!(checks::grpc_request::served_methods().len(), METHODS.len());

@@ -209,6 +209,10 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     assert_eq!(rejected.code(), Code::Unavailable);
     assert_eq!(parse_error(&rejected).reason, "JOURNAL_UNAVAILABLE");
     drop(client);
+    // Also in JSON.
+    let path = "thingspace.gateway.v1.GatewayService/GetServerInfo";
+    let (status, error) = post(&format!("http://{grpc}/{path}"), "{}").await;
+    assert_eq!((status, &error["code"]), (503, &json!("unavailable")), "{error}");
 
     let start = tokio::time::Instant::now();
     let import = tokio::spawn(async move { journal("import", &file, &postgres).await });

@@ -47,3 +47,4 @@ mod shared_identity;
 mod support;
 mod telemetry;
 mod tls;
+mod web;

@@ -20,7 +20,15 @@ fn track(
     is_stream: bool,
     connection: &ConnectionGuard,
 ) -> TrackedResponse<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
+    track_body(Full::from(text), is_stream, connection)
+}
+
+fn track_body<B: Body<Data = Bytes>>(
+    body: B,
+    is_stream: bool,
+    connection: &ConnectionGuard,
+) -> TrackedResponse<B> {
+    let mut response = Response::new(body);
     if is_stream {
         response.extensions_mut().insert(Streamed);
     }
@@ -34,9 +42,11 @@ async fn has_unread(connection: &ConnectionGuard) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_is_unread_until_its_last_byte_is_requested_and_flushed() {
+async fn a_response_of_unknown_size_is_unread_until_its_end_is_requested_and_flushed() {
     let connection = connection().await;
-    let mut body = track("text", false, &connection);
+    // A mapped body has no size.
+    let body = Full::from("text").map_frame(|frame| frame);
+    let mut body = track_body(body, false, &connection);
     let mut chunks = Vec::new();
     while let Some(frame) = body.frame().await {
         assert!(!body.is_end_stream());
@@ -49,6 +59,40 @@ async fn a_response_is_unread_until_its_last_byte_is_requested_and_flushed() {
     assert!(has_unread(&connection).await);
     connection.state().flushed();
     assert!(!has_unread(&connection).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_of_known_size_is_unread_until_its_last_byte_is_requested_and_flushed() {
+    for (text, chunks) in [("text", &["tex", "t"][..]), ("t", &["t"])] {
+        let connection = connection().await;
+        let mut body = track(text, false, &connection);
+        for (chunk, rest) in chunks.iter().zip((0..chunks.len()).rev()) {
+            assert!(has_unread(&connection).await && !body.is_end_stream());
+            connection.state().flushed();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), chunk);
+            assert_eq!(body.size_hint().exact(), Some(rest as u64));
+        }
+        assert!(body.is_end_stream());
+        // Over HTTP/1.1, hyper does not request the end.
+        drop(body);
+        assert!(has_unread(&connection).await);
+        connection.state().flushed();
+        assert!(!has_unread(&connection).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_can_wait_until_its_complete_responses_are_written() {
+    let connection = connection().await;
+    let written = || timeout(Duration::from_secs(1), connection.state().responses_written());
+    written().await.unwrap();
+    let body = track("text", false, &connection);
+    written().await.unwrap();
+    body.collect().await.unwrap();
+    written().await.unwrap_err();
+    let waiting = connection.state().responses_written();
+    tokio::join!(waiting, async { connection.state().flushed() });
+    written().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

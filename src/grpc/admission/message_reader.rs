@@ -1,4 +1,4 @@
-//! Reads the message of a call within limits, before tonic decodes it.
+//! Reads the message of a call within limits, before tonic decodes it, and converts JSON.
 //!
 //! tonic allocates the announced length of a message, and decodes it, before any handler runs.
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::grpc::{
     admission::byte_budget::{ByteBudget, CallerBytes},
     error::{ApiError, Executed, reason::ErrorReason},
+    json::{JsonMethod, run_conversion},
 };
 
 /// Maximum time for the header of a message, and for each part of it.
@@ -28,6 +29,23 @@ const INFLATE_CHUNK: usize = 64 * 1024;
 /// Header that names the compression of messages.
 const GRPC_ENCODING: &str = "grpc-encoding";
 
+/// The form of the message of a call that is not gRPC. Extension of its request.
+#[derive(Debug, Clone)]
+pub(in crate::grpc) struct MessageForm {
+    pub(in crate::grpc) framing: Framing,
+    /// Set if the message is JSON.
+    pub(in crate::grpc) json: Option<Arc<JsonMethod>>,
+}
+
+/// How a message is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::grpc) enum Framing {
+    /// By its length, as in gRPC.
+    Prefix,
+    /// The body is the message.
+    Body { is_gzip: bool },
+}
+
 /// Limits of one message.
 pub(in crate::grpc) struct MessageLimits<'a> {
     /// Maximum size in bytes, after decompression.
@@ -41,15 +59,16 @@ pub(in crate::grpc) struct MessageLimits<'a> {
 /// A message that is being received.
 struct MessageReader {
     body: Body,
+    max_bytes: usize,
     part_timeout: Duration,
-    /// Bytes received.
+    /// Bytes received, after the prefix of the message.
     frame: BytesMut,
     /// Rest of the last HTTP/2 frame.
     pending: Bytes,
 }
 
-/// Reads the first message of a request, decompresses gzip, and drops later messages. Returns the request with
-/// this message as its body, and the bytes of the message. Its [`ByteBudget`] becomes an extension of the request.
+/// Reads the first message of a request, decompresses gzip, converts JSON, and drops later messages. Returns the request
+/// with this message as its body, and the bytes of the message. Its [`ByteBudget`] becomes an extension of the request.
 ///
 /// `executed` of an error is UNKNOWN if the call may be a retry: its key has not been read.
 ///
@@ -59,26 +78,26 @@ pub(in crate::grpc) async fn read_message(
     limits: MessageLimits<'_>,
 ) -> Result<(Request, Bytes), ApiError> {
     let (mut head, body) = request.into_parts();
-    let encoding = head.headers.get(GRPC_ENCODING);
-    let is_gzip = encoding.is_some_and(|name| name == "gzip");
+    let form: Option<MessageForm> = head.extensions.remove();
+    let framing = form.as_ref().map_or(Framing::Prefix, |form| form.framing);
     let mut reader = MessageReader {
         body,
+        max_bytes: limits.max_bytes,
         part_timeout: limits.part_timeout,
         frame: BytesMut::new(),
         pending: Bytes::new(),
     };
-    reader.read_to(HEADER_LEN, None).await?;
-    let header = parse_header(&reader.frame);
-    let Some((is_compressed, length)) = header.filter(|(compressed, _)| !compressed || is_gzip)
-    else {
+    let read = match framing {
+        Framing::Prefix => {
+            let is_gzip = head.headers.get(GRPC_ENCODING).is_some_and(|name| name == "gzip");
+            reader.read_prefixed(is_gzip, limits.bytes).await?
+        }
+        Framing::Body { is_gzip } => Some(reader.read_body(is_gzip, limits.bytes).await?),
+    };
+    let Some(ReadMessage { is_compressed, is_complete, mut budget }) = read else {
         let request = Request::from_parts(head, Body::from(reader.frame.freeze()));
         return Ok((request, Bytes::new()));
     };
-    if length > limits.max_bytes {
-        return Err(too_large(limits.max_bytes));
-    }
-    let mut budget = limits.bytes.map(|bytes| bytes.budget(length, is_compressed)).transpose()?;
-    reader.read_to(HEADER_LEN + length, budget.as_mut()).await?;
     let mut frame = reader.frame;
     if is_compressed {
         frame = inflate(frame, limits.max_bytes, budget.as_mut()).await?;
@@ -87,12 +106,68 @@ pub(in crate::grpc) async fn read_message(
     if let Some(budget) = budget {
         head.extensions.insert(Arc::new(budget));
     }
-    let frame = frame.freeze();
+    let frame = match form.and_then(|form| form.json) {
+        // tonic returns the error of an incomplete message.
+        Some(method) if is_complete => convert(method, frame).await?,
+        _ => frame.freeze(),
+    };
     let message = frame.slice(HEADER_LEN.min(frame.len())..);
     Ok((Request::from_parts(head, Body::from(frame)), message))
 }
 
+/// A message that a [`MessageReader`] has received.
+struct ReadMessage {
+    is_compressed: bool,
+    /// False if the body has ended too early.
+    is_complete: bool,
+    budget: Option<ByteBudget>,
+}
+
 impl MessageReader {
+    /// Receives a message after its length. `None` if its header is incomplete or invalid.
+    async fn read_prefixed(
+        &mut self,
+        is_gzip: bool,
+        bytes: Option<CallerBytes<'_>>,
+    ) -> Result<Option<ReadMessage>, ApiError> {
+        self.read_to(HEADER_LEN, None).await?;
+        let header = parse_header(&self.frame).filter(|(compressed, _)| !compressed || is_gzip);
+        let Some((is_compressed, length)) = header else {
+            return Ok(None);
+        };
+        if length > self.max_bytes {
+            return Err(too_large(self.max_bytes));
+        }
+        let mut budget = bytes.map(|bytes| bytes.budget(length, is_compressed)).transpose()?;
+        self.read_to(HEADER_LEN + length, budget.as_mut()).await?;
+        let is_complete = self.frame.len() == HEADER_LEN + length;
+        Ok(Some(ReadMessage { is_compressed, is_complete, budget }))
+    }
+
+    /// Receives a body that is a message. If its length is not announced, it counts as a large one.
+    async fn read_body(
+        &mut self,
+        is_compressed: bool,
+        bytes: Option<CallerBytes<'_>>,
+    ) -> Result<ReadMessage, ApiError> {
+        let announced = http_body::Body::size_hint(&self.body).exact();
+        let announced = announced.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let length = announced.unwrap_or(self.max_bytes);
+        if length > self.max_bytes {
+            return Err(too_large(self.max_bytes));
+        }
+        let mut budget = bytes.map(|bytes| bytes.budget(length, is_compressed)).transpose()?;
+        self.frame = BytesMut::zeroed(HEADER_LEN);
+        // One byte more shows that a body is too large.
+        let end = HEADER_LEN + announced.unwrap_or(self.max_bytes + 1);
+        self.read_to(end, budget.as_mut()).await?;
+        if self.frame.len() > HEADER_LEN + self.max_bytes {
+            return Err(too_large(self.max_bytes));
+        }
+        put_length(&mut self.frame);
+        Ok(ReadMessage { is_compressed, is_complete: true, budget })
+    }
+
     /// Receives bytes until the frame has `length`, or the body ends.
     async fn read_to(
         &mut self,
@@ -128,7 +203,7 @@ impl MessageReader {
             let chunk = self.pending.split_to(missing.min(self.pending.len()));
             let received = self.frame.len() + chunk.len();
             if let Some(budget) = budget.as_deref_mut() {
-                budget.grow_to(received - HEADER_LEN)?;
+                budget.grow_to((received - HEADER_LEN).min(self.max_bytes))?;
             }
             // Doubles the capacity, but not beyond the length of the frame.
             if self.frame.capacity() < received {
@@ -190,11 +265,27 @@ async fn inflate(
     if !decoder.into_inner().is_empty() {
         return Err(malformed());
     }
+    put_length(&mut frame);
+    Ok(frame)
+}
+
+/// Writes the length of the message of a frame.
+fn put_length(frame: &mut [u8]) {
     let length = u32::try_from(frame.len() - HEADER_LEN).unwrap_or(u32::MAX);
     if let Some(mut header) = frame.get_mut(1..HEADER_LEN) {
         header.put_u32(length);
     }
-    Ok(frame)
+}
+
+/// Converts the JSON text of a frame.
+async fn convert(method: Arc<JsonMethod>, json: BytesMut) -> Result<Bytes, ApiError> {
+    run_conversion(json.len(), move || {
+        let mut frame = vec![0; HEADER_LEN];
+        method.decode_request(json.get(HEADER_LEN..).unwrap_or_default(), &mut frame)?;
+        put_length(&mut frame);
+        Ok(frame.into())
+    })
+    .await
 }
 
 fn too_large(max_bytes: usize) -> ApiError {

@@ -13,9 +13,12 @@ use tokio_rustls::rustls::{
 
 use super::{
     authority::{Authority, EXPIRED, VALID},
-    harness::{Ask, Offer, TestPort, VERSIONS, connect},
+    harness::{Ask, Offer, Protocols, TestPort, VERSIONS, connect},
 };
-use crate::telemetry::{HandshakeFailure, Port};
+use crate::{
+    telemetry::{HandshakeFailure, Port},
+    tls::options::{HTTP1, HTTP2},
+};
 
 /// The first message of a client that supports TLS 1.1.
 const TLS11_HELLO: &[u8] = &[
@@ -103,15 +106,21 @@ async fn a_client_without_a_required_certificate_fails() {
 }
 
 #[tokio::test]
-async fn a_port_for_http2_needs_alpn_and_the_callback_listener_does_not() {
-    for (name, alpn, is_accepted) in [
-        (Port::Grpc, None, false),
-        (Port::Grpc, Some(&b"http/1.1"[..]), false),
-        (Port::Callbacks, None, true),
-        (Port::Callbacks, Some(b"http/1.1"), true),
-        (Port::Callbacks, Some(b"h2"), false),
+async fn a_port_for_http2_alone_needs_alpn_and_one_for_http1_does_not() {
+    const BOTH: Protocols = &[HTTP2, HTTP1];
+    for (name, protocols, alpn, is_accepted) in [
+        (Port::Grpc, &[HTTP2][..], Some(HTTP2), true),
+        (Port::Grpc, &[HTTP2], None, false),
+        (Port::Grpc, &[HTTP2], Some(HTTP1), false),
+        (Port::Grpc, BOTH, Some(HTTP2), true),
+        (Port::Grpc, BOTH, Some(HTTP1), true),
+        (Port::Grpc, BOTH, None, true),
+        (Port::Grpc, BOTH, Some(b"h3"), false),
+        (Port::Callbacks, &[HTTP1], None, true),
+        (Port::Callbacks, &[HTTP1], Some(HTTP1), true),
+        (Port::Callbacks, &[HTTP1], Some(HTTP2), false),
     ] {
-        let port = TestPort::new(name, Ask::No);
+        let port = TestPort::with_protocols(name, Ask::No, protocols);
         let (accepted, client) = port.handshake(Offer { alpn, ..Offer::default() }).await;
         assert_eq!((accepted.is_some(), client.is_ok()), (is_accepted, is_accepted));
         assert_eq!(port.failed(name.name(), HandshakeFailure::Alpn), u64::from(!is_accepted));

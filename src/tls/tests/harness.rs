@@ -31,7 +31,10 @@ use super::authority::{Authority, Issued};
 use crate::{
     domain::clock::{Clock, Timestamp},
     telemetry::{HandshakeFailure, Port, Telemetry},
-    tls::{Accepted, ClientCertificates, ServerTls, TlsOptions},
+    tls::{
+        Accepted, ClientCertificates, ServerTls, TlsOptions,
+        options::{HTTP1, HTTP2},
+    },
 };
 
 pub(super) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -63,6 +66,9 @@ pub(super) enum Ask {
     Optional,
     Required,
 }
+
+/// The names of the protocols of a port in ALPN.
+pub(super) type Protocols = &'static [&'static [u8]];
 
 /// TLS of a port with its files.
 pub(super) struct TestPort {
@@ -100,6 +106,10 @@ impl Default for Offer<'_> {
 
 impl TestPort {
     pub(super) fn new(port: Port, ask: Ask) -> Self {
+        Self::with_protocols(port, ask, if port == Port::Grpc { &[HTTP2] } else { &[HTTP1] })
+    }
+
+    pub(super) fn with_protocols(port: Port, ask: Ask, protocols: Protocols) -> Self {
         let (directory, authority) = (tempfile::tempdir().unwrap(), Authority::new("clients"));
         authority.issue_server().write(directory.path());
         let ca_file = directory.path().join("ca.pem");
@@ -108,6 +118,7 @@ impl TestPort {
             port,
             cert_file: directory.path().join("cert.pem"),
             key_file: directory.path().join("key.pem"),
+            protocols,
             client_certificates: match ask {
                 Ask::No => ClientCertificates::None,
                 Ask::Optional => ClientCertificates::Optional { ca_file },

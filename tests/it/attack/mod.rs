@@ -8,6 +8,7 @@ mod callbacks;
 mod descriptors;
 mod floods;
 mod frames;
+mod http1;
 mod slow;
 mod unread;
 

@@ -129,6 +129,11 @@ impl Issued {
         self.cert.der().clone()
     }
 
+    /// The certificate and its key.
+    pub fn pem_with_key(&self) -> String {
+        self.cert.pem() + &self.key.serialize_pem()
+    }
+
     fn key(&self) -> PrivateKeyDer<'static> {
         self.key.serialize_der().try_into().expect("a key")
     }

@@ -68,3 +68,66 @@ async fn each_part_of_a_message_has_a_deadline_and_bytes_below_a_part_do_not_ext
     let trickle = read(MIN_PART_BYTES / 10, Duration::from_secs(1)).await;
     assert_eq!(trickle.unwrap_err().reason, ErrorReason::Deadline);
 }
+
+/// Reads the message of a request of another protocol, and returns its frame. Its body has a length if it is one chunk.
+async fn read_form(chunks: &[&[u8]], form: MessageForm) -> Result<Bytes, ErrorReason> {
+    let body = match chunks {
+        [body] => Body::from(body.to_vec()),
+        chunks => {
+            let chunks = chunks.iter().map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()));
+            Body::from_stream(futures_util::stream::iter(chunks.collect::<Vec<_>>()))
+        }
+    };
+    let mut request = Request::new(body);
+    request.extensions_mut().insert(form);
+    let limits = MessageLimits { max_bytes: 40, part_timeout: PART_TIMEOUT, bytes: None };
+    let read = read_message(request, limits).await;
+    let (request, message) = read.map_err(|error| error.reason)?;
+    let frame = request.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(frame.slice(HEADER_LEN..), message);
+    Ok(frame)
+}
+
+fn frame_of(message: &[u8]) -> Vec<u8> {
+    [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], message].concat()
+}
+
+#[tokio::test]
+async fn a_body_is_a_message_up_to_the_limit_with_and_without_a_length() {
+    let form = |is_gzip| MessageForm { framing: Framing::Body { is_gzip }, json: None };
+    for (size, is_accepted) in [(0, true), (40, true), (41, false)] {
+        let body = vec![7; size];
+        let (first, last) = body.split_at(size / 2);
+        for chunks in [&[&*body][..], &[first, last]] {
+            let read = read_form(chunks, form(false)).await;
+            match is_accepted {
+                true => assert_eq!(read.unwrap(), frame_of(&body)),
+                false => assert_eq!(read, Err(ErrorReason::MessageTooLarge)),
+            }
+        }
+    }
+    let compressed = gzip(&[7; 40]);
+    assert_eq!(read_form(&[&compressed], form(true)).await.unwrap(), frame_of(&[7; 40]));
+    let bomb = gzip(&[7; 41]);
+    assert_eq!(read_form(&[&bomb], form(true)).await, Err(ErrorReason::MessageTooLarge));
+    assert_eq!(read_form(&[b"no gzip"], form(true)).await, Err(ErrorReason::Malformed));
+}
+
+#[tokio::test]
+async fn json_is_converted_if_it_is_complete() {
+    let schema = crate::grpc::json::JsonSchema::new().unwrap();
+    let method = schema.method("/thingspace.gateway.v1.GatewayService/GetChange").unwrap();
+    let form = |framing| MessageForm { framing, json: Some(Arc::clone(method)) };
+    let body = form(Framing::Body { is_gzip: false });
+    let expected = frame_of(b"\x0a\x01c");
+    assert_eq!(read_form(&[b"{\"changeId\":\"c\"}"], body.clone()).await.unwrap(), expected);
+    assert_eq!(read_form(&[b"{\"changeId\":"], body.clone()).await, Err(ErrorReason::Malformed));
+    assert_eq!(read_form(&[b""], body).await, Err(ErrorReason::Malformed));
+    let prefixed = form(Framing::Prefix);
+    let envelope = frame_of(b"{\"changeId\":\"c\"}");
+    assert_eq!(read_form(&[&envelope], prefixed.clone()).await.unwrap(), expected);
+    // The rest of the message is missing, although its text seems complete.
+    let mut truncated = envelope;
+    truncated[4] += 1;
+    assert_eq!(read_form(&[&truncated], prefixed).await.unwrap(), truncated);
+}
