@@ -1,0 +1,27 @@
+"""A client of thingspace-gateway: changes that are repeated safely, and watches that resume.
+
+`connect` returns a `Client`. `v1` contains the messages. README.md of the package has a complete
+program."""
+
+from . import v1
+from ._client import VERSION as __version__
+from ._client import Client, connect
+from ._errors import Cancelled, FieldViolation, GatewayError
+from ._retry import Backoff, Cancellation, FailedAttempt, must_repeat_change, must_repeat_read
+from ._watch import Watch
+
+__all__ = [
+    "Backoff",
+    "Cancellation",
+    "Cancelled",
+    "Client",
+    "FailedAttempt",
+    "FieldViolation",
+    "GatewayError",
+    "Watch",
+    "__version__",
+    "connect",
+    "must_repeat_change",
+    "must_repeat_read",
+    "v1",
+]
