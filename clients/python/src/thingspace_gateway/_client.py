@@ -55,7 +55,9 @@ def connect(
     options = [
         ("grpc.primary_user_agent", f"thingspace-gateway-client/{VERSION}"),
         ("grpc.keepalive_time_ms", int(keepalive * 1000)),
+        # grpcio closes a silent connection after the longer one of these, and the second is 60 s by default.
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),
         ("grpc.http2.max_pings_without_data", 0),
         # Without these, gRPC waits up to two minutes before it connects again.
         ("grpc.initial_reconnect_backoff_ms", 100),
