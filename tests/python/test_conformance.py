@@ -11,7 +11,19 @@ import time
 import grpc
 import pytest
 from authority import Authority
-from conformance import ACCOUNT, LANGUAGES, REQUEST_ID, ConformanceEnv, abort, free_port, wait_until
+from conformance import (
+    ACCOUNT,
+    CONNECTION_LOST,
+    GENERATED,
+    LANGUAGES,
+    REQUEST_ID,
+    ConformanceEnv,
+    abort,
+    free_port,
+    wait_until,
+)
+from conftest import ROOT
+from envoy_proxy import Envoy
 from tokens import AUDIENCE, ISSUER, Issuer
 
 DEVICES = 20
@@ -171,6 +183,7 @@ def test_a_killed_gateway_loses_and_repeats_no_result(env, language):
     env.start_gateway()
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
+    assert watch.retries()[0] == (CONNECTION_LOST[language], None)
 
 
 @every_language
@@ -285,6 +298,74 @@ def test_a_watch_with_a_refused_token_is_not_repeated(env, language):
     watch = env.watch(language, env.change(language), resume_token="not a token")
     assert watch.error()["reason"] == "RESUME_TOKEN_INVALID", str(watch)
     assert watch.retries() == []
+
+
+# Envoy in front of the gateway.
+
+
+@pytest.fixture
+def start_envoy(env, tmp_path):
+    """Starts an Envoy that forwards to the gateway of `env`."""
+
+    def start(port=None, **options):
+        envoy = Envoy(port or free_port(), env.target, tmp_path, **options)
+        env.add(envoy.process)
+        return envoy
+
+    return start
+
+
+@every_language
+def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(env, language, start_envoy):
+    env.start_gateway()
+    envoy = start_envoy(route_timeout="1s")
+    watch = env.watch(language, env.change(language), target=envoy.address)
+    env.send_results(range(10))
+    watch.wait_for(lambda: ("INTERNAL", None) in watch.retries())
+    env.send_results(range(10, DEVICES))
+    watch.assert_complete(range(DEVICES))
+
+
+@every_language
+def test_a_route_timeout_of_envoy_repeats_a_change_and_sends_one_request(env, language, start_envoy):
+    answered = threading.Event()
+    env.respond = lambda body: (answered.wait(60), (200, {"requestId": REQUEST_ID}))[1]
+    env.start_gateway()
+    change = env.start_change(language, target=start_envoy(route_timeout="1s").address)
+    change.wait_for(lambda: len(change.retries()) >= 2)
+    answered.set()
+    assert change.finish()["state"] == "ACCEPTED", str(change)
+    assert len(env.thingspace.changes()) == 1
+
+
+@every_language
+def test_a_killed_envoy_loses_and_repeats_no_result(env, language, start_envoy):
+    env.start_gateway()
+    port = free_port()
+    envoy = start_envoy(port)
+    watch = env.watch(language, env.change(language), target=envoy.address)
+    env.send_results(range(10))
+    watch.wait_for_rows(10)
+    envoy.kill()
+    watch.wait_for(watch.retries)
+    start_envoy(port)
+    env.send_results(range(10, DEVICES))
+    watch.assert_complete(range(DEVICES))
+    assert watch.retries()[0] == (CONNECTION_LOST[language], None)
+
+
+@every_language
+def test_a_gateway_killed_behind_envoy_loses_and_repeats_no_result(env, language, start_envoy):
+    env.start_gateway()
+    watch = env.watch(language, env.change(language), target=start_envoy().address)
+    env.send_results(range(10))
+    watch.wait_for_rows(10)
+    env.kill_gateway()
+    watch.wait_for(watch.retries)
+    env.start_gateway()
+    env.send_results(range(10, DEVICES))
+    watch.assert_complete(range(DEVICES))
+    assert watch.retries()[0] == ("INTERNAL", None)
 
 
 # Changes.
@@ -660,3 +741,15 @@ def test_a_token_is_not_sent_over_plaintext(env, language, stubs, tmp_path):
     change = env.start_change(language, target=gateway.target, token_file=tmp_path / "token")
     assert not change.error()["outcome_unknown"]
     assert change.retries() == [] and requests == []
+
+
+# Packages.
+
+
+@every_language
+def test_google_rpc_comes_from_a_package_of_the_language(language):
+    if language == "typescript":
+        return  # No npm package contains it.
+    generated = ROOT / GENERATED[language]
+    assert any(path.is_dir() for path in generated.rglob("thingspace"))
+    assert not list(generated.rglob("*google*rpc*")) and not list(generated.rglob("google/rpc"))

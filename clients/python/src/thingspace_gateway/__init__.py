@@ -4,10 +4,10 @@
 program."""
 
 from . import v1
-from ._client import VERSION as __version__
 from ._client import Client, connect
 from ._errors import Cancelled, FieldViolation, GatewayError
 from ._retry import Backoff, Cancellation, FailedAttempt, must_repeat_change, must_repeat_read
+from ._version import VERSION as __version__
 from ._watch import Watch
 
 __all__ = [

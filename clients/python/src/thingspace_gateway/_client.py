@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
@@ -14,9 +13,8 @@ import grpc
 from . import v1
 from ._errors import GatewayError
 from ._retry import Cancellation, OnRetry, Unary, must_repeat_change, must_repeat_read
+from ._version import VERSION
 from ._watch import Watch, stream
-
-VERSION = importlib.metadata.version("thingspace-gateway-client")
 
 #: A PEM file, or its content.
 Pem = bytes | str | PathLike[str]
