@@ -10,7 +10,7 @@ import time
 
 import grpc
 import pytest
-from conftest import EXAMPLE, TIMEOUT, Gateway, example_environment
+from conftest import CLIENT, EXAMPLE, TIMEOUT, Gateway, example_environment
 from fake_thingspace import CREDENTIALS, FakeThingSpace, callback, post
 
 ACCOUNT = "0000123456-00001"
@@ -54,6 +54,20 @@ def test_an_invalid_field_is_printed_by_its_path(start, example):
     assert done.returncode == 1
     assert done.stderr.startswith("INVALID_ARGUMENT FIELD_INVALID: service_plan ")
     assert "\n  service_plan: must be 1 to 128 characters" in done.stderr
+
+
+def test_the_program_in_the_readme_of_the_client_runs(start, generated, tmp_path):
+    readme = (CLIENT / "README.md").read_text()
+    (tmp_path / "program.py").write_text(readme.split("```python\n")[1].split("```")[0])
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py", start().address],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=example_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "10 succeeded"
 
 
 # Logs the states, outcomes and tokens that the program applies.

@@ -4,7 +4,7 @@
 program."""
 
 from . import v1
-from ._client import Client, connect
+from ._client import CallOptions, Client, WatchOptions, connect
 from ._errors import Cancelled, FieldViolation, GatewayError
 from ._retry import Backoff, Cancellation, FailedAttempt, must_repeat_change, must_repeat_read
 from ._version import VERSION as __version__
@@ -12,6 +12,7 @@ from ._watch import Watch
 
 __all__ = [
     "Backoff",
+    "CallOptions",
     "Cancellation",
     "Cancelled",
     "Client",
@@ -19,6 +20,7 @@ __all__ = [
     "FieldViolation",
     "GatewayError",
     "Watch",
+    "WatchOptions",
     "__version__",
     "connect",
     "must_repeat_change",

@@ -6,7 +6,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import grpc
 
@@ -16,7 +16,7 @@ from ._retry import Cancellation, OnRetry, Unary, must_repeat_change, must_repea
 from ._version import VERSION
 from ._watch import Watch, stream
 
-#: A PEM file, or its content.
+#: The content of a PEM file as bytes, or its path.
 Pem = bytes | str | PathLike[str]
 
 
@@ -48,7 +48,7 @@ def connect(
         raise ValueError("plaintext=True excludes ca, certificate and key")
     if bool(certificate) != bool(key):
         raise ValueError("certificate and key are needed together")
-    if plaintext and token and not allow_token_over_plaintext:
+    if plaintext and token is not None and not allow_token_over_plaintext:
         raise ValueError("a token over plaintext needs allow_token_over_plaintext=True")
     options = [
         ("grpc.primary_user_agent", f"thingspace-gateway-client/{VERSION}"),
@@ -74,19 +74,42 @@ def connect(
     return Client(channel, token)
 
 
+class CallOptions(TypedDict, total=False):
+    """Options of a unary call."""
+
+    #: The deadline of one attempt in seconds, 90 by default. It must be longer than
+    #: `thingspace.request_timeout` of the gateway.
+    attempt_timeout: float
+    #: The time limit of all attempts together in seconds, 600 by default. After the limit, the call raises
+    #: the last error.
+    total_timeout: float
+    #: A function that is called before each repeated attempt.
+    on_retry: OnRetry | None
+    #: Cancels the call.
+    cancellation: Cancellation | None
+
+
+class WatchOptions(TypedDict, total=False):
+    """Options of a watch."""
+
+    #: The stream counts as broken after this time without an event in seconds, 90 by default. The gateway
+    #: sends an event at least every 30 s.
+    idle_timeout: float
+    #: The watch raises the last error if no event has arrived for this time in seconds. By default, there is
+    #: no limit.
+    reopen_timeout: float | None
+    #: A function that is called before the stream is opened again.
+    on_retry: OnRetry | None
+    #: Cancels the watch.
+    cancellation: Cancellation | None
+
+
 class Client:
     """Calls the gateway. The methods can be used from several threads.
 
     `connect` makes a client. A program that needs another kind of channel can pass its own one.
 
-    Each call and watch accepts these options:
-
-    * `on_retry`: a function that is called with a `FailedAttempt` before each repeated attempt.
-    * `cancellation`: a `Cancellation`, with which another thread can cancel the call.
-
-    Unary calls also accept `attempt_timeout`, the deadline in seconds of one attempt, and `total_timeout`,
-    the time limit in seconds of the call with all its attempts. After the limit, the call raises the last
-    error."""
+    Unary calls accept the `CallOptions` as keyword arguments, and watches the `WatchOptions`."""
 
     def __init__(self, channel: grpc.Channel, token: str | Callable[[], str] | None = None):
         self._channel = channel
@@ -109,7 +132,7 @@ class Client:
         """Closes the connection. This ends all calls and watches."""
         self._channel.close()
 
-    def change_esim_plan(self, request: v1.ChangeEsimPlanRequest, **options: Any) -> v1.ChangeEsimPlanResponse:
+    def change_esim_plan(self, request: v1.ChangeEsimPlanRequest, **options: Unpack[CallOptions]) -> v1.ChangeEsimPlanResponse:
         """Changes the service plan of eSIM profiles.
 
         Repeats the call with the same idempotency key until the gateway has stored the change or has
@@ -120,61 +143,56 @@ class Client:
         return self._change(self.gateway.ChangeEsimPlan, request, **options)
 
     def change_five_g_bi_plan(
-        self, request: v1.ChangeFiveGBiPlanRequest, **options: Any
+        self, request: v1.ChangeFiveGBiPlanRequest, **options: Unpack[CallOptions]
     ) -> v1.ChangeFiveGBiPlanResponse:
         """Changes the service plan of 5G Business Internet devices. See `change_esim_plan`."""
         return self._change(self.gateway.ChangeFiveGBiPlan, request, **options)
 
     def change_service_plan(
-        self, request: v1.ChangeServicePlanRequest, **options: Any
+        self, request: v1.ChangeServicePlanRequest, **options: Unpack[CallOptions]
     ) -> v1.ChangeServicePlanResponse:
         """Changes the service plan of other devices. See `change_esim_plan`."""
         return self._change(self.gateway.ChangeServicePlan, request, **options)
 
-    def watch(self, request: v1.WatchRequestRequest, **options: Any) -> Watch[v1.WatchRequestResponse]:
-        """Watches one change or request. See `Watch`.
-
-        * `idle_timeout`: the stream counts as broken after this number of seconds without an event. The
-          gateway sends an event at least every 30 s.
-        * `reopen_timeout`: the watch fails if no stream has delivered an event for this number of seconds.
-          By default, there is no limit."""
+    def watch(self, request: v1.WatchRequestRequest, **options: Unpack[WatchOptions]) -> Watch[v1.WatchRequestResponse]:
+        """Watches one change or request. See `Watch`."""
         return self._watch(self.gateway.WatchRequest, request, **options)
 
-    def watch_account(self, request: v1.WatchAccountRequest, **options: Any) -> Watch[v1.WatchAccountResponse]:
-        """Watches all changes of an account. The options are those of `watch`. See `Watch`."""
+    def watch_account(self, request: v1.WatchAccountRequest, **options: Unpack[WatchOptions]) -> Watch[v1.WatchAccountResponse]:
+        """Watches all changes of an account. See `Watch`."""
         return self._watch(self.gateway.WatchAccount, request, **options)
 
-    def get_change(self, request: v1.GetChangeRequest, **options: Any) -> v1.GetChangeResponse:
+    def get_change(self, request: v1.GetChangeRequest, **options: Unpack[CallOptions]) -> v1.GetChangeResponse:
         """Returns one change."""
         return self.call(self.gateway.GetChange, request, **options)
 
-    def list_changes(self, request: v1.ListChangesRequest, **options: Any) -> Iterator[v1.Change]:
+    def list_changes(self, request: v1.ListChangesRequest, **options: Unpack[CallOptions]) -> Iterator[v1.Change]:
         """Yields the changes of all pages, newest first."""
         return self._list(self.gateway.ListChanges, request, "changes", options)
 
-    def list_devices(self, request: v1.ListDevicesRequest, **options: Any) -> Iterator[v1.Device]:
+    def list_devices(self, request: v1.ListDevicesRequest, **options: Unpack[CallOptions]) -> Iterator[v1.Device]:
         """Yields the devices of all pages."""
         return self._list(self.gateway.ListDevices, request, "devices", options)
 
     def list_device_results(
-        self, request: v1.ListDeviceResultsRequest, **options: Any
+        self, request: v1.ListDeviceResultsRequest, **options: Unpack[CallOptions]
     ) -> Iterator[v1.DeviceResult]:
         """Yields the results of all pages, oldest first."""
         return self._list(self.gateway.ListDeviceResults, request, "device_results", options)
 
-    def list_service_plans(self, request: v1.ListServicePlansRequest, **options: Any) -> v1.ListServicePlansResponse:
+    def list_service_plans(self, request: v1.ListServicePlansRequest, **options: Unpack[CallOptions]) -> v1.ListServicePlansResponse:
         """Returns the service plans of an account."""
         return self.call(self.gateway.ListServicePlans, request, **options)
 
-    def get_server_info(self, **options: Any) -> v1.GetServerInfoResponse:
+    def get_server_info(self, **options: Unpack[CallOptions]) -> v1.GetServerInfoResponse:
         """Returns the version of the gateway, and the properties of its journal."""
         return self.call(self.gateway.GetServerInfo, v1.GetServerInfoRequest(), **options)
 
-    def call(self, method: Any, request: Any, **options: Any) -> Any:
+    def call(self, method: Any, request: Any, **options: Unpack[CallOptions]) -> Any:
         """Calls a method of a stub that changes nothing, and repeats the call unless `retry` is NEVER."""
         return self._run(method, request, must_repeat_read, False, **options)
 
-    def _change(self, method: Any, request: Any, **options: Any) -> Any:
+    def _change(self, method: Any, request: Any, **options: Unpack[CallOptions]) -> Any:
         if not request.idempotency_key:
             raise ValueError("a change without an idempotency_key cannot be repeated")
 
@@ -228,7 +246,7 @@ class Client:
         )
         return Watch(events, own, cancellation)
 
-    def _list(self, method: Any, request: Any, items: str, options: dict[str, Any]) -> Iterator[Any]:
+    def _list(self, method: Any, request: Any, items: str, options: CallOptions) -> Iterator[Any]:
         own = type(request)()
         own.CopyFrom(request)
         while True:
@@ -266,7 +284,7 @@ class _AddToken(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
         return _CallDetails(
             details.method,
             details.timeout,
-            [*(details.metadata or ()), ("authorization", f"Bearer {token}")],
+            [*(details.metadata or ()), ("authorization", f"Bearer {token.strip()}")],
             details.credentials,
             details.wait_for_ready,
             details.compression,

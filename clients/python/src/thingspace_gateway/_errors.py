@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
@@ -28,7 +31,8 @@ class FieldViolation:
 class GatewayError(Exception):
     """A call failed, and the library does not repeat it.
 
-    `__cause__` is the error of gRPC. Branch on `reason`, or on `retry` and `executed`."""
+    Branch on `reason`, or on `retry` and `outcome_unknown`. `__cause__` is the error of gRPC. If the time limit
+    of the call has passed, it is the error of the last attempt."""
 
     def __init__(
         self,
@@ -116,7 +120,7 @@ class Cancelled(GatewayError):
         )
 
 
-def _details(error):
+def _details(error: grpc.RpcError) -> Iterable[Any]:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             try:
@@ -126,10 +130,10 @@ def _details(error):
     return ()
 
 
-def _seconds(duration) -> float:
+def _seconds(duration: Duration) -> float:
     return max(0.0, duration.seconds + duration.nanos / 1e9)
 
 
-def _value(enum, prefix: str, name: str) -> int:
+def _value(enum: Any, prefix: str, name: str) -> int:
     known = enum.DESCRIPTOR.values_by_name.get(prefix + name)
-    return known.number if known else 0
+    return int(known.number) if known else 0

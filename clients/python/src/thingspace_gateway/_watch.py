@@ -18,10 +18,14 @@ Event = TypeVar("Event")
 class Watch(Generic[Event]):
     """The events of a watch: each once, in order, also if the stream breaks.
 
-    Iterate over it. The stream is opened again with the token of the last event that the program has
-    processed. An event counts as processed when the program asks for the next one. The first event is
-    `opened`. The `opened` of a resumed stream and `reconnect` are left out. All others are delivered,
-    also events of a kind that this version does not know. `event.WhichOneof("event")` names the kind.
+    Iterate over it. A broken stream is opened again with the token of the last event that the program has
+    processed. An event counts as processed when the program asks for the next one. To continue after a
+    restart of the program, store `event.resume_token` with the effects of the event, and set
+    `resume_token` of the next request.
+
+    `event.WhichOneof("event")` names the kind of an event. It is None for a kind that this version does not
+    know: ignore such an event, but store its token. The first event is `opened`. The `opened` of a resumed
+    stream and `reconnect` are not delivered.
 
     The iteration ends when the gateway ends the stream with OK. It raises `GatewayError` if the stream
     cannot be resumed, and `Cancelled` after `cancel`. Leaving the loop, or `close`, ends the stream."""
@@ -48,10 +52,12 @@ class Watch(Generic[Event]):
         """The token of the last event that the program has processed.
 
         Within the loop, the token of the current event is `event.resume_token`."""
-        return self._request.resume_token
+        return str(self._request.resume_token)
 
     def cancel(self) -> None:
-        """Ends the stream from another thread or a signal handler. The iteration raises `Cancelled`."""
+        """Ends the stream from any thread or a signal handler. The iteration raises `Cancelled`.
+
+        Cancels the `Cancellation` of the watch, with all its other calls."""
         self._cancellation.cancel()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from thingspace.gateway.v1.change_pb2 import *
 from thingspace.gateway.v1.device_pb2 import *
 from thingspace.gateway.v1.error_pb2 import *
 from thingspace.gateway.v1.gateway_service_pb2 import *
-from thingspace.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from thingspace.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub as GatewayServiceStub
 from thingspace.gateway.v1.operator_service_pb2 import *
-from thingspace.gateway.v1.operator_service_pb2_grpc import OperatorServiceStub
+from thingspace.gateway.v1.operator_service_pb2_grpc import OperatorServiceStub as OperatorServiceStub
 from thingspace.gateway.v1.watch_pb2 import *
