@@ -39,6 +39,7 @@ class Program:
     def __init__(self, language, **arguments):
         path = ROOT / "target" / f"clients-{language}" / "conformance"
         assert path.exists(), f"{path} does not exist: run scripts/clients {language}"
+        self.arguments = arguments
         self.process = subprocess.Popen(
             [path, json.dumps(arguments, default=str)],
             stdin=subprocess.DEVNULL,
@@ -117,6 +118,12 @@ class Program:
         assert self.events().count("opened") == 1 and self.events()[0] == "opened", str(self)
         assert "reconnect" not in self.events(), str(self)
         assert all(line["resume_token"] for line in self.lines if "event" in line), str(self)
+        tokens = {self.arguments.get("resume_token", "")}
+        for line in self.lines:
+            if "event" in line:
+                tokens.add(line["resume_token"])
+            elif "retry" in line:
+                assert line["retry"]["resume_token"] in tokens, str(self)
 
     def __str__(self):
         lines = self.lines if len(self.lines) < 200 else [*self.lines[:100], "...", *self.lines[-100:]]

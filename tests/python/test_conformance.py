@@ -57,6 +57,27 @@ def test_ten_thousand_results_arrive_once_and_in_order(env, language):
 
 
 @every_language
+def test_thousands_of_results_arrive_once_across_a_cut_a_kill_and_a_drain(env, language):
+    rows = list(range(4_000))
+    random.Random(2).shuffle(rows)
+    env.start_gateway()
+    proxy = env.proxy()
+    watch = env.watch(language, env.change(language, 4_000), target=proxy.address)
+    # The program is still reading when the stream breaks.
+    env.send_results(rows[:1_000])
+    proxy.cut()
+    env.send_results(rows[1_000:2_000])
+    env.kill_gateway()
+    env.start_gateway()
+    env.send_results(rows[2_000:3_000])
+    env.drain_gateway()
+    env.start_gateway()
+    env.send_results(rows[3_000:])
+    watch.assert_complete(rows)
+    assert watch.retries() and len(env.thingspace.changes()) == 1
+
+
+@every_language
 def test_a_change_is_watched_by_its_key(env, language):
     env.start_gateway()
     env.change(language)
