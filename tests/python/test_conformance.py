@@ -204,7 +204,8 @@ def test_a_killed_gateway_loses_and_repeats_no_result(env, language):
     env.start_gateway()
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
-    assert watch.retries()[0] == (CONNECTION_LOST[language], None)
+    code, reason = watch.retries()[0]
+    assert code in CONNECTION_LOST[language] and reason is None
 
 
 @every_language
@@ -372,7 +373,8 @@ def test_a_killed_envoy_loses_and_repeats_no_result(env, language, start_envoy):
     start_envoy(port)
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
-    assert watch.retries()[0] == (CONNECTION_LOST[language], None)
+    code, reason = watch.retries()[0]
+    assert code in CONNECTION_LOST[language] and reason is None
 
 
 @every_language
