@@ -21,18 +21,24 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 # The languages whose library passes the conformance run.
-LANGUAGES = ["go", "python", "typescript"]
+LANGUAGES = ["go", "java", "python", "rust", "typescript"]
 
 # The codes of each gRPC library for a lost connection. docs/clients.md has a table of these codes.
 CONNECTION_LOST = {
     "go": {"UNAVAILABLE"},
+    "java": {"UNAVAILABLE"},
     "python": {"UNAVAILABLE"},
+    "rust": {"UNKNOWN"},
     # It depends on whether the connection was closed or reset.
     "typescript": {"CANCELLED", "ABORTED"},
 }
 
 # The directories with the generated code of each library.
-GENERATED = {"go": "clients/go/gatewayv1", "python": "clients/python/src"}
+GENERATED = {
+    "go": "clients/go/gatewayv1",
+    "java": "clients/java/target/generated-sources/protobuf",
+    "python": "clients/python/src",
+}
 
 ACCOUNT = "0000123456-00001"
 REQUEST_ID = "d4a8a6a0-6d1c-4ff3-9e5b-3b6f2f3b8c11"

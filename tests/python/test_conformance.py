@@ -562,7 +562,7 @@ def test_the_outcome_is_unknown_if_thingspace_does_not_answer(env, language):
 def test_the_outcome_is_known_if_the_gateway_cannot_send_the_change(env, language):
     env.settings["thingspace__base_url"] = f"http://127.0.0.1:{free_port()}/api"
     env.start_gateway()
-    change = env.start_change(language, total_timeout=3)
+    change = env.start_change(language, total_timeout=10)
     error = change.error()
     assert not error["outcome_unknown"], str(change)
     assert ("UNAVAILABLE", "NOT_SENT") in change.retries(), str(change)
