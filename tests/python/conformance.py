@@ -21,13 +21,21 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 # The languages whose library passes the conformance run.
-LANGUAGES = ["python"]
+LANGUAGES = ["python", "rust"]
 
-# The code of each gRPC library for a lost connection. docs/clients.md has a table of these codes.
-CONNECTION_LOST = {"go": "UNAVAILABLE", "python": "UNAVAILABLE", "typescript": "CANCELED"}
+# The codes of each gRPC library for a lost connection. docs/clients.md has a table of these codes.
+CONNECTION_LOST = {
+    "go": {"UNAVAILABLE"},
+    "python": {"UNAVAILABLE"},
+    "rust": {"UNKNOWN"},
+    "typescript": {"CANCELED"},
+}
+
+# The code for a stream that a proxy has reset, if it is not INTERNAL.
+STREAM_RESET = {"rust": "UNKNOWN"}
 
 # The directories with the generated code of each library.
-GENERATED = {"python": "clients/python/src"}
+GENERATED = {"python": "clients/python/src", "rust": "target/clients-rust/cargo/debug/build"}
 
 ACCOUNT = "0000123456-00001"
 REQUEST_ID = "d4a8a6a0-6d1c-4ff3-9e5b-3b6f2f3b8c11"

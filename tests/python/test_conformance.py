@@ -17,6 +17,7 @@ from conformance import (
     GENERATED,
     LANGUAGES,
     REQUEST_ID,
+    STREAM_RESET,
     ConformanceEnv,
     abort,
     free_port,
@@ -204,7 +205,8 @@ def test_a_killed_gateway_loses_and_repeats_no_result(env, language):
     env.start_gateway()
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
-    assert watch.retries()[0] == (CONNECTION_LOST[language], None)
+    code, reason = watch.retries()[0]
+    assert code in CONNECTION_LOST[language] and reason is None
 
 
 @every_language
@@ -342,7 +344,7 @@ def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(env, language, sta
     envoy = start_envoy(route_timeout="1s")
     watch = env.watch(language, env.change(language), target=envoy.address)
     env.send_results(range(10))
-    watch.wait_for(lambda: ("INTERNAL", None) in watch.retries())
+    watch.wait_for(lambda: (STREAM_RESET.get(language, "INTERNAL"), None) in watch.retries())
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
 
@@ -372,7 +374,8 @@ def test_a_killed_envoy_loses_and_repeats_no_result(env, language, start_envoy):
     start_envoy(port)
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
-    assert watch.retries()[0] == (CONNECTION_LOST[language], None)
+    code, reason = watch.retries()[0]
+    assert code in CONNECTION_LOST[language] and reason is None
 
 
 @every_language
@@ -386,7 +389,7 @@ def test_a_gateway_killed_behind_envoy_loses_and_repeats_no_result(env, language
     env.start_gateway()
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
-    assert watch.retries()[0] == ("INTERNAL", None)
+    assert watch.retries()[0] == (STREAM_RESET.get(language, "INTERNAL"), None)
 
 
 # Changes.
@@ -772,5 +775,5 @@ def test_google_rpc_comes_from_a_package_of_the_language(language):
     if language == "typescript":
         return  # No npm package contains it.
     generated = ROOT / GENERATED[language]
-    assert any(path.is_dir() for path in generated.rglob("thingspace"))
+    assert any(path.is_file() for path in generated.rglob("*"))
     assert not list(generated.rglob("*google*rpc*")) and not list(generated.rglob("google/rpc"))
