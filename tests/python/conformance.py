@@ -33,11 +33,15 @@ CONNECTION_LOST = {
     "typescript": {"CANCELLED", "ABORTED"},
 }
 
+# The code for a stream that a proxy has reset, if it is not INTERNAL.
+STREAM_RESET = {"rust": "UNKNOWN"}
+
 # The directories with the generated code of each library.
 GENERATED = {
     "go": "clients/go/gatewayv1",
     "java": "clients/java/target/generated-sources/protobuf",
     "python": "clients/python/src",
+    "rust": "target/clients-rust/cargo/debug/build",
 }
 
 ACCOUNT = "0000123456-00001"

@@ -17,6 +17,7 @@ from conformance import (
     GENERATED,
     LANGUAGES,
     REQUEST_ID,
+    STREAM_RESET,
     ConformanceEnv,
     abort,
     free_port,
@@ -343,7 +344,7 @@ def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(env, language, sta
     envoy = start_envoy(route_timeout="1s")
     watch = env.watch(language, env.change(language), target=envoy.address)
     env.send_results(range(10))
-    watch.wait_for(lambda: ("INTERNAL", None) in watch.retries())
+    watch.wait_for(lambda: (STREAM_RESET.get(language, "INTERNAL"), None) in watch.retries())
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
 
@@ -388,7 +389,7 @@ def test_a_gateway_killed_behind_envoy_loses_and_repeats_no_result(env, language
     env.start_gateway()
     env.send_results(range(10, DEVICES))
     watch.assert_complete(range(DEVICES))
-    assert watch.retries()[0] == ("INTERNAL", None)
+    assert watch.retries()[0] == (STREAM_RESET.get(language, "INTERNAL"), None)
 
 
 # Changes.
