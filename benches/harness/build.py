@@ -48,7 +48,7 @@ def find_tools():
 
 def pinned(package):
     """Returns the version of a package that the tests use."""
-    for path in ("tests/python/requirements.txt", "examples/python/requirements.txt"):
+    for path in ("tests/python/requirements.txt", "clients/python/requirements.txt"):
         for line in (ROOT / path).read_text().splitlines():
             if line.startswith(f"{package}=="):
                 return line

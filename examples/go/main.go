@@ -7,16 +7,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
+	"log"
 	"os"
 	"os/signal"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
-
-	gatewayv1 "github.com/thingspace-gateway/thingspace-gateway/examples/go/gen/thingspace/gateway/v1"
+	gateway "github.com/thingspace-gateway/thingspace-gateway/clients/go"
+	"github.com/thingspace-gateway/thingspace-gateway/clients/go/gatewayv1"
 )
 
 func main() {
@@ -26,69 +23,57 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if err := run(ctx, *target, *plan, *key); err != nil {
+		log.Println(err)
+		if e, ok := errors.AsType[*gateway.Error](err); ok {
+			for _, violation := range e.FieldViolations {
+				log.Printf("invalid field %s: %s (%s)", violation.Field, violation.Description, violation.ReasonText)
+			}
+		}
+		os.Exit(1)
+	}
+}
 
-	connection, err := grpc.NewClient(*target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// Keepalive detects a connection that is lost without an error.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
-	exitIf(err)
-	gateway := gatewayv1.NewGatewayServiceClient(connection)
+func run(ctx context.Context, target, plan, key string) error {
+	client, err := gateway.New(gateway.Config{
+		Target:    target,
+		Plaintext: true,
+		OnRetry: func(failed gateway.FailedAttempt) {
+			log.Printf("repeating the call in %v: %v", failed.Delay, failed.Err)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
 
 	request := &gatewayv1.ChangeEsimPlanRequest{
-		AccountName: "0000123456-00001", IdempotencyKey: *key, ServicePlan: *plan,
+		AccountName: "0000123456-00001", IdempotencyKey: key, ServicePlan: plan,
 	}
 	for i := range 20 { // These identifiers are reserved for the sandbox.
 		request.Devices = append(request.Devices, &gatewayv1.EsimDevice{
 			Eid: fmt.Sprintf("99%030d", i), Iccid: fmt.Sprintf("9994%016d", i), ClientReference: fmt.Sprint("row-", i),
 		})
 	}
-	change, err := changePlans(ctx, gateway, request)
-	exitIf(err)
-	exitIf(watch(ctx, gateway, change.ChangeId))
-}
-
-// changePlans repeats the call until the change is stored. The gateway makes
-// one change for each key, so repeating the call is safe.
-func changePlans(ctx context.Context, gateway gatewayv1.GatewayServiceClient, request *gatewayv1.ChangeEsimPlanRequest) (*gatewayv1.Change, error) {
-	var response *gatewayv1.ChangeEsimPlanResponse
-	err := retry(ctx, func() (err error) {
-		// The deadline is longer than the gateway waits for ThingSpace.
-		ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
-		defer cancel()
-		response, err = gateway.ChangeEsimPlan(ctx, request)
+	response, err := client.ChangeEsimPlan(ctx, request)
+	if err != nil {
 		return err
-	})
-	return response.GetChange(), err
-}
+	}
 
-// watch prints every result once, also if the stream breaks.
-func watch(ctx context.Context, gateway gatewayv1.GatewayServiceClient, changeID string) error {
-	request := &gatewayv1.WatchRequestRequest{ChangeId: changeID, Until: gatewayv1.Until_UNTIL_FINISHED}
-	return retry(ctx, func() error {
-		stream, err := gateway.WatchRequest(ctx, request)
+	for event, err := range client.Watch(ctx, &gatewayv1.WatchRequestRequest{
+		ChangeId: response.Change.ChangeId, Until: gatewayv1.Until_UNTIL_FINISHED,
+	}) {
 		if err != nil {
 			return err
 		}
-		for {
-			message, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			switch event := message.Event.(type) {
-			case *gatewayv1.WatchRequestResponse_DeviceResult:
-				result := event.DeviceResult
-				fmt.Println(result.ClientReference, result.Outcome, result.GetFault().GetCode())
-			case *gatewayv1.WatchRequestResponse_Reconnect:
-				sleep(ctx, event.Reconnect.RetryAfter.AsDuration())
-			case *gatewayv1.WatchRequestResponse_Finished:
-				change := event.Finished.Change
-				fmt.Println(change.State, change.SucceededCount, "succeeded,", change.FailedCount, "failed")
-			}
-			// The event is processed. A new stream continues after it.
-			request.ResumeToken = message.ResumeToken
+		switch event := event.Event.(type) {
+		case *gatewayv1.WatchRequestResponse_DeviceResult:
+			result := event.DeviceResult
+			fmt.Println(result.ClientReference, result.Outcome, result.GetFault().GetCode())
+		case *gatewayv1.WatchRequestResponse_Finished:
+			change := event.Finished.Change
+			fmt.Println(change.State, change.SucceededCount, "succeeded,", change.FailedCount, "failed")
 		}
-	})
+	}
+	return nil
 }

@@ -9,11 +9,8 @@ import argparse
 import sqlite3
 import sys
 
-import gateway_client
-import grpc
-
-from thingspace.gateway.v1 import change_pb2, device_pb2, error_pb2, gateway_service_pb2, watch_pb2
-from thingspace.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+import thingspace_gateway
+from thingspace_gateway import v1
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS position (
@@ -41,42 +38,32 @@ CREATE TABLE IF NOT EXISTS device (
 """
 
 # Sources of results, in increasing precedence. device.proto describes which result decides.
-SOURCES = [device_pb2.SOURCE_RECONCILED, device_pb2.SOURCE_OPERATOR, device_pb2.SOURCE_CALLBACK]
+SOURCES = [v1.SOURCE_RECONCILED, v1.SOURCE_OPERATOR, v1.SOURCE_CALLBACK]
 
 
 def precedence(result):
     """Returns the precedence of a final result, from 1 on."""
-    return 1 + 2 * SOURCES.index(result.source) + (result.outcome == device_pb2.OUTCOME_SUCCEEDED)
+    return 1 + 2 * SOURCES.index(result.source) + (result.outcome == v1.OUTCOME_SUCCEEDED)
 
 
 def outcome_name(result):
-    return device_pb2.Outcome.Name(result.outcome).removeprefix("OUTCOME_")
+    return v1.Outcome.Name(result.outcome).removeprefix("OUTCOME_")
 
 
-def list_devices(gateway, change_id):
-    """Yields every device of a change."""
-    request = gateway_service_pb2.ListDevicesRequest(change_id=change_id, page_size=1000)
-    while True:
-        page = gateway_client.call(gateway.ListDevices, request)
-        yield from page.devices
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
-
-
-def apply_state(database, gateway, change):
+def apply_state(database, client, change):
     # Once ThingSpace has accepted the change, its devices can have outcomes. The list also has the devices
     # of results that arrived before, and of results whose device was found later.
-    devices = list(list_devices(gateway, change.change_id)) if change.request_ids else []
+    request = v1.ListDevicesRequest(change_id=change.change_id, page_size=1000)
+    devices = list(client.list_devices(request)) if change.request_ids else []
     database.execute(
         """INSERT INTO change VALUES (?, ?, ?, ?, ?, ?)
            ON CONFLICT DO UPDATE SET state = excluded.state""",
         (
             change.change_id,
             change.account_name,
-            change_pb2.ChangeType.Name(change.change_type).removeprefix("CHANGE_TYPE_"),
+            v1.ChangeType.Name(change.change_type).removeprefix("CHANGE_TYPE_"),
             change.service_plan,
-            change_pb2.ChangeState.Name(change.state).removeprefix("CHANGE_STATE_"),
+            v1.ChangeState.Name(change.state).removeprefix("CHANGE_STATE_"),
             change.device_count,
         ),
     )
@@ -100,7 +87,7 @@ def apply_result(database, result):
     # A result has no change if its request was made elsewhere, or if it arrived before ThingSpace
     # accepted the change. Such a result can have the change of another account, which has no rows here.
     # It has no index if no device could be identified.
-    is_final = result.outcome in (device_pb2.OUTCOME_SUCCEEDED, device_pb2.OUTCOME_FAILED)
+    is_final = result.outcome in (v1.OUTCOME_SUCCEEDED, v1.OUTCOME_FAILED)
     if result.change_id and result.HasField("device_index") and is_final:
         database.execute(
             """UPDATE device
@@ -117,16 +104,17 @@ def apply_result(database, result):
         )
 
 
-def sync(database, gateway, account, until):
+def sync(database, client, account, until):
     """Applies the events of an account from the stored token on."""
     stored = database.execute("SELECT resume_token FROM position WHERE account_name = ?", (account,))
     (token,) = stored.fetchone() or ("",)
-    for message in gateway_client.watch_account(gateway, account, token, until):
+    request = v1.WatchAccountRequest(account_name=account, resume_token=token, until=until)
+    for message in client.watch_account(request):
         # One transaction applies the event and stores its token, so both happen or neither.
         with database:
             event = message.WhichOneof("event")
             if event == "state_changed":
-                apply_state(database, gateway, message.state_changed.change)
+                apply_state(database, client, message.state_changed.change)
             elif event == "device_result":
                 apply_result(database, message.device_result)
             database.execute(
@@ -145,7 +133,7 @@ def main():
     )
     arguments = parser.parse_args()
     account = arguments.account
-    until = watch_pb2.UNTIL_CAUGHT_UP if arguments.once else watch_pb2.UNTIL_UNSPECIFIED
+    until = v1.UNTIL_CAUGHT_UP if arguments.once else v1.UNTIL_UNSPECIFIED
 
     database = sqlite3.connect(arguments.database)
     database.executescript("PRAGMA foreign_keys = ON;" + SCHEMA)
@@ -153,15 +141,12 @@ def main():
         with database:
             database.execute("DELETE FROM change WHERE account_name = ?", (account,))
             database.execute("DELETE FROM position WHERE account_name = ?", (account,))
-    # Keepalive detects a connection that is lost without an error.
-    options = [("grpc.keepalive_time_ms", 30_000)]
-    with grpc.insecure_channel(arguments.target, options) as channel:
+    with thingspace_gateway.connect(arguments.target, plaintext=True) as client:
         try:
-            sync(database, GatewayServiceStub(channel), account, until)
-        except grpc.RpcError as error:
-            details = gateway_client.ErrorDetails(error)
-            print(details, file=sys.stderr)
-            if details.reason == error_pb2.REASON_RESUME_TOKEN_EXPIRED:
+            sync(database, client, account, until)
+        except thingspace_gateway.GatewayError as error:
+            print(error, file=sys.stderr)
+            if error.reason == v1.REASON_RESUME_TOKEN_EXPIRED:
                 print(
                     "The gateway no longer has all events after the last one in this database. "
                     "Run the program again with --rebuild.",

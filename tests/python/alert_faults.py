@@ -518,15 +518,15 @@ def record(name, stubs):
 
 
 def load_stubs():
-    """Generates the stubs of the Python example, and returns the messages and the stub of `GatewayService`."""
+    """Generates the stubs of the Python client, and returns the messages and the stub of `GatewayService`."""
     import sys
     import types
 
-    from conftest import BUF, EXAMPLE
+    from conftest import BUF, CLIENT
 
     environment = os.environ | {"PATH": f"{BUF.parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([BUF, "generate"], check=True, cwd=EXAMPLE, env=environment, timeout=60)
-    sys.path.insert(0, str(EXAMPLE))
+    subprocess.run([BUF, "generate"], check=True, cwd=CLIENT, env=environment, timeout=60)
+    sys.path.insert(0, str(CLIENT / "src"))
     from thingspace.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc, watch_pb2
 
     messages = types.SimpleNamespace(**vars(gateway_service_pb2) | vars(watch_pb2))

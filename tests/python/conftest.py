@@ -18,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "python"
+CLIENT = ROOT / "clients" / "python"
 BUF = Path(sys.executable).with_name("buf")
 
 # A shell starts background jobs with SIGINT ignored, and the clients would inherit that.
@@ -152,31 +153,37 @@ def channel(start):
 
 @pytest.fixture(scope="session")
 def generated():
-    """Generates the stubs of the Python example."""
+    """Generates the stubs of the Python client."""
     environment = os.environ | {"PATH": f"{BUF.parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([BUF, "generate"], check=True, cwd=EXAMPLE, env=environment, timeout=TIMEOUT)
+    subprocess.run([BUF, "generate"], check=True, cwd=CLIENT, env=environment, timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="session")
 def stubs(generated):
     """Returns the messages and the stub of `GatewayService`."""
-    sys.path.insert(0, str(EXAMPLE))
+    sys.path.insert(0, str(CLIENT / "src"))
     from thingspace.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc, watch_pb2
 
     messages = types.SimpleNamespace(**vars(gateway_service_pb2) | vars(watch_pb2))
     return messages, gateway_service_pb2_grpc.GatewayServiceStub
 
 
+def example_environment():
+    """The examples use the sources of the client here, and its package in test_conformance.py."""
+    return os.environ | {"PYTHONPATH": str(CLIENT / "src")}
+
+
 @pytest.fixture(scope="session")
 def example(generated):
     """Runs a program of the Python example with these arguments."""
 
-    def run(*arguments, program="change_esim_plans.py"):
+    def run(*arguments, program="change_plans.py"):
         return subprocess.run(
             [sys.executable, EXAMPLE / program, *arguments],
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
+            env=example_environment(),
         )
 
     return run

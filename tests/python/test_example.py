@@ -10,16 +10,16 @@ import time
 
 import grpc
 import pytest
-from conftest import EXAMPLE, TIMEOUT, Gateway
+from conftest import CLIENT, EXAMPLE, TIMEOUT, Gateway, example_environment
 from fake_thingspace import CREDENTIALS, FakeThingSpace, callback, post
 
 ACCOUNT = "0000123456-00001"
 
 
-@pytest.mark.parametrize("program", ["change_esim_plans.py", "change_service_plans.py"])
-def test_every_device_gets_its_result(start, example, program):
+@pytest.mark.parametrize("operation", ["esim", "service"])
+def test_every_device_gets_its_result(start, example, operation):
     gateway = start(sandbox__failure_rate="0.2", sandbox__duplicate_rate="0.5")
-    done = example("--target", gateway.address, "--devices", "50", program=program)
+    done = example("--target", gateway.address, "--devices", "50", "--operation", operation)
     assert done.returncode == 0, done.stderr
     results = [line for line in done.stdout.splitlines() if line.startswith("row-")]
     assert sorted(line.split()[0] for line in results) == sorted(f"row-{n}" for n in range(50))
@@ -27,7 +27,7 @@ def test_every_device_gets_its_result(start, example, program):
     assert 0 < failed < 50
     assert done.stdout.splitlines()[-1] == (
         f"CHANGE_STATE_FINISHED: 50 devices, {50 - failed} succeeded, {failed} failed, "
-        "0 pending; 50 results, 0 resumed"
+        "0 pending; 50 results, 0 repeated attempts"
     )
 
 
@@ -37,8 +37,8 @@ def test_a_watch_that_the_server_ends_is_resumed(start, example):
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
     assert "5 succeeded" in last and "; 5 results, " in last
-    assert "; 5 results, 0 resumed" not in last
-    assert "repeating the call: UNAVAILABLE RECONNECT" in done.stderr
+    assert "; 5 results, 0 repeated" not in last
+    assert "UNAVAILABLE RECONNECT: " in done.stderr
 
 
 def test_the_same_key_is_the_same_change(start, example):
@@ -53,8 +53,21 @@ def test_an_invalid_field_is_printed_by_its_path(start, example):
     done = example("--target", start().address, "--plan", "it's")
     assert done.returncode == 1
     assert done.stderr.startswith("INVALID_ARGUMENT FIELD_INVALID: service_plan ")
-    assert "executed = NO" in done.stderr
     assert "\n  service_plan: must be 1 to 128 characters" in done.stderr
+
+
+def test_the_program_in_the_readme_of_the_client_runs(start, generated, tmp_path):
+    readme = (CLIENT / "README.md").read_text()
+    (tmp_path / "program.py").write_text(readme.split("```python\n")[1].split("```")[0])
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py", start().address],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=example_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "10 succeeded"
 
 
 # Logs the states, outcomes and tokens that the program applies.
@@ -133,6 +146,7 @@ def test_a_database_stays_in_step_although_its_client_and_the_gateway_are_killed
     database = Database(tmp_path / "devices.db")
     command = [sys.executable, EXAMPLE / "sync_to_sqlite.py", "--target", settings["grpc__listen"]]
     command += ["--database", str(database.path)]
+    environment = example_environment()
     gateway = Gateway(**settings)
     processes = [gateway.process]
 
@@ -141,11 +155,13 @@ def test_a_database_stays_in_step_although_its_client_and_the_gateway_are_killed
         process.wait(timeout=TIMEOUT)
 
     def start_client():
-        processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment))
         return processes[-1]
 
     try:
-        done = subprocess.run([*command, "--once"], capture_output=True, text=True, timeout=TIMEOUT)
+        done = subprocess.run(
+            [*command, "--once"], capture_output=True, text=True, timeout=TIMEOUT, env=environment
+        )
         assert done.returncode == 0, done.stderr
         with sqlite3.connect(database.path) as log:
             log.executescript(LOG)
@@ -202,7 +218,9 @@ def test_a_database_stays_in_step_although_its_client_and_the_gateway_are_killed
         database.wait_for_results(240)
         kill(client)
         send_results(range(120, count))
-        done = subprocess.run([*command, "--once"], capture_output=True, text=True, timeout=TIMEOUT)
+        done = subprocess.run(
+            [*command, "--once"], capture_output=True, text=True, timeout=TIMEOUT, env=environment
+        )
         assert done.returncode == 0, done.stderr
 
         calls = stub(grpc.insecure_channel(gateway.address))

@@ -9,7 +9,7 @@ import uuid
 import collector as otlp
 import grpc
 import pytest
-from conftest import EXAMPLE
+from conftest import ROOT
 from planted import PLACE
 from prometheus_client.parser import text_string_to_metric_families
 from fake_thingspace import CREDENTIALS, SESSION, TOKEN, FakeThingSpace, callback, post
@@ -173,7 +173,7 @@ def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
     assert samples(gateway, "thingspace_gateway_journal_batch_size_sum") >= 33
 
     # docs/telemetry.md lists exactly the exposed metrics.
-    manual = (EXAMPLE.parents[1] / "docs" / "telemetry.md").read_text()
+    manual = (ROOT / "docs" / "telemetry.md").read_text()
     described = set(re.findall(r"^\| `([a-z_]+)` \|", manual.partition("## Metrics")[2], re.M))
     exposed = {re.search(r"[a-z_]+", line[7:])[0] for line in scrape(gateway).splitlines() if line.startswith("# TYPE")}
     # Metrics that need a collector, an unlisted address, a registration, forwarding, a spool, replicas or TLS.

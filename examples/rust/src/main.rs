@@ -1,35 +1,42 @@
-//! Changes the service plans of 20 eSIM profiles and prints the state of the
-//! change, or why it was refused. docs/clients.md describes how to run it.
+//! Changes the service plans of 20 eSIM profiles and prints their results. docs/clients.md
+//! describes how to run it.
 
-use std::{
-    env,
-    error::Error,
-    process::ExitCode,
-    time::{Duration, UNIX_EPOCH},
+use std::{env, process::ExitCode, time::UNIX_EPOCH};
+
+use thingspace_gateway_client::{
+    CallOptions, Client, GatewayError,
+    v1::{
+        ChangeEsimPlanRequest, EsimDevice, Until, WatchRequestRequest,
+        watch_request_response::Event,
+    },
 };
-
-use gateway::{
-    ChangeEsimPlanRequest, EsimDevice, Reason, gateway_service_client::GatewayServiceClient,
-};
-use tonic::{Request, Status};
-use tonic_types::StatusExt;
-
-#[allow(missing_docs)]
-mod gateway {
-    include!("../gen/thingspace/gateway/v1/thingspace.gateway.v1.rs");
-}
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), GatewayError> {
     let mut arguments = env::args().skip(1);
     let target = arguments.next().unwrap_or("127.0.0.1:50051".into());
-    let plan = arguments.next().unwrap_or("Example Plan".into());
-    let mut client = GatewayServiceClient::connect(format!("http://{target}")).await?;
+    let service_plan = arguments.next().unwrap_or("Example Plan".into());
+    // A gateway in production has TLS: leave out `plaintext`.
+    let client = Client::builder(target).plaintext().connect()?;
+    let client = client.with_options(CallOptions::default().on_retry(|attempt| {
+        eprintln!("repeating the call in {:?}: {}", attempt.delay, attempt.error);
+    }));
 
-    let mut request = Request::new(ChangeEsimPlanRequest {
+    let request = ChangeEsimPlanRequest {
         account_name: "0000123456-00001".into(),
-        idempotency_key: format!("rust-{}", UNIX_EPOCH.elapsed()?.as_nanos()),
-        service_plan: plan,
+        // A program that can crash stores the key before the call.
+        idempotency_key: format!("rust-{}", UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos()),
+        service_plan,
         // These identifiers are reserved for the sandbox.
         devices: (0..20)
             .map(|i| EsimDevice {
@@ -39,43 +46,31 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
             })
             .collect(),
         ..Default::default()
-    });
-    // The deadline is longer than the gateway waits for ThingSpace.
-    request.set_timeout(Duration::from_secs(90));
-    match client.change_esim_plan(request).await {
-        Ok(response) => {
-            let change = response.into_inner().change.unwrap_or_default();
-            println!(
-                "change {} is {}",
-                change.change_id,
-                change.state().as_str_name()
-            );
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(status) => {
-            describe(&status);
-            Ok(ExitCode::FAILURE)
-        }
-    }
-}
+    };
+    let change = client.change_esim_plan(request).await?.change.unwrap_or_default();
+    println!("change {} is {}", change.change_id, change.state().as_str_name());
 
-/// Prints the details of an error. An error without an ErrorInfo does not come
-/// from the gateway, but from a proxy or from the gRPC library.
-fn describe(status: &Status) {
-    eprintln!("{:?}: {}", status.code(), status.message());
-    let details = status.get_error_details();
-    let reason = details.error_info().map_or("", |info| info.reason.as_str());
-    match Reason::from_str_name(&format!("REASON_{reason}")).unwrap_or_default() {
-        Reason::FieldInvalid => {
-            for field in details
-                .bad_request()
-                .iter()
-                .flat_map(|bad| &bad.field_violations)
-            {
-                eprintln!("invalid field {}: {}", field.field, field.description);
+    let mut events = client.watch(WatchRequestRequest {
+        change_id: change.change_id,
+        until: Until::Finished.into(),
+        ..Default::default()
+    });
+    while let Some(message) = events.try_next().await? {
+        match message.event {
+            Some(Event::DeviceResult(result)) => {
+                println!("{} {}", result.client_reference, result.outcome().as_str_name());
             }
+            Some(Event::Finished(finished)) => {
+                let change = finished.change.unwrap_or_default();
+                println!(
+                    "{}: {} succeeded, {} failed",
+                    change.state().as_str_name(),
+                    change.succeeded_count,
+                    change.failed_count
+                );
+            }
+            _ => {}
         }
-        // Also a reason that a later version of the gateway added.
-        _ => eprintln!("reason: {reason}"),
     }
+    Ok(())
 }

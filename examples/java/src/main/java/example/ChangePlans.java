@@ -1,87 +1,74 @@
 package example;
 
-import com.google.protobuf.Any;
-import com.google.protobuf.InvalidProtocolBufferException;
-import com.google.rpc.BadRequest;
-import com.google.rpc.ErrorInfo;
-import io.grpc.Grpc;
-import io.grpc.InsecureChannelCredentials;
-import io.grpc.StatusRuntimeException;
-import io.grpc.protobuf.StatusProto;
 import java.util.UUID;
-import java.util.concurrent.TimeUnit;
-import thingspace.gateway.v1.Change;
+import thingspace.gateway.client.GatewayClient;
+import thingspace.gateway.client.GatewayException;
 import thingspace.gateway.v1.ChangeEsimPlanRequest;
 import thingspace.gateway.v1.EsimDevice;
-import thingspace.gateway.v1.GatewayServiceGrpc;
-import thingspace.gateway.v1.Reason;
+import thingspace.gateway.v1.Until;
+import thingspace.gateway.v1.WatchRequestRequest;
 
 /**
- * Changes the service plans of 20 eSIM profiles and prints the state of the
- * change, or why it was refused. docs/clients.md describes how to run it.
+ * Changes the service plans of 20 eSIM profiles and prints the result of each.
+ * clients/java/README.md describes how to run it.
  */
 public final class ChangePlans {
-  public static void main(String[] arguments) throws Exception {
+  public static void main(String[] arguments) {
     var target = arguments.length > 0 ? arguments[0] : "127.0.0.1:50051";
     var plan = arguments.length > 1 ? arguments[1] : "Example Plan";
-    var channel = Grpc.newChannelBuilder(target, InsecureChannelCredentials.create()).build();
-
-    var request =
+    var change =
         ChangeEsimPlanRequest.newBuilder()
             .setAccountName("0000123456-00001")
+            // A program that can crash stores the key before the call.
             .setIdempotencyKey(UUID.randomUUID().toString())
             .setServicePlan(plan);
     for (int i = 0; i < 20; i++) { // These identifiers are reserved for the sandbox.
-      request.addDevices(
+      change.addDevices(
           EsimDevice.newBuilder()
-              .setEid(String.format("99%030d", i))
-              .setIccid(String.format("9994%016d", i))
+              .setEid("99%030d".formatted(i))
+              .setIccid("9994%016d".formatted(i))
               .setClientReference("row-" + i));
     }
-    try {
-      // The deadline is longer than the gateway waits for ThingSpace.
-      var gateway =
-          GatewayServiceGrpc.newBlockingStub(channel).withDeadlineAfter(90, TimeUnit.SECONDS);
-      Change change = gateway.changeEsimPlan(request.build()).getChange();
-      System.out.println("change " + change.getChangeId() + " is " + change.getState());
-    } catch (StatusRuntimeException error) {
-      describe(error);
+    var builder =
+        GatewayClient.builder(target)
+            .plaintext()
+            .onRetry(attempt -> System.err.println("repeating the call: " + attempt.error()));
+    try (var client = builder.build()) {
+      changeAndWatch(client, change.build());
+    } catch (GatewayException error) {
+      System.err.println(error.getMessage());
+      for (var field : error.getFieldViolations()) {
+        System.err.println("invalid field " + field.field() + ": " + field.description());
+      }
       System.exit(1);
-    } finally {
-      channel.shutdown().awaitTermination(5, TimeUnit.SECONDS);
     }
   }
 
-  /**
-   * Prints the details of an error. An error without an ErrorInfo does not come
-   * from the gateway, but from a proxy or from the gRPC library.
-   */
-  static void describe(StatusRuntimeException error) throws InvalidProtocolBufferException {
-    System.err.println(error.getMessage());
-    var info = ErrorInfo.getDefaultInstance();
-    var badRequest = BadRequest.getDefaultInstance();
-    for (Any detail : StatusProto.fromThrowable(error).getDetailsList()) {
-      if (detail.is(ErrorInfo.class)) {
-        info = detail.unpack(ErrorInfo.class);
-      } else if (detail.is(BadRequest.class)) {
-        badRequest = detail.unpack(BadRequest.class);
+  private static void changeAndWatch(GatewayClient client, ChangeEsimPlanRequest request) {
+    var change = client.changeEsimPlan(request).getChange();
+    System.out.println("change " + change.getChangeId() + " is " + change.getState());
+
+    var watchRequest =
+        WatchRequestRequest.newBuilder()
+            .setChangeId(change.getChangeId())
+            .setUntil(Until.UNTIL_FINISHED)
+            .build();
+    try (var watch = client.watch(watchRequest)) {
+      for (var event : watch) {
+        switch (event.getEventCase()) {
+          case DEVICE_RESULT -> {
+            var result = event.getDeviceResult();
+            System.out.println(result.getClientReference() + " " + result.getOutcome());
+          }
+          case FINISHED -> {
+            var done = event.getFinished().getChange();
+            System.out.printf(
+                "%s: %d succeeded, %d failed%n",
+                done.getState(), done.getSucceededCount(), done.getFailedCount());
+          }
+          default -> {} // Also events that this version does not know.
+        }
       }
     }
-    switch (reason(info)) {
-      case REASON_FIELD_INVALID ->
-          badRequest
-              .getFieldViolationsList()
-              .forEach(
-                  field ->
-                      System.err.println(
-                          "invalid field " + field.getField() + ": " + field.getDescription()));
-      default -> System.err.println("reason: " + info.getReason());
-    }
-  }
-
-  /** Returns the reason of an error, or REASON_UNSPECIFIED if this program does not know it. */
-  static Reason reason(ErrorInfo info) {
-    var value = Reason.getDescriptor().findValueByName("REASON_" + info.getReason());
-    return value == null ? Reason.REASON_UNSPECIFIED : Reason.valueOf(value);
   }
 }

