@@ -50,8 +50,8 @@ func mayHaveExecuted(before bool, e *Error) bool {
 	switch {
 	case e.Executed == gatewayv1.Executed_EXECUTED_NO:
 		return false // This includes earlier attempts with the key.
-	case e.Code == codes.Unauthenticated:
-		return before // The gateway has not looked at this attempt.
+	case e.Code == codes.Unauthenticated, e.Reason == gatewayv1.Reason_REASON_PERMISSION_DENIED:
+		return before // The gateway has executed nothing in this attempt.
 	default:
 		return true
 	}
@@ -83,7 +83,8 @@ func (a *attempts) failed(c *Client, e *Error) (time.Duration, bool) {
 		return 0, again
 	}
 	a.unauthorized = false
-	if !a.repeat(e) {
+	// Only an operator can change a missing permission.
+	if e.Reason == gatewayv1.Reason_REASON_PERMISSION_DENIED || !a.repeat(e) {
 		return 0, false
 	}
 	delay := e.RetryAfter

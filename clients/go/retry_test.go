@@ -60,6 +60,8 @@ func TestOutcome(t *testing.T) {
 		{"not sent by the gateway", false, Error{Code: codes.Unavailable}, true},
 		{"UNAUTHENTICATED is not executed", false, Error{Code: codes.Unauthenticated, Executed: unknown}, false},
 		{"UNAUTHENTICATED after an open attempt", true, Error{Code: codes.Unauthenticated, Executed: unknown}, true},
+		{"PERMISSION_DENIED is not executed", false, Error{Reason: gatewayv1.Reason_REASON_PERMISSION_DENIED, Executed: unknown}, false},
+		{"PERMISSION_DENIED after an open attempt", true, Error{Reason: gatewayv1.Reason_REASON_PERMISSION_DENIED, Executed: unknown}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := mayHaveExecuted(test.before, &test.err); got != test.want {

@@ -7,7 +7,7 @@ use tonic::{Code, Response, Status};
 
 use crate::{
     CallOptions, GatewayError,
-    v1::{Executed, Retry},
+    v1::{Executed, Reason, Retry},
 };
 
 /// Returns true if a failed change call must be repeated with the same key: "OK, `executed` = NO,
@@ -112,6 +112,10 @@ where
             repeats = has_token_function && !refreshed;
             delay = Duration::ZERO;
             refreshed = true;
+        } else if error.reason() == Reason::PermissionDenied {
+            // The same holds here, and only an operator can change it.
+            repeats = false;
+            delay = Duration::ZERO;
         } else {
             outcome_unknown = kind == CallKind::Change && error.executed() != Executed::No;
             repeats = kind.must_repeat(&error);

@@ -44,6 +44,8 @@ pub struct Watch<E> {
     /// The token of the event that the program has, but may not have processed.
     delivered: Option<String>,
     was_opened: bool,
+    /// The program has the last event.
+    has_finished: bool,
     backoff: Backoff,
     /// The number of failed attempts.
     failures: u32,
@@ -81,6 +83,7 @@ impl<E: WatchEvent> Watch<E> {
             resume_token,
             delivered: None,
             was_opened: false,
+            has_finished: false,
             backoff: Backoff::default(),
             failures: 0,
             refreshed: false,
@@ -126,7 +129,8 @@ impl<E: WatchEvent> Watch<E> {
                 true
             }
             Kind::Opened => mem::replace(&mut self.was_opened, true),
-            Kind::Other => {
+            kind @ (Kind::Finished | Kind::Other) => {
+                self.has_finished |= matches!(kind, Kind::Finished);
                 self.was_opened = true;
                 self.backoff.reset();
                 false
@@ -152,6 +156,11 @@ impl<E: WatchEvent> Watch<E> {
 
     /// Ends the attempt. Returns the error if there is no other one.
     fn fail(&mut self, error: GatewayError) -> Option<GatewayError> {
+        if self.has_finished {
+            // A new stream would deliver the last event again.
+            self.state = State::Ended;
+            return None;
+        }
         self.state = State::Waiting;
         self.failures = self.failures.saturating_add(1);
         let (mut repeats, delay);
@@ -261,12 +270,14 @@ mod sealed {
     pub enum Kind<'a> {
         Opened,
         Reconnect(&'a Reconnect),
+        /// The last event.
+        Finished,
         Other,
     }
 }
 
 macro_rules! watch_event {
-    ($message:ident, $module:ident) => {
+    ($message:ident, $module:ident $(, $finished:pat)?) => {
         impl WatchEvent for $message {
             fn resume_token(&self) -> &str {
                 &self.resume_token
@@ -278,6 +289,7 @@ macro_rules! watch_event {
                 match &self.event {
                     Some($module::Event::Opened(_)) => Kind::Opened,
                     Some($module::Event::Reconnect(reconnect)) => Kind::Reconnect(reconnect),
+                    $(Some($finished) => Kind::Finished,)?
                     _ => Kind::Other,
                 }
             }
@@ -285,5 +297,9 @@ macro_rules! watch_event {
     };
 }
 
-watch_event!(WatchRequestResponse, watch_request_response);
+watch_event!(
+    WatchRequestResponse,
+    watch_request_response,
+    watch_request_response::Event::Finished(_)
+);
 watch_event!(WatchAccountResponse, watch_account_response);

@@ -1,6 +1,6 @@
 import { Code, ConnectError, type ContextValues, createContextValues } from "@connectrpc/connect";
 import { GatewayError } from "./errors.js";
-import { Executed, Retry } from "./gen/thingspace/gateway/v1/error_pb.js";
+import { Executed, Reason, Retry } from "./gen/thingspace/gateway/v1/error_pb.js";
 import { tokenIsRenewable } from "./token.js";
 
 /** An attempt that failed and that the library repeats. */
@@ -89,6 +89,8 @@ export class Failures {
       return repeat ? 0 : undefined;
     }
     this.#wasUnauthenticated = false;
+    // Only an operator can change a missing permission.
+    if (error.reason === Reason.PERMISSION_DENIED) return undefined;
     if (!mustRepeat(error, this.isChange)) return undefined;
     return error.retryAfterMs ?? backoffMs(this.#withoutSuccess++);
   }
@@ -120,7 +122,7 @@ export async function repeat<T>(
     } catch (reason) {
       error = GatewayError.from(reason);
     }
-    if (reachedGateway(error)) outcomeUnknown = isChange && error.executed !== Executed.NO;
+    if (mayHaveExecuted(error)) outcomeUnknown = isChange && error.executed !== Executed.NO;
     if (signal?.aborted) throw cancelled(signal, outcomeUnknown);
     error = error.with({ outcomeUnknown });
     const delayMs = failures.delayAfter(error, contextValues);
@@ -134,10 +136,11 @@ export async function repeat<T>(
 }
 
 /**
- * Returns false if the gateway has certainly not read the request of the attempt, because it refused the credential, or
- * because the library did not send the attempt. Then the outcome of earlier attempts is still the outcome of the call.
+ * Returns false if the gateway has certainly executed nothing in the attempt, because it refused the caller, or because
+ * the library did not send the attempt. Then the outcome of earlier attempts is still the outcome of the call.
  */
-function reachedGateway(error: GatewayError): boolean {
+function mayHaveExecuted(error: GatewayError): boolean {
+  if (error.reason === Reason.PERMISSION_DENIED) return false;
   return error.code !== Code.Unauthenticated && (error.executed !== Executed.NO || error.reasonText !== "");
 }
 

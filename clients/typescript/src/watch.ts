@@ -30,6 +30,7 @@ export async function* watchEvents<E extends WatchRequestResponse | WatchAccount
   const { signal, idleTimeoutMs = 90_000, reopenTimeoutMs = Number.POSITIVE_INFINITY } = options;
   const failures = new Failures(false, options.onRetry);
   let wasOpened = false;
+  let hasFinished = false;
   let brokenSince: number | undefined = performance.now();
   for (;;) {
     if (signal?.aborted) throw cancelled(signal);
@@ -51,6 +52,7 @@ export async function* watchEvents<E extends WatchRequestResponse | WatchAccount
         if (next.done) return;
         const event = next.value;
         brokenSince = undefined;
+        hasFinished ||= event.event.case === "finished";
         if (event.event.case === "reconnect") {
           reconnectAfterMs = event.event.value.retryAfter && durationMs(event.event.value.retryAfter);
           continue;
@@ -66,6 +68,8 @@ export async function* watchEvents<E extends WatchRequestResponse | WatchAccount
       stream.abort();
     }
     if (signal?.aborted) throw cancelled(signal);
+    // The last event. A new stream would deliver it again.
+    if (hasFinished) return;
     if (performance.now() - openedAt > STABLE_MS) failures.reset();
     const delayMs = failures.delayAfter(error, contextValues);
     if (delayMs === undefined) throw error;

@@ -149,6 +149,9 @@ class Unary:
                 # The gateway executed nothing in this attempt. An earlier attempt remains as it was.
                 may_repeat, delay = self.has_token_function and not refreshed, 0.0
                 refreshed = True
+            elif failure.reason == error_pb2.REASON_PERMISSION_DENIED:
+                # The same holds here, and only an operator can change it.
+                may_repeat, delay = False, 0.0
             else:
                 outcome_unknown = self.changes and failure.executed != error_pb2.EXECUTED_NO
                 may_repeat, delay = self.must_repeat(failure), backoff.next(failure.retry_after)

@@ -76,7 +76,7 @@ def stream(
     cancellation: Cancellation,
 ) -> Generator[Any, None, None]:
     """Yields the events of `Watch`. `request.resume_token` is the token of the last processed event."""
-    backoff, refreshed, was_opened, number = Backoff(), False, False, 0
+    backoff, refreshed, was_opened, has_finished, number = Backoff(), False, False, False, 0
     last_event = time.monotonic()
     while True:
         retry_after, opened_at = None, time.monotonic()
@@ -88,6 +88,7 @@ def stream(
                     refreshed = False
                     last_event = time.monotonic()
                     kind = event.WhichOneof("event")
+                    has_finished |= kind == "finished"
                     if kind == "reconnect":
                         retry_after = _seconds(event.reconnect.retry_after)
                     elif kind != "opened" or not was_opened:
@@ -106,6 +107,9 @@ def stream(
                 failure = error
         if cancellation.is_cancelled:
             raise Cancelled
+        if has_finished:
+            # The last event. A new stream would deliver it again.
+            return
         if timer.expired:
             failure = GatewayError(grpc.StatusCode.DEADLINE_EXCEEDED, f"no event for {idle_timeout:g} s")
         number += 1

@@ -164,6 +164,7 @@ public final class GatewayClient implements AutoCloseable {
             token -> request.toBuilder().setResumeToken(token).build(),
             WatchRequestResponse::getResumeToken,
             WatchRequestResponse::hasOpened,
+            WatchRequestResponse::hasFinished,
             e -> e.hasReconnect() ? Optional.of(e.getReconnect()) : Optional.empty()),
         request.getResumeToken());
   }
@@ -182,6 +183,7 @@ public final class GatewayClient implements AutoCloseable {
             token -> request.toBuilder().setResumeToken(token).build(),
             WatchAccountResponse::getResumeToken,
             WatchAccountResponse::hasOpened,
+            event -> false,
             e -> e.hasReconnect() ? Optional.of(e.getReconnect()) : Optional.empty()),
         request.getResumeToken());
   }

@@ -2,6 +2,7 @@ package thingspace.gateway.client;
 
 import io.grpc.Status;
 import thingspace.gateway.v1.Executed;
+import thingspace.gateway.v1.Reason;
 import thingspace.gateway.v1.Retry;
 
 /** Decides whether a failed attempt is repeated. */
@@ -31,6 +32,10 @@ enum RetryRule {
     if (error.getCode() == Status.Code.UNAUTHENTICATED) {
       return freshToken ? Decision.REPEAT_NOW : Decision.FAIL;
     }
+    if (error.getReason() == Reason.REASON_PERMISSION_DENIED) {
+      // Only an operator can change it.
+      return Decision.FAIL;
+    }
     var open = this == CHANGE && error.getExecuted() != Executed.EXECUTED_NO;
     return error.getRetry() == Retry.RETRY_NEVER && !open ? Decision.FAIL : Decision.REPEAT;
   }
@@ -44,7 +49,10 @@ enum RetryRule {
     if (this == READ || error.getExecuted() == Executed.EXECUTED_NO) {
       return false;
     }
-    // The gateway refuses the credential before it reads the request.
-    return before || error.getCode() != Status.Code.UNAUTHENTICATED;
+    // The gateway has executed nothing in this attempt.
+    var refused =
+        error.getCode() == Status.Code.UNAUTHENTICATED
+            || error.getReason() == Reason.REASON_PERMISSION_DENIED;
+    return before || !refused;
   }
 }

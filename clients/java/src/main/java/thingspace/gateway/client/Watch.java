@@ -43,6 +43,7 @@ public final class Watch<E> implements Iterable<E>, AutoCloseable {
       Function<String, Q> request,
       Function<E, String> token,
       Function<E, Boolean> opened,
+      Function<E, Boolean> finished,
       Function<E, Optional<Reconnect>> reconnect) {}
 
   private final CallScope scope;
@@ -79,6 +80,7 @@ public final class Watch<E> implements Iterable<E>, AutoCloseable {
     private E next; // Received, but not delivered yet.
     private String deliveredToken;
     private boolean opened; // The first `opened` was delivered.
+    private boolean finished; // The last event was delivered.
     private boolean ended;
     private GatewayException failure;
     private int failedAttempts;
@@ -164,6 +166,7 @@ public final class Watch<E> implements Iterable<E>, AutoCloseable {
       if (reconnect.isPresent()) {
         reconnectDelay = GatewayClient.toDuration(reconnect.get().getRetryAfter());
       } else if (!protocol.opened.apply(event)) {
+        finished = protocol.finished.apply(event);
         backoff.reset();
         next = event;
       } else if (!opened) {
@@ -175,6 +178,11 @@ public final class Watch<E> implements Iterable<E>, AutoCloseable {
     /** Waits before the stream is opened again, or throws the error. */
     private void recover(GatewayException error) {
       stream = null;
+      if (finished) { // A new stream would deliver the last event again.
+        ended = true;
+        scope.close();
+        return;
+      }
       if (scope.isCancelled()) {
         throw GatewayException.cancelled(false, error);
       }
