@@ -155,10 +155,10 @@ impl Loader {
             if let Some((account, key)) = named.get(index) {
                 self.set.change_by_key.insert((account.clone(), key.clone()), stored.row);
             }
-            // It is NOT_SENT when the claim is applied, or may be.
+            // It is NOT_SENT when the claim is applied, or may be: a late response can mark an unknown outcome as NOT_SENT.
             let state = stored.change.state;
             self.add_change(stored).needs_all |=
-                state == ChangeState::NotSent || state.is_in_flight();
+                state == ChangeState::NotSent || state.has_device_lock();
             Ok(())
         })?;
         requests.for_each(&mut |index, row| {
