@@ -58,8 +58,10 @@ pub(super) async fn list_devices(
     let change = visible.change(ChangeSelector::Id(change_id)).await?;
     audit.set_change(change_id, &change.account);
     let devices = visible.journal.devices(change_id, filter).await?;
-    // Retention may have removed the change in the meantime, so that the list would be empty.
-    visible.change(ChangeSelector::Id(change_id)).await?;
+    if devices.is_empty() {
+        // Retention may have removed the change in the meantime.
+        visible.change(ChangeSelector::Id(change_id)).await?;
+    }
     let mut response = proto::ListDevicesResponse::default();
     let mut bytes = 0;
     for device in &devices {

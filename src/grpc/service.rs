@@ -172,7 +172,10 @@ impl Gateway {
     /// rows, so the lists of one caller must not occupy all readers of the journal. Without a policy, all clients are
     /// one caller, and nothing waits.
     async fn list_turn(&self, caller: &Caller) -> Option<Turn> {
-        if caller.is_unrestricted() { None } else { self.list_turns.acquire(caller.name()).await }
+        if caller.is_unrestricted() {
+            return None;
+        }
+        Some(self.list_turns.acquire(caller.name()).await)
     }
 
     /// Returns the access of a caller to a stream. Checks that the caller may see the target now.

@@ -18,7 +18,10 @@ pub struct CallerTurns {
 
 /// A turn of a caller, until it is dropped.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "held until the turn ends")] OwnedSemaphorePermit);
+pub struct Turn {
+    /// Never `None`: the semaphore is never closed.
+    _permit: Option<OwnedSemaphorePermit>,
+}
 
 impl CallerTurns {
     /// Gives each caller this number of turns at a time.
@@ -26,11 +29,10 @@ impl CallerTurns {
         Self { per_caller, callers: Mutex::default() }
     }
 
-    /// Waits for a turn of the caller. Always returns one.
-    pub async fn acquire(&self, caller: &CallerName) -> Option<Turn> {
+    /// Waits for a turn of the caller.
+    pub async fn acquire(&self, caller: &CallerName) -> Turn {
         let turns = self.turns_of(caller);
-        // The semaphore is never closed.
-        turns.acquire_owned().await.ok().map(Turn)
+        Turn { _permit: turns.acquire_owned().await.ok() }
     }
 
     fn turns_of(&self, caller: &CallerName) -> Arc<Semaphore> {

@@ -1,6 +1,6 @@
 //! The audit log has a record of every call, also of those that were refused.
 
-use std::fs;
+use std::{fs, ops::Deref};
 
 use serde_json::{Value, json};
 use thingspace_gateway::proto::{
@@ -10,44 +10,35 @@ use thingspace_gateway::proto::{
 };
 use tonic::Code;
 
-use super::{
-    ACCOUNT_A, ACCOUNT_B, Trust,
-    callers::{Connection, Credentials},
-    calls::change_esim,
-    streams::AccountWatch,
-};
+use super::{ACCOUNT_A, ACCOUNT_B, RestrictedGateway, calls::change_esim, streams::AccountWatch};
 use crate::support::{
     cli,
     disk::FaultyDisk,
-    gateway::{Gateway, Setup, TestDir},
+    gateway::{Setup, TestDir},
     requests::{esim, parse_error},
-    thingspace::{CallKind, FakeResponse, FakeThingSpace},
+    thingspace::{CallKind, FakeResponse},
     wait::{eventually, in_time},
 };
 
-const POLICY: &str = include_str!("../../access/policy.toml");
 const CHANGE: &str = "thingspace.gateway.v1.GatewayService/ChangeEsimPlan";
 
 /// A gateway with an audit log.
-struct Audited {
-    trust: Trust,
-    directory: TestDir,
-    thingspace: FakeThingSpace,
-    gateway: Gateway,
+struct Audited(RestrictedGateway);
+
+impl Deref for Audited {
+    type Target = RestrictedGateway;
+
+    fn deref(&self) -> &RestrictedGateway {
+        &self.0
+    }
 }
 
 impl Audited {
     async fn start(configure: impl FnOnce(Setup, &TestDir) -> Setup) -> Self {
-        let trust = Trust::new(POLICY);
-        let (directory, thingspace) = (TestDir::new(), FakeThingSpace::start().await);
-        let setup = trust.configure(Setup::serve(&thingspace.base_url(), &directory));
-        let setup = configure(setup.set("audit.output", "file"), &directory);
-        Self { gateway: setup.start().await, trust, directory, thingspace }
-    }
-
-    async fn connect(&self, caller: &str) -> Connection {
-        let credentials = Credentials::of(caller, &self.trust);
-        credentials.connect(&self.gateway, &self.trust).await.expect("a connection")
+        let configure = |setup: Setup, directory: &TestDir| {
+            configure(setup.set("audit.output", "file"), directory)
+        };
+        Self(RestrictedGateway::start_with(configure).await)
     }
 
     fn text(&self) -> String {
@@ -125,7 +116,7 @@ async fn every_call_has_a_record_with_its_caller_its_account_and_its_outcome() {
     for _ in 0..20 {
         in_time(stranger.change_esim_plan(change_esim(ACCOUNT_A.into()))).await.unwrap_err();
     }
-    assert_eq!(audited.gateway.terminate().await.code, Some(0));
+    assert_eq!(audited.0.gateway.terminate().await.code, Some(0));
     let refusals = audited.wait_for(1, &json!({ "event": "refusals" })).await;
     let count: u64 = refusals.iter().filter_map(|record| record["count"].as_u64()).sum();
     assert_eq!((count, &refusals[0]["reason"]), (20, &json!("UNAUTHENTICATED")));
@@ -153,7 +144,7 @@ async fn a_caller_that_repeats_calls_writes_few_records_and_each_call_is_counted
         let status = in_time(changer.change_esim_plan(request)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
     }
-    assert_eq!(audited.gateway.terminate().await.code, Some(0));
+    assert_eq!(audited.0.gateway.terminate().await.code, Some(0));
     for (caller, code) in [(caller, "OK"), ("fleet", "INVALID_ARGUMENT")] {
         let records = audited.records();
         let of_caller = records.iter().filter(|record| record["caller"] == caller);

@@ -5,15 +5,10 @@ use thingspace_gateway::proto::{
     operator_service_client::OperatorServiceClient,
 };
 
-use super::{
-    ACCOUNT_A, Trust,
-    callers::{Connection, Credentials},
-    calls::change_esim,
-};
+use super::{ACCOUNT_A, RestrictedGateway, callers::Connection, calls::change_esim};
 use crate::support::{
-    gateway::{Setup, TestDir},
     requests::parse_error,
-    thingspace::{CallKind, FakeResponse, FakeThingSpace},
+    thingspace::{CallKind, FakeResponse},
     wait::in_time,
 };
 
@@ -30,15 +25,9 @@ async fn refusal(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_hide_the_changes_of_other_callers_from_a_caller_that_may_only_change() {
-    let trust = Trust::new(include_str!("../../access/policy.toml"));
-    let (directory, thingspace) = (TestDir::new(), FakeThingSpace::start().await);
-    let setup = trust.configure(Setup::serve(&thingspace.base_url(), &directory));
-    let gateway = setup.start().await;
-    let connect = async |caller| {
-        let credentials = Credentials::of(caller, &trust);
-        credentials.connect(&gateway, &trust).await.expect("a connection")
-    };
-    let admin = connect("jwt-admin").await;
+    let gateway = RestrictedGateway::start().await;
+    let thingspace = &gateway.thingspace;
+    let admin = gateway.connect("jwt-admin").await;
     let mut changes = GatewayServiceClient::new(admin.clone());
     // Its outcome is unknown, so its devices stay busy.
     thingspace.respond_once(CallKind::Change, FakeResponse::HangUp);
@@ -55,7 +44,8 @@ async fn errors_hide_the_changes_of_other_callers_from_a_caller_that_may_only_ch
         ..change_esim(ACCOUNT_A.to_owned())
     };
     // `changer` may change the account and not list it. `fleet` may do both.
-    let (changer, fleet) = (connect("cert-changer").await, connect("jwt-fleet").await);
+    let (changer, fleet) =
+        (gateway.connect("cert-changer").await, gateway.connect("jwt-fleet").await);
     for (reason, request) in [("IDEMPOTENCY_KEY_REUSED", key_reused), ("DEVICE_BUSY", device_busy)]
     {
         assert_eq!(refusal(&changer, &request).await, (reason.to_owned(), None));

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use thingspace_gateway::proto::gateway_service_client::GatewayServiceClient;
 
 use super::{
-    ACCOUNT_A, ACCOUNT_B, Trust,
-    callers::{Connection, Credentials},
+    ACCOUNT_A, ACCOUNT_B, RestrictedGateway,
+    callers::Connection,
     calls::{KEY, MADE_ELSEWHERE, WITHOUT_ACCOUNT, World, change_esim, make},
 };
 use crate::support::{
-    gateway::{Gateway, Setup, TestDir},
+    gateway::Gateway,
     http::{post, read_metrics},
     requests::{esim_callback, iccid},
     thingspace::{CallKind, FakeResponse, FakeThingSpace},
@@ -18,7 +18,6 @@ use crate::support::{
 };
 
 const MATRIX: &str = include_str!("../../access/matrix.txt");
-const POLICY: &str = include_str!("../../access/policy.toml");
 
 /// The rows of the table: a caller, and the result of each call.
 fn rows() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
@@ -67,16 +66,13 @@ async fn make_world(gateway: &Gateway, thingspace: &FakeThingSpace, admin: &Conn
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_caller_may_do_exactly_what_the_policy_permits() {
-    let trust = Trust::new(POLICY);
-    let (directory, thingspace) = (TestDir::new(), FakeThingSpace::start().await);
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
-    let mut gateway = trust.configure(setup).start().await;
-    let admin = Credentials::of("jwt-admin", &trust).connect(&gateway, &trust).await;
-    let world = make_world(&gateway, &thingspace, &admin.expect("a connection")).await;
+    let mut restricted = RestrictedGateway::start().await;
+    let admin = restricted.connect("jwt-admin").await;
+    let world = make_world(&restricted.gateway, &restricted.thingspace, &admin).await;
 
     let (mut cells, mut wrong) = (0, Vec::new());
     for (caller, row) in rows() {
-        let connection = Credentials::of(caller, &trust).connect(&gateway, &trust).await;
+        let connection = restricted.try_connect(caller).await;
         for (call, expected) in row {
             let result = match &connection {
                 Some(connection) if expected != "closed" => make(call, connection, &world).await,
@@ -92,7 +88,7 @@ async fn every_caller_may_do_exactly_what_the_policy_permits() {
     }
     assert_eq!(wrong, Vec::<String>::new());
     assert!(cells > 700, "{cells}");
-    let metrics = read_metrics(&gateway).await;
+    let metrics = read_metrics(&restricted.gateway).await;
     let reasons: HashSet<&str> = [
         "no_credential",
         "expired",
@@ -112,7 +108,7 @@ async fn every_caller_may_do_exactly_what_the_policy_permits() {
         assert!(series.any(|line| !line.ends_with(" 0")), "{reason}");
     }
     // No line of the log contains a token or the name of a stranger.
-    let log = gateway.kill().await;
+    let log = restricted.gateway.kill().await;
     assert!(!log.contains("eyJ"), "{log}");
 }
 

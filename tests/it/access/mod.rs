@@ -11,9 +11,15 @@ mod streams;
 
 use crate::support::{
     authority::{Authority, TlsFiles},
-    gateway::Setup,
+    gateway::{Gateway, Setup, TestDir},
+    thingspace::FakeThingSpace,
     tokens::{AUDIENCE, ISSUER, Issuer, key_set},
 };
+
+use callers::{Connection, Credentials};
+
+/// The policy of the table of access.
+const POLICY: &str = include_str!("../../access/policy.toml");
 
 /// The account that `fleet` may change.
 pub const ACCOUNT_A: &str = "0000123456-00001";
@@ -52,5 +58,38 @@ impl Trust {
             .set("auth.jwt_leeway", "0s")
             .set("auth.mesh_header", "x-forwarded-client-cert")
             .set("auth.mesh_trusted_cidrs", "127.0.0.2/32")
+    }
+}
+
+/// A gateway with this policy, and its fake ThingSpace.
+pub struct RestrictedGateway {
+    pub trust: Trust,
+    pub directory: TestDir,
+    pub thingspace: FakeThingSpace,
+    pub gateway: Gateway,
+}
+
+impl RestrictedGateway {
+    pub async fn start() -> Self {
+        Self::start_with(|setup, _| setup).await
+    }
+
+    /// Starts a gateway with changed settings.
+    pub async fn start_with(configure: impl FnOnce(Setup, &TestDir) -> Setup) -> Self {
+        let trust = Trust::new(POLICY);
+        let (directory, thingspace) = (TestDir::new(), FakeThingSpace::start().await);
+        let setup = trust.configure(Setup::serve(&thingspace.base_url(), &directory));
+        let gateway = configure(setup, &directory).start().await;
+        Self { trust, directory, thingspace, gateway }
+    }
+
+    /// Connects as a caller of the table.
+    pub async fn connect(&self, caller: &str) -> Connection {
+        self.try_connect(caller).await.expect("a connection")
+    }
+
+    /// Connects as a caller of the table. `None` if the gateway refuses the connection.
+    pub async fn try_connect(&self, caller: &str) -> Option<Connection> {
+        Credentials::of(caller, &self.trust).connect(&self.gateway, &self.trust).await
     }
 }

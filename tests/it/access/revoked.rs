@@ -9,15 +9,9 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{Code, Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
-use super::{
-    ACCOUNT_A, Trust,
-    callers::{Connection, Credentials},
-    calls::change_esim,
-};
+use super::{ACCOUNT_A, RestrictedGateway, callers::Connection, calls::change_esim};
 use crate::support::{
-    gateway::{Setup, TestDir},
     requests::parse_error,
-    thingspace::FakeThingSpace,
     wait::{eventually, in_time},
 };
 
@@ -56,15 +50,8 @@ impl BegunCall {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_is_removed_while_its_message_arrives_changes_nothing() {
-    let trust = Trust::new(include_str!("../../access/policy.toml"));
-    let (directory, thingspace) = (TestDir::new(), FakeThingSpace::start().await);
-    let setup = trust.configure(Setup::serve(&thingspace.base_url(), &directory));
-    let gateway = setup.start().await;
-    let connect = async |caller| {
-        let credentials = Credentials::of(caller, &trust);
-        credentials.connect(&gateway, &trust).await.expect("a connection")
-    };
-    let (fleet, admin) = (connect("jwt-fleet").await, connect("jwt-admin").await);
+    let gateway = RestrictedGateway::start().await;
+    let (fleet, admin) = (gateway.connect("jwt-fleet").await, gateway.connect("jwt-admin").await);
 
     let change = BegunCall::begin::<ChangeEsimPlanRequest, ChangeEsimPlanResponse>(
         &fleet,
@@ -76,7 +63,8 @@ async fn a_caller_that_is_removed_while_its_message_arrives_changes_nothing() {
         "/thingspace.gateway.v1.OperatorService/PauseChanges",
         PauseChangesRequest::default(),
     );
-    trust.files.replace("policy.toml", "[[caller]]\nname = \"other\"\nidentities = [\"jwt:x\"]\n");
+    let other = "[[caller]]\nname = \"other\"\nidentities = [\"jwt:x\"]\n";
+    gateway.trust.files.replace("policy.toml", other);
     let mut operator = OperatorServiceClient::new(admin);
     eventually("the callers are removed", async || {
         operator.get_status(GetStatusRequest {}).await.is_err()
@@ -87,5 +75,5 @@ async fn a_caller_that_is_removed_while_its_message_arrives_changes_nothing() {
         let expected = (Code::PermissionDenied, "PERMISSION_DENIED", "NEVER", executed);
         assert_eq!(refused.summary(), expected);
     }
-    assert_eq!(thingspace.posts(), 0);
+    assert_eq!(gateway.thingspace.posts(), 0);
 }

@@ -5,6 +5,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::support::{
+    gateway::Setup,
     http::{post, read_metrics},
     number,
 };
@@ -14,11 +15,10 @@ const USERNAME: &str = "planted-callback-username";
 const PASSWORD: &str = "planted-callback-password";
 const SERVICE: &str = "DeviceProfileService";
 
-async fn start() -> TestEnv {
+/// Starts a gateway with a path secret and credentials, and makes the change of the good callbacks.
+async fn start(configure: impl FnOnce(Setup) -> Setup) -> TestEnv {
     let env = TestEnv::start_with(|setup| {
-        setup
-            .set("limits.callback_bytes", "4194304")
-            .set("callbacks.quarantine_max_bytes", "1048576")
+        configure(setup)
             .env("TSGW_CALLBACKS__PATH_SECRET", SECRET)
             .env("TSGW_CALLBACKS__USERNAME", USERNAME)
             .env("TSGW_CALLBACKS__PASSWORD", PASSWORD)
@@ -57,7 +57,12 @@ async fn assert_stored_during(env: &TestEnv, mut attack: JoinSet<()>, first: usi
 async fn the_path_secret_does_not_suffice_to_keep_good_callbacks_out() {
     let _alone = alone().await;
     let connections = number("TSGW_ATTACK_CONNECTIONS", 2_000);
-    let env = start().await;
+    let env = start(|setup| {
+        setup
+            .set("limits.callback_bytes", "4194304")
+            .set("callbacks.quarantine_max_bytes", "1048576")
+    })
+    .await;
     let to = env.gateway.callbacks;
 
     // Large bodies without their last byte, sent again when the gateway rejects them.
@@ -116,17 +121,13 @@ fn gauge(metrics: &str, name: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn unlisted_addresses_do_not_use_the_connections_of_the_listed_ones() {
     let _alone = alone().await;
-    let env = TestEnv::start_with(|setup| {
+    let env = start(|setup| {
         setup
             .max_files(1_024)
             .set("callbacks.allow_cidrs", "127.0.0.1/32")
             .set("callbacks.allow_mode", "enforce")
-            .env("TSGW_CALLBACKS__PATH_SECRET", SECRET)
-            .env("TSGW_CALLBACKS__USERNAME", USERNAME)
-            .env("TSGW_CALLBACKS__PASSWORD", PASSWORD)
     })
     .await;
-    env.change_as("r-good", esim("good", 0..1_000)).await;
     let to = env.gateway.callbacks;
     let limit = gauge(&read_metrics(&env.gateway).await, "thingspace_gateway_connections_limit");
 

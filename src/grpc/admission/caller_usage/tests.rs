@@ -151,39 +151,36 @@ async fn without_a_policy_the_anonymous_caller_has_no_limits() {
     assert_eq!((gauges.len(), gauges[0].calls), (1, held.len() as u64));
 }
 
+/// Refuses another stream of a caller that has all it may have. Returns the time of the refusal.
+async fn refuse_stream(caller: Arc<CallerUsage>) -> Instant {
+    assert!(caller.delay_refusal(caller.begin(true)).await.is_err());
+    Instant::now()
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_delayed_refusals_of_all_callers_together_are_bounded() {
     let (_usages, callers) = usages(&[("a", "streams = 1"), ("b", "streams = 1")]);
     let _streams: Vec<_> = callers.iter().map(|caller| caller.begin(true).unwrap()).collect();
-    let refuse = |caller: &Arc<CallerUsage>| {
-        let caller = Arc::clone(caller);
-        Box::pin(async move { caller.delay_refusal(caller.begin(true)).await.is_err() })
-    };
+    let refuse = |caller: &Arc<CallerUsage>| Box::pin(refuse_stream(Arc::clone(caller)));
     let mut delayed: Vec<_> =
         (0..MAX_DELAYED_REFUSALS).map(|number| refuse(&callers[number % 2])).collect();
     for refusal in &mut delayed {
         assert!(refusal.now_or_never().is_none());
     }
     for caller in &callers {
-        assert_eq!(refuse(caller).now_or_never(), Some(true));
+        assert!(refuse(caller).now_or_never().is_some());
     }
     // One has gone, and its place is free.
     drop(delayed.pop());
     assert_eq!(refuse(&callers[0]).now_or_never(), None);
-    assert!(join_all(delayed).await.into_iter().all(|is_refused| is_refused));
+    join_all(delayed).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_with_many_delayed_refusals_waits_longer_and_another_one_does_not() {
     let (_usages, callers) = usages(&[("a", "streams = 1"), ("b", "streams = 1")]);
     let _streams: Vec<_> = callers.iter().map(|caller| caller.begin(true).unwrap()).collect();
-    let refuse = |caller: &Arc<CallerUsage>| {
-        let caller = Arc::clone(caller);
-        async move {
-            assert!(caller.delay_refusal(caller.begin(true)).await.is_err());
-            Instant::now()
-        }
-    };
+    let refuse = |caller: &Arc<CallerUsage>| refuse_stream(Arc::clone(caller));
     let start = Instant::now();
     let ends = join_all((0..900).map(|_| refuse(&callers[0])));
     let (ends, other) = tokio::join!(ends, refuse(&callers[1]));
