@@ -52,8 +52,8 @@ const (
 //   - A lookup is a query that the gateway makes to ThingSpace when a callback is
 //     missing or ambiguous.
 //   - The journal is the gateway's database of changes and results.
-//   - A device is busy while it is part of a change that is QUEUED, DISPATCHED or
-//     OUTCOME_UNKNOWN.
+//   - A device is busy while it is part of a change of the same account that is
+//     QUEUED, DISPATCHED or OUTCOME_UNKNOWN.
 //   - Names such as `changes.close_after` are settings of the gateway, described in
 //     docs/settings.md. An operator is a person who runs the gateway.
 //
@@ -114,7 +114,9 @@ type GatewayServiceClient interface {
 	// have several results. Use ListDevices to get one outcome for each device.
 	ListDeviceResults(ctx context.Context, in *ListDeviceResultsRequest, opts ...grpc.CallOption) (*ListDeviceResultsResponse, error)
 	// Lists the service plans of an account, as ThingSpace returns them. Each call
-	// makes a lookup at ThingSpace.
+	// makes a lookup at ThingSpace. All clients together can use half of
+	// `thingspace.lookups_per_minute`, and one caller of the policy a quarter.
+	// Further calls get THROTTLED.
 	ListServicePlans(ctx context.Context, in *ListServicePlansRequest, opts ...grpc.CallOption) (*ListServicePlansResponse, error)
 	// Returns the version of the gateway, and the properties of its journal.
 	GetServerInfo(ctx context.Context, in *GetServerInfoRequest, opts ...grpc.CallOption) (*GetServerInfoResponse, error)
@@ -276,8 +278,8 @@ func (c *gatewayServiceClient) GetServerInfo(ctx context.Context, in *GetServerI
 //   - A lookup is a query that the gateway makes to ThingSpace when a callback is
 //     missing or ambiguous.
 //   - The journal is the gateway's database of changes and results.
-//   - A device is busy while it is part of a change that is QUEUED, DISPATCHED or
-//     OUTCOME_UNKNOWN.
+//   - A device is busy while it is part of a change of the same account that is
+//     QUEUED, DISPATCHED or OUTCOME_UNKNOWN.
 //   - Names such as `changes.close_after` are settings of the gateway, described in
 //     docs/settings.md. An operator is a person who runs the gateway.
 //
@@ -338,7 +340,9 @@ type GatewayServiceServer interface {
 	// have several results. Use ListDevices to get one outcome for each device.
 	ListDeviceResults(context.Context, *ListDeviceResultsRequest) (*ListDeviceResultsResponse, error)
 	// Lists the service plans of an account, as ThingSpace returns them. Each call
-	// makes a lookup at ThingSpace.
+	// makes a lookup at ThingSpace. All clients together can use half of
+	// `thingspace.lookups_per_minute`, and one caller of the policy a quarter.
+	// Further calls get THROTTLED.
 	ListServicePlans(context.Context, *ListServicePlansRequest) (*ListServicePlansResponse, error)
 	// Returns the version of the gateway, and the properties of its journal.
 	GetServerInfo(context.Context, *GetServerInfoRequest) (*GetServerInfoResponse, error)

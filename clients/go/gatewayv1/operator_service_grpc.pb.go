@@ -63,7 +63,7 @@ type OperatorServiceClient interface {
 	// restart.
 	SetLogFilter(ctx context.Context, in *SetLogFilterRequest, opts ...grpc.CallOption) (*SetLogFilterResponse, error)
 	// Lists the quarantined callbacks without their bodies, oldest first. Marks the
-	// callbacks of the page as reviewed.
+	// callbacks of the page as reviewed, and is therefore a command in the audit log.
 	ListQuarantinedCallbacks(ctx context.Context, in *ListQuarantinedCallbacksRequest, opts ...grpc.CallOption) (*ListQuarantinedCallbacksResponse, error)
 	// Returns a quarantined callback with its body.
 	GetQuarantinedCallback(ctx context.Context, in *GetQuarantinedCallbackRequest, opts ...grpc.CallOption) (*GetQuarantinedCallbackResponse, error)
@@ -204,7 +204,7 @@ type OperatorServiceServer interface {
 	// restart.
 	SetLogFilter(context.Context, *SetLogFilterRequest) (*SetLogFilterResponse, error)
 	// Lists the quarantined callbacks without their bodies, oldest first. Marks the
-	// callbacks of the page as reviewed.
+	// callbacks of the page as reviewed, and is therefore a command in the audit log.
 	ListQuarantinedCallbacks(context.Context, *ListQuarantinedCallbacksRequest) (*ListQuarantinedCallbacksResponse, error)
 	// Returns a quarantined callback with its body.
 	GetQuarantinedCallback(context.Context, *GetQuarantinedCallbackRequest) (*GetQuarantinedCallbackResponse, error)

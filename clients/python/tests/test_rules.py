@@ -140,7 +140,7 @@ class Cancelling(unittest.TestCase):
             cancellation.sleep(60)
         self.assertLess(time.monotonic() - start, 1)
 
-    def test_a_failing_token_function_is_an_error_without_execution(self):
+    def test_a_call_whose_token_function_fails_is_not_sent_and_repeated(self):
         calls = []
 
         def token():
@@ -150,10 +150,10 @@ class Cancelling(unittest.TestCase):
         with tg.connect("localhost:1", token=token) as client:
             request = v1.ChangeEsimPlanRequest(idempotency_key="k")
             with self.assertRaises(tg.GatewayError) as raised:
-                client.change_esim_plan(request)
-        self.assertEqual(raised.exception.code, grpc.StatusCode.UNAUTHENTICATED)
+                client.change_esim_plan(request, total_timeout=0.5)
+        self.assertEqual(raised.exception.code, grpc.StatusCode.UNAVAILABLE)
         self.assertFalse(raised.exception.outcome_unknown)
-        self.assertEqual(len(calls), 2)
+        self.assertGreater(len(calls), 1)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// The transport of the stubs: a channel that adds the bearer token to each call.
 pub type Transport = InterceptedService<Channel, AddToken>;
 
+/// The metadata of an error of the library itself, whose attempt was not sent.
+pub(crate) const NOT_SENT: &str = "thingspace-gateway-client-not-sent";
+
 type TokenError = Box<dyn Error + Send + Sync>;
 type TokenFunction = dyn Fn() -> Result<String, TokenError> + Send + Sync;
 
@@ -38,7 +41,7 @@ impl Token {
 
     /// A function that returns the token. The library calls it for each attempt, so that it can return
     /// a renewed token. It must not block for long: let another task fetch the token. If it fails, the
-    /// attempt fails with UNAUTHENTICATED.
+    /// attempt is not sent: it fails with UNAVAILABLE, and is repeated.
     pub fn function<F, E>(function: F) -> Self
     where
         F: Fn() -> Result<String, E> + Send + Sync + 'static,
@@ -57,7 +60,10 @@ impl Token {
             Source::Function(function) => function(),
         };
         let token = token.map_err(|error| {
-            Status::unauthenticated(format!("the token function failed: {error}"))
+            let mut status = Status::unavailable(format!("the token function failed: {error}"));
+            // A source would be lost: tonic makes a response of the status of an interceptor.
+            status.metadata_mut().insert(NOT_SENT, MetadataValue::from_static("true"));
+            status
         })?;
         let mut header: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| {
             Status::unauthenticated("the token has characters that a header cannot have")

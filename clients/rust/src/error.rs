@@ -5,7 +5,10 @@ use std::{collections::HashMap, error::Error, fmt, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::v1::{Executed, Reason, Retry};
+use crate::{
+    connect::NOT_SENT,
+    v1::{Executed, Reason, Retry},
+};
 
 const DOMAIN: &str = "thingspace.gateway";
 
@@ -109,6 +112,11 @@ impl GatewayError {
 
     pub(crate) fn invalid_argument(message: impl Into<String>) -> Self {
         Status::invalid_argument(message).into()
+    }
+
+    /// True if the attempt was not sent.
+    pub(crate) fn is_not_sent(&self) -> bool {
+        self.0.status.metadata().contains_key(NOT_SENT)
     }
 
     pub(crate) fn with_outcome_unknown(mut self, outcome_unknown: bool) -> Self {

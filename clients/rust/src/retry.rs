@@ -117,7 +117,9 @@ where
             repeats = false;
             delay = Duration::ZERO;
         } else {
-            outcome_unknown = kind == CallKind::Change && error.executed() != Executed::No;
+            if !error.is_not_sent() {
+                outcome_unknown = kind == CallKind::Change && error.executed() != Executed::No;
+            }
             repeats = kind.must_repeat(&error);
             delay = backoff.next(error.retry_after());
             refreshed = false;

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 import grpc
 
 from . import v1
-from ._errors import GatewayError
+from ._errors import GatewayError, TokenFunctionError
 from ._retry import Cancellation, OnRetry, Unary, must_repeat_change, must_repeat_read
 from ._version import VERSION
 from ._watch import Watch, stream
@@ -39,8 +39,8 @@ def connect(
 
     `token` is a bearer token, or a function that returns one. The library calls the function for each
     attempt, so that it can return a renewed token. The function can be called from several threads. If
-    the function fails, the call fails with UNAUTHENTICATED. A token is sent over plaintext only with
-    `allow_token_over_plaintext`.
+    the function fails, the attempt is not sent: it fails with UNAVAILABLE, and is repeated. A token is
+    sent over plaintext only with `allow_token_over_plaintext`.
 
     `keepalive` is the number of seconds after which a silent connection is checked. `options` are
     further arguments of the gRPC channel."""
@@ -280,7 +280,7 @@ class _AddToken(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
             token = self._get_token()
         except Exception as error:
             message = f"the token function failed: {type(error).__name__}: {error}"
-            raise GatewayError(grpc.StatusCode.UNAUTHENTICATED, message) from error
+            raise TokenFunctionError(grpc.StatusCode.UNAVAILABLE, message) from error
         return _CallDetails(
             details.method,
             details.timeout,

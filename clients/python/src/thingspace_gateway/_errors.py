@@ -111,6 +111,10 @@ class GatewayError(Exception):
         return converted
 
 
+class TokenFunctionError(GatewayError):
+    """The token function failed, so the attempt was not sent."""
+
+
 class Cancelled(GatewayError):
     """The program cancelled the call. `outcome_unknown` is set as for other errors."""
 

@@ -14,7 +14,7 @@ import grpc
 
 from thingspace.gateway.v1 import error_pb2
 
-from ._errors import Cancelled, GatewayError
+from ._errors import Cancelled, GatewayError, TokenFunctionError
 
 logger = logging.getLogger("thingspace_gateway")
 
@@ -153,7 +153,8 @@ class Unary:
                 # The same holds here, and only an operator can change it.
                 may_repeat, delay = False, 0.0
             else:
-                outcome_unknown = self.changes and failure.executed != error_pb2.EXECUTED_NO
+                if not isinstance(failure, TokenFunctionError):
+                    outcome_unknown = self.changes and failure.executed != error_pb2.EXECUTED_NO
                 may_repeat, delay = self.must_repeat(failure), backoff.next(failure.retry_after)
                 refreshed = False
             failure.outcome_unknown = outcome_unknown

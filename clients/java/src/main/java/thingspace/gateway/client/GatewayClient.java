@@ -465,7 +465,8 @@ public final class GatewayClient implements AutoCloseable {
 
     /**
      * Sets a function that returns the bearer token. It is called for each attempt and each stream, by
-     * several threads. If it throws, the attempt fails with UNAVAILABLE.
+     * several threads. If it throws, the attempt is not sent: it fails with UNAVAILABLE, and is
+     * repeated.
      *
      * @param token the function
      * @return this
