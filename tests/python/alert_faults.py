@@ -18,6 +18,7 @@ import grpc
 from alert_recorder import Recorder
 from conftest import Gateway, binary
 from fake_thingspace import CREDENTIALS, FakeThingSpace, callback, post
+from ports import free_port
 from postgres_server import PostgresServer
 
 ACCOUNT = "0000123456-00001"
@@ -98,14 +99,6 @@ def stop(server):
         server.stop()
     else:
         server._directory.cleanup()
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def recording(*alerts):

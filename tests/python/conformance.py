@@ -19,6 +19,7 @@ from fake_thingspace import CREDENTIALS, FakeThingSpace, callback
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from ports import free_port
 
 # The languages whose library passes the conformance run.
 LANGUAGES = ["go", "java", "python", "rust", "typescript"]
@@ -334,12 +335,6 @@ def abort(context, code, reason, retry_after=None, **metadata):
         delay.FromMilliseconds(int(retry_after * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     context.abort_with_status(rpc_status.to_status(status))
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def wait_until(condition, explain=lambda: ""):

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 import grpc
 import yaml
-from alert_faults import ACCOUNT, Run, answer, certificate, free_port, on_postgres, policy, utc, webhook
+from alert_faults import ACCOUNT, Run, answer, certificate, on_postgres, policy, utc, webhook
 from alert_recorder import RULES
 from fake_thingspace import FakeThingSpace
+from ports import free_port
 
 DASHBOARD = RULES.with_name("dashboard.json")
 

@@ -20,11 +20,11 @@ from conformance import (
     STREAM_RESET,
     ConformanceEnv,
     abort,
-    free_port,
     wait_until,
 )
 from conftest import ROOT
 from envoy_proxy import Envoy
+from ports import free_port
 from tokens import AUDIENCE, ISSUER, Issuer
 
 DEVICES = 20

@@ -1,7 +1,6 @@
 """The Python example, run as its README describes."""
 
 import itertools
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import grpc
 import pytest
 from conftest import CLIENT, EXAMPLE, TIMEOUT, Gateway, example_environment
 from fake_thingspace import CREDENTIALS, FakeThingSpace, callback, post
+from ports import free_port
 
 ACCOUNT = "0000123456-00001"
 
@@ -125,12 +125,6 @@ def listed_devices(messages, gateway):
             for device in gateway.ListDevices(request).devices
         ]
     return sorted(rows)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_a_database_stays_in_step_although_its_client_and_the_gateway_are_killed(stubs, tmp_path):
