@@ -19,13 +19,13 @@ from conformance import (
     REQUEST_ID,
     STREAM_RESET,
     ConformanceEnv,
+    Trust,
     abort,
     wait_until,
 )
 from conftest import ROOT
 from envoy_proxy import Envoy
 from ports import free_port
-from tokens import AUDIENCE, ISSUER, Issuer
 
 DEVICES = 20
 
@@ -608,61 +608,6 @@ def test_a_cancelled_change_is_not_repeated(env, language):
 
 
 # TLS and tokens.
-
-
-class Trust:
-    """The settings of a gateway with TLS and identities, and the arguments of programs that it accepts."""
-
-    def __init__(self, directory, mode):
-        self.servers, clients, self.issuer = Authority("servers"), Authority("clients"), Issuer()
-        self.server = self.servers.issue(dns="localhost")
-        client = clients.issue(dns="client.test.example")
-        policy = """
-            [[caller]]
-            name = "fleet"
-            identities = ["jwt:fleet", "dns:client.test.example"]
-            [[caller.allow]]
-            permissions = ["change", "watch", "list"]
-            accounts = ["*"]
-        """
-        files = {
-            "server.pem": self.server.certificate,
-            "server-key.pem": self.server.key,
-            "ca.pem": self.servers.pem,
-            "client-ca.pem": clients.pem,
-            "client.pem": client.certificate,
-            "client-key.pem": client.key,
-            "jwks.json": self.issuer.key_set().encode(),
-            "policy.toml": policy.encode(),
-        }
-        for name, content in files.items():
-            (directory / name).write_bytes(content)
-        self.settings = {
-            "grpc__tls_cert_file": directory / "server.pem",
-            "grpc__tls_key_file": directory / "server-key.pem",
-            "auth__mode": mode,
-            "auth__policy_file": directory / "policy.toml",
-        }
-        self.ca = {"ca_file": directory / "ca.pem"}
-        if mode == "mtls":
-            self.settings["grpc__tls_client_ca_file"] = directory / "client-ca.pem"
-            names = {"cert_file": "client.pem", "key_file": "client-key.pem"}
-            self.arguments = self.ca | {key: directory / name for key, name in names.items()}
-        else:
-            self.settings |= {
-                "auth__jwt_issuer": ISSUER,
-                "auth__jwt_audience": AUDIENCE,
-                "auth__jwt_jwks_file": directory / "jwks.json",
-                "auth__jwt_leeway": "0s",
-            }
-            self.token_file = directory / "token"
-            self.arguments = self.ca | {"token_file": self.token_file}
-
-    def write_token(self, life):
-        """Replaces the file, so that no program reads a half of it."""
-        new = self.token_file.with_suffix(".new")
-        new.write_text(self.issuer.token(sub="fleet", exp=int(time.time()) + life))
-        new.replace(self.token_file)
 
 
 def start_with(env, trust):
