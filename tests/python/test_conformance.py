@@ -339,10 +339,9 @@ def start_envoy(env, tmp_path):
 
 
 @every_language
-def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(env, language, start_envoy):
+def test_the_default_route_timeout_of_envoy_loses_and_repeats_no_result(env, language, start_envoy):
     env.start_gateway()
-    envoy = start_envoy(route_timeout="1s")
-    watch = env.watch(language, env.change(language), target=envoy.address)
+    watch = env.watch(language, env.change(language), target=start_envoy().address)
     env.send_results(range(10))
     watch.wait_for(lambda: (STREAM_RESET.get(language, "INTERNAL"), None) in watch.retries())
     env.send_results(range(10, DEVICES))
