@@ -64,8 +64,8 @@ type Config struct {
 	// stream cannot be opened. Default: no limit.
 	ReopenTimeout time.Duration
 	// IdleTimeout is the time without an event after which a stream counts as
-	// broken. It must be longer than the interval of the gateway's bookmarks, which
-	// is 30 s. Default: 90 s.
+	// broken. It must be longer than `grpc.bookmark_interval` of the gateway, which is
+	// 30 s by default and at most 60 s. Default: 90 s.
 	IdleTimeout time.Duration
 	// Keepalive is the interval of HTTP/2 pings during calls. A connection counts as
 	// broken if a ping is not answered within 20 s. grpc-go raises intervals below

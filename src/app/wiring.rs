@@ -38,7 +38,7 @@ use crate::{
     telemetry::{Instruments, SpoolGauges, Telemetry},
     thingspace::ThingSpace,
     tls::{ServerTls, TlsOptions},
-    watch::Watches,
+    watch::{StreamTimes, Watches},
 };
 
 /// Interval of the readiness check.
@@ -240,7 +240,10 @@ impl<'a> Shared<'a> {
         Watches::new(
             self.journal.clone(),
             Arc::new(ProtoEncoder),
-            self.config.grpc.max_stream_age,
+            StreamTimes {
+                max_age: self.config.grpc.max_stream_age,
+                bookmark_interval: self.config.grpc.bookmark_interval,
+            },
             self.draining.clone(),
             self.telemetry.instruments(),
         )

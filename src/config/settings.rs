@@ -38,6 +38,11 @@ settings! {
         /// with its resume token. Each watch gets up to a tenth less, at random. Must be less
         /// than `grpc.max_connection_age`.
         max_stream_age: Duration = WithDefault(DurationRange { min: "1s", max: "7d" }) or "25m";
+        /// Maximum time between two events of a watch. While a watch has no other event, the gateway
+        /// sends a bookmark, up to a third earlier at random. Set it below the idle timeouts of the
+        /// proxies between the clients and the gateway (docs/mesh.md). The client libraries take 90 s
+        /// without an event as a broken stream.
+        bookmark_interval: Duration = WithDefault(DurationRange { min: "1s", max: "60s" }) or "30s";
         /// Maximum size of a request message, in bytes. The default is enough for 10,000 devices
         /// with their addresses.
         max_message_bytes: usize = WithDefault(Number { min: 65_536, max: 268_435_456 }) or "16777216";

@@ -14,7 +14,7 @@ mod token;
 
 pub use message::{MessageEncoder, ReconnectReason, WatchMessage};
 pub use resume::WatchOpenError;
-pub use stream::{StreamAccess, StreamError, Until, Watch, WatchOptions, Watches};
+pub use stream::{StreamAccess, StreamError, StreamTimes, Until, Watch, WatchOptions, Watches};
 pub use token::{InvalidResumeToken, ResumePoint, ResumeToken};
 
 #[cfg(test)]

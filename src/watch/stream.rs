@@ -34,9 +34,19 @@ use crate::{
 pub struct Watches {
     journal: Arc<dyn Journal>,
     encoder: Arc<dyn MessageEncoder>,
-    max_stream_age: Duration,
+    times: StreamTimes,
     pub(super) tail_registry: Arc<TailRegistry>,
     instruments: Instruments,
+}
+
+/// Times that apply to all streams.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamTimes {
+    /// Age at which a stream ends with a `reconnect` message. Each stream ends up to a tenth earlier, so that
+    /// streams opened together do not end together.
+    pub max_age: Duration,
+    /// Maximum time between two messages of a stream. Each bookmark comes up to a third earlier.
+    pub bookmark_interval: Duration,
 }
 
 /// The right of a client to receive a stream. It can end before the stream does.
@@ -135,8 +145,6 @@ pub struct Watch {
 
 /// Each stream ends up to this fraction of the maximum age earlier.
 const STREAM_AGE_JITTER: f64 = 0.1;
-/// Maximum time between two messages of a stream.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// Each bookmark comes up to this fraction of the interval earlier.
 const BOOKMARK_JITTER: f64 = 0.33;
 /// Delays between attempts to read the journal.
@@ -148,13 +156,12 @@ const MAX_READ_FAILURE: Duration = Duration::from_secs(5 * 60);
 const MAX_RECONNECT_DELAY_MS: u64 = 1_000;
 
 impl Watches {
-    /// Creates the watches of a journal. Each stream ends up to a tenth before `max_stream_age`, so that streams
-    /// opened together do not end together. Cancelling `draining` ends all streams with a `reconnect` message.
+    /// Creates the watches of a journal. Cancelling `draining` ends all streams with a `reconnect` message.
     /// Must be called in a Tokio runtime.
     pub fn new(
         journal: Arc<dyn Journal>,
         encoder: Arc<dyn MessageEncoder>,
-        max_stream_age: Duration,
+        times: StreamTimes,
         draining: CancellationToken,
         instruments: Instruments,
     ) -> Arc<Self> {
@@ -165,7 +172,7 @@ impl Watches {
             draining.cancelled().await;
             registry.start_draining();
         });
-        Arc::new(Self { journal, encoder, max_stream_age, tail_registry, instruments })
+        Arc::new(Self { journal, encoder, times, tail_registry, instruments })
     }
 
     /// Opens a stream. Its first message is `opened`.
@@ -178,8 +185,8 @@ impl Watches {
         }
         let opened = self.encode(&token, WatchMessage::Opened(change.as_ref()));
         let key = TailKey { target: token.target.clone(), include_raw: options.include_raw };
-        let ends_at = Instant::now() + with_jitter(self.max_stream_age, STREAM_AGE_JITTER);
-        let bookmark_at = Self::next_bookmark();
+        let ends_at = Instant::now() + with_jitter(self.times.max_age, STREAM_AGE_JITTER);
+        let bookmark_at = self.next_bookmark();
         let access_ends_at = options.access.as_ref().and_then(|access| access.expires_at());
         // Last: an error after this line would leak the registry's entry.
         let tail = self.tail_registry.acquire(&key);
@@ -224,8 +231,8 @@ impl Watches {
         out.freeze()
     }
 
-    fn next_bookmark() -> Instant {
-        Instant::now() + with_jitter(BOOKMARK_INTERVAL, BOOKMARK_JITTER)
+    fn next_bookmark(&self) -> Instant {
+        Instant::now() + with_jitter(self.times.bookmark_interval, BOOKMARK_JITTER)
     }
 }
 
@@ -335,7 +342,7 @@ impl Watch {
             }
         }
         self.page = None;
-        self.bookmark_at = Watches::next_bookmark();
+        self.bookmark_at = self.watches.next_bookmark();
         None
     }
 
@@ -388,7 +395,7 @@ impl Watch {
         } else if now >= self.ends_at {
             self.push_reconnect(ReconnectReason::StreamAge);
         } else if now >= self.bookmark_at {
-            self.bookmark_at = Watches::next_bookmark();
+            self.bookmark_at = self.watches.next_bookmark();
             if self.is_waiting {
                 self.push_message(WatchMessage::Bookmark);
             }

@@ -56,7 +56,11 @@ struct Fixture {
     draining: CancellationToken,
 }
 
-fn fixture(max_stream_age: Duration) -> Fixture {
+fn fixture(max_age: Duration) -> Fixture {
+    fixture_with(StreamTimes { max_age, bookmark_interval: Duration::from_secs(30) })
+}
+
+fn fixture_with(times: StreamTimes) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let options = SqliteOptions {
         dir: directory.path().to_owned(),
@@ -70,7 +74,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
     let watches = Watches::new(
         Arc::clone(&journal),
         encoder.clone(),
-        max_stream_age,
+        times,
         draining.clone(),
         Instruments::noop(),
     );
@@ -177,8 +181,15 @@ async fn next_word(watch: &mut WordWatch) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_stream_sends_bookmarks_at_most_thirty_seconds_apart_and_ends_at_its_maximum_age() {
-    let fixture = fixture(Duration::from_secs(600));
+async fn an_idle_stream_sends_a_bookmark_in_each_interval_and_ends_at_its_maximum_age() {
+    for seconds in [1, 30, 60] {
+        check_idle_stream(Duration::from_secs(seconds)).await;
+    }
+}
+
+async fn check_idle_stream(bookmark_interval: Duration) {
+    let fixture =
+        fixture_with(StreamTimes { max_age: Duration::from_secs(600), bookmark_interval });
     let mut watch = fixture.watch().await;
     assert_eq!(next_word(&mut watch).await, "opened");
     let opened = Instant::now();
@@ -186,13 +197,14 @@ async fn an_idle_stream_sends_bookmarks_at_most_thirty_seconds_apart_and_ends_at
     loop {
         let word = next_word(&mut watch).await;
         let silence = last.elapsed();
-        assert!(silence <= Duration::from_secs(30), "{silence:?}");
+        // The timers of Tokio have a resolution of one millisecond.
+        assert!(silence <= bookmark_interval + Duration::from_millis(1), "{silence:?}");
         last = Instant::now();
         if word != "bookmark" {
             assert_eq!(word, "reconnect StreamAge");
             break;
         }
-        assert!(silence >= Duration::from_secs(20), "{silence:?}");
+        assert!(silence >= bookmark_interval.mul_f64(2.0 / 3.0), "{silence:?}");
     }
     let age = opened.elapsed();
     assert!((Duration::from_secs(540)..=Duration::from_secs(600)).contains(&age), "{age:?}");

@@ -514,7 +514,8 @@ func (x *StateChanged) GetChange() *Change {
 }
 
 // All events up to the `resume_token` have been delivered. While the server has
-// no other event, it sends a bookmark at least every 30 seconds.
+// no other event, it sends a bookmark at least once in each interval of its
+// setting `grpc.bookmark_interval`: 30 seconds by default, at most 60 seconds.
 type Bookmark struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

@@ -304,7 +304,7 @@ impl CallOptions {
     }
 
     /// Sets the time without an event after which a stream counts as broken: 90 s by default. The gateway
-    /// sends an event at least every 30 s.
+    /// sends an event at least every 30 s by default (its setting `grpc.bookmark_interval`, at most 60 s).
     pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
         Self { idle_timeout, ..self }
     }

@@ -8,7 +8,8 @@ import { type AttemptOptions, cancelled, type CommonOptions, Failures, timerMs }
 export interface WatchOptions extends CommonOptions {
   /**
    * A stream without any event for this time counts as broken, in milliseconds. Only the time in which the program waits
-   * for an event counts. Default: 90 s. The gateway sends a bookmark at least every 30 s.
+   * for an event counts. Default: 90 s. The gateway sends a bookmark at least every 30 s by
+   * default, and at most 60 s apart (its setting `grpc.bookmark_interval`).
    */
   idleTimeoutMs?: number | undefined;
   /** The time limit for opening the stream, for the first time or again, in milliseconds. Default: none. */

@@ -93,7 +93,7 @@ class WatchOptions(TypedDict, total=False):
     """Options of a watch."""
 
     #: The stream counts as broken after this time without an event in seconds, 90 by default. The gateway
-    #: sends an event at least every 30 s.
+    #: sends an event at least every 30 s by default (its setting `grpc.bookmark_interval`, at most 60 s).
     idle_timeout: float
     #: The watch raises the last error if no event has arrived for this time in seconds. By default, there is
     #: no limit.

@@ -525,7 +525,8 @@ public final class GatewayClient implements AutoCloseable {
 
     /**
      * Sets the time without an event after which a stream counts as broken: 90 s by default. The
-     * gateway sends an event at least every 30 s.
+     * gateway sends an event at least every 30 s by default, at most 60 s apart (its setting
+     * grpc.bookmark_interval).
      *
      * @param timeout the time
      * @return this
