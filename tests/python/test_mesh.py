@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from authority import Authority
-from conformance import ACCOUNT, REQUEST_ID, ConformanceEnv, free_port, wait_until
+from conformance import ACCOUNT, REQUEST_ID, ConformanceEnv, wait_until
 from conftest import BUF, CLIENT, ROOT, TIMEOUT
 from mesh_proxy import (
     FIXTURES,
@@ -30,6 +32,7 @@ from mesh_proxy import (
     manager,
     translated_config,
 )
+from ports import free_port
 
 SERVICE = "thingspace.gateway.v1.GatewayService"
 CLIENT_ID = "spiffe://cluster.local/ns/fleet/sa/fleet-service"
@@ -103,7 +106,10 @@ class Mesh:
         config = envoy_config(
             "envoy-client-sidecar.yaml",
             self.env.directory / "client",
-            {"127.0.0.1:50051": f"127.0.0.1:{outbound}", "thingspace-gateway-headless:8443": f"127.0.0.1:{inbound}"},
+            {
+                "127.0.0.1:50051": f"127.0.0.1:{outbound}",
+                "thingspace-gateway-headless:8443": f"127.0.0.1:{inbound}",
+            },
         )
         change(config)
         return MeshEnvoy(self.env, config, outbound)
@@ -113,8 +119,12 @@ class Mesh:
         options = [("grpc.default_authority", authority)] if authority else []
         if tls:
             directory = self.env.directory / "client"
-            files = {"ca": directory / "mesh-ca.crt", "certificate": directory / "tls.crt", "key": directory / "tls.key"}
-            client = self.library.connect(f"localhost:{envoy.port}", **files)
+            client = self.library.connect(
+                f"localhost:{envoy.port}",
+                ca=directory / "mesh-ca.crt",
+                certificate=directory / "tls.crt",
+                key=directory / "tls.key",
+            )
         else:
             client = self.library.connect(envoy.address, plaintext=True, options=options)
         self._clients.append(client)
@@ -290,9 +300,14 @@ def test_retries_of_istio_and_of_the_client_never_send_a_change_twice(env, mesh)
     env.kill_gateway()
     wait_until(lambda: killed.retries)
     env.start_gateway()
-    state = killed.result().state
+    assert killed.result().state == mesh.v1.CHANGE_STATE_OUTCOME_UNKNOWN
     answered.set()
-    assert state == mesh.v1.CHANGE_STATE_OUTCOME_UNKNOWN
+
+    # Each key still names the same change.
+    changes = {("paused", 0): change_id, ("slow", 100): slow.change.change_id, ("killed", 200): killed.change.change_id}
+    for (key, first), expected in changes.items():
+        repeated = client.change_esim_plan(mesh.request(key=key, first=first)).change
+        assert repeated.change_id == expected
     assert requested_rows(env) == [0, 100, 200]
 
     # The header of a client does not reach the gateway, and a call without an Envoy has no identity.
@@ -314,7 +329,12 @@ def test_a_full_circuit_breaker_and_retries_that_a_client_orders_send_no_change_
         manager(config).update(use_remote_address=True, internal_address_config={"cidr_ranges": [loopback]})
 
     answered = threading.Event()
-    env.respond = lambda body: (answered.wait(TIMEOUT), (200, {"requestId": body["devices"][0]["deviceIds"][0]["id"]}))[1]
+
+    def respond(body):
+        answered.wait(TIMEOUT)
+        return 200, {"requestId": body["devices"][0]["deviceIds"][0]["id"]}
+
+    env.respond = respond
     mesh.start_gateway("gateway-sidecar.toml")
     envoy = mesh.start_sidecars(one_request_at_a_time)
     client = mesh.connect(envoy)
@@ -342,7 +362,15 @@ def test_a_full_circuit_breaker_and_retries_that_a_client_orders_send_no_change_
 # Connections that end.
 
 
-def test_drains_restarts_and_old_connections_lose_and_repeat_none_of_ten_thousand_results(env, mesh):
+@pytest.fixture
+def base_id():
+    """Names the shared memory of a hot restart, which a killed Envoy leaves behind."""
+    number = free_port()
+    yield number
+    Path(f"/dev/shm/envoy_shared_memory_{number}0").unlink(missing_ok=True)
+
+
+def test_drains_restarts_and_old_connections_lose_and_repeat_none_of_ten_thousand_results(env, mesh, base_id):
     rows = list(range(10_000))
     random.Random(3).shuffle(rows)
     mesh.start_gateway("gateway-edge.toml", grpc__max_stream_age="3s", grpc__max_connection_age="5s")
@@ -353,8 +381,9 @@ def test_drains_restarts_and_old_connections_lose_and_repeat_none_of_ten_thousan
         manager(config)["drain_timeout"] = "0.5s"
 
     def start(epoch):
-        hot = ["--base-id", str(port), "--restart-epoch", str(epoch), "--drain-time-s", "1", "--parent-shutdown-time-s", "2"]
-        return mesh.start_edge(old_connections, *hot, port=port)
+        restart = ["--base-id", str(base_id), "--restart-epoch", str(epoch)]
+        times = ["--drain-time-s", "1", "--parent-shutdown-time-s", "2"]
+        return mesh.start_edge(old_connections, *restart, *times, port=port)
 
     envoy = start(0)
     client = mesh.connect(envoy, tls=True)
@@ -480,12 +509,14 @@ def test_the_translated_configurations_are_those_of_the_page():
     assert (route["timeout"], route["retry_policy"]) == ("0s", retries)
 
 
-def test_the_values_of_the_page_fit_the_chart():
+def test_the_values_of_the_page_fit_the_chart_and_the_network_policy_is_valid():
     schema = json.loads((ROOT / "helm/thingspace-gateway/values.schema.json").read_text())
     names = re.findall(r"^# (\S+-values\.yaml)$", PAGE.read_text(), re.M)
     assert len(names) == 4
     for name in names:
         jsonschema.validate(yaml.safe_load(block(name)), schema)
+    policy = yaml.safe_load(block("envoy-gateway-network-policy.yaml"))
+    kubernetes_validate.validate(policy, kubernetes_validate.latest_version(), strict=True)
 
 
 def check_product(env, mesh, client):
