@@ -1,5 +1,6 @@
 """Fixtures that start the real binary, and clients of it."""
 
+import fcntl
 import json
 import os
 import queue
@@ -153,9 +154,17 @@ def channel(start):
 
 @pytest.fixture(scope="session")
 def generated():
-    """Generates the stubs of the Python client."""
-    environment = os.environ | {"PATH": f"{BUF.parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([BUF, "generate"], check=True, cwd=CLIENT, env=environment, timeout=TIMEOUT)
+    """Generates the stubs of the Python client, once for all processes of pytest-xdist."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    with (ROOT / "target/python-stubs").open("a+") as generated_by:
+        fcntl.flock(generated_by, fcntl.LOCK_EX)
+        generated_by.seek(0)
+        if run and generated_by.read() == run:
+            return
+        environment = os.environ | {"PATH": f"{BUF.parent}{os.pathsep}{os.environ['PATH']}"}
+        subprocess.run([BUF, "generate"], check=True, cwd=CLIENT, env=environment, timeout=TIMEOUT)
+        generated_by.truncate(0)
+        generated_by.write(run or "")
 
 
 @pytest.fixture(scope="session")
