@@ -125,6 +125,26 @@ impl Caller {
         self.check(is_allowed, Permission::Operate, || DeniedScope::AllAccounts)
     }
 
+    /// Checks that the caller may see the state of the gateway.
+    ///
+    /// # Errors
+    ///
+    /// The caller has the permission on some accounts only, or on none.
+    pub fn require_monitor_everywhere(&self) -> Result<(), PermissionDenied> {
+        let is_allowed = self.policy.may_monitor_everywhere();
+        self.check(is_allowed, Permission::Monitor, || DeniedScope::AllAccounts)
+    }
+
+    /// Returns the permissions that the caller has on some account and, with true, on all accounts.
+    pub fn permissions(&self) -> impl Iterator<Item = (Permission, bool)> {
+        let permissions = Permission::ALL.into_iter();
+        let permissions = permissions.filter(|it| *it != Permission::Operate || self.may_operate);
+        permissions.filter_map(|permission| {
+            let scope = self.policy.accounts(permission);
+            (!scope.is_empty()).then_some((permission, matches!(scope, AccountScope::All)))
+        })
+    }
+
     /// True if the caller may see what belongs to this account. `None` stands for results that belong to no account.
     pub fn sees(&self, permission: Permission, account: Option<&AccountName>) -> bool {
         match account {
@@ -157,7 +177,7 @@ impl fmt::Display for PermissionDenied {
         let Self { caller, permission, scope } = self;
         if *scope == DeniedScope::WithoutIdentity {
             return f.write_str(
-                "OperatorService needs an auth.mode other than none; on this machine, use admin.socket",
+                "commands of OperatorService need an auth.mode other than none; on this machine, use admin.socket",
             );
         }
         write!(f, "the caller {caller} lacks the permission `{permission}`")?;

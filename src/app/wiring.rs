@@ -19,7 +19,7 @@ use crate::{
     audit::AuditLog,
     background::{
         self, Attributor, FileReloader, Forwarder, LeaderJob, Reconciler, RegistrationMonitor,
-        StatusReporter, SteadyClock,
+        RegistrationStatuses, StatusReporter, SteadyClock,
     },
     callbacks::CallbackListener,
     config::Config,
@@ -142,6 +142,11 @@ impl Components {
             clock: clock.clone(),
             serving: shared.serving.subscribe(),
             is_leader: shared.is_leader.subscribe(),
+            start_time: clock.now(),
+            instruments: telemetry.instruments(),
+            recent_callbacks: listener.recent(),
+            registrations: RegistrationStatuses::new(config, journal.clone()),
+            register_policy: config.callbacks.register,
         };
         let watches = shared.watches();
         let server = shared.server(watches.clone(), operator.clone(), grpc_tls.clone()).await?;

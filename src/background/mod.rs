@@ -22,7 +22,7 @@ pub use forwarding::{FORWARDED_BY, Forwarder, forwarder_id};
 pub use interrupted::{settle_interrupted, watch_interrupted};
 pub use leader::{LeaderJob, compete, run_on_leader};
 pub use reconcile::Reconciler;
-pub use registration::RegistrationMonitor;
+pub use registration::{RegistrationMonitor, RegistrationStatus, RegistrationStatuses};
 pub use retention::trim_journal;
 pub use status_reporter::StatusReporter;
 pub use steady_clock::SteadyClock;

@@ -72,11 +72,16 @@ impl Drop for Append<'_> {
 fn count(instruments: &Instruments, result: &Result<Appended, JournalError>, is_rejected: bool) {
     match result {
         Ok(_) if is_rejected => instruments.callback_stored_after_timeout(),
-        Ok(Appended::Stored(Stored::New(_))) => instruments.callback(CallbackOutcome::Stored, None),
-        Ok(Appended::Stored(Stored::Duplicate)) => {
-            instruments.callback(CallbackOutcome::Duplicate, None);
-        }
-        Ok(Appended::Spooled) => instruments.callback(CallbackOutcome::Spooled, None),
+        Ok(appended) => instruments.callback(outcome_of(appended), None),
         Err(_) => {}
+    }
+}
+
+/// Returns the outcome of a callback that is on disk.
+pub(super) fn outcome_of(appended: &Appended) -> CallbackOutcome {
+    match appended {
+        Appended::Stored(Stored::New(_)) => CallbackOutcome::Stored,
+        Appended::Stored(Stored::Duplicate) => CallbackOutcome::Duplicate,
+        Appended::Spooled => CallbackOutcome::Spooled,
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{array, net::IpAddr, time::Duration};
 
-use crate::telemetry::{CallbackOutcome, Instruments, LogThrottle, RejectionReason};
+use crate::{
+    callbacks::recent::RecentCallbacks,
+    telemetry::{CallbackOutcome, Instruments, LogThrottle, RejectionReason},
+};
 
 /// Interval between two messages for the same reason.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -10,6 +13,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Counts all callbacks and logs some of them.
 pub(super) struct CallbackLog {
     pub(super) instruments: Instruments,
+    pub(super) recent: RecentCallbacks,
     /// One for each reason.
     rejections: [LogThrottle; RejectionReason::ALL.len()],
     unlisted: LogThrottle,
@@ -30,6 +34,7 @@ impl CallbackLog {
     pub(super) fn new(instruments: Instruments) -> Self {
         Self {
             instruments,
+            recent: RecentCallbacks::default(),
             rejections: array::from_fn(|_| LogThrottle::new(LOG_INTERVAL)),
             unlisted: LogThrottle::new(LOG_INTERVAL),
         }

@@ -14,6 +14,7 @@ mod client_ip;
 pub mod payload;
 mod quarantine;
 mod receive;
+mod recent;
 mod response;
 mod routes;
 mod server;
@@ -23,4 +24,5 @@ mod telemetry;
 mod tests;
 
 pub use quarantine::{Quarantine, ReplayCounts, ReplayOutcome, credential_mac};
+pub use recent::{RecentCallback, RecentCallbacks};
 pub use server::CallbackListener;

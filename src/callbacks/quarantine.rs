@@ -129,14 +129,14 @@ impl Quarantine {
 }
 
 /// Quarantines a callback, in a separate task as any append. Its body counts towards the byte budget
-/// until it is stored.
+/// until it is stored. Returns its ID.
 pub(super) async fn store(
     state: &AppState,
     path: &CallbackPath<'_>,
     reason: RejectionReason,
     (body, permit): (Bytes, BodyPermit),
     deadline: Instant,
-) -> Result<(), RejectionReason> {
+) -> Result<u64, RejectionReason> {
     let quarantine_permit = state.quarantine_budget.try_acquire(&permit)?;
     let redacted = payload::redact(&body);
     drop(body);
@@ -165,7 +165,7 @@ pub(super) async fn store(
         journal.quarantine(quarantined, limits).await
     });
     match timeout_at(deadline, append).await {
-        Ok(Ok(Ok(id))) => id.map(|_| ()).ok_or(RejectionReason::QuarantineFull),
+        Ok(Ok(Ok(id))) => id.ok_or(RejectionReason::QuarantineFull),
         Ok(Ok(Err(error))) => Err(append_error(&error)),
         // The append may still succeed.
         Ok(Err(_)) | Err(_) => Err(RejectionReason::StoreTimeout),

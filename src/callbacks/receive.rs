@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::{
     background::FORWARDED_BY,
     callbacks::{
-        append::Append,
+        append::{Append, outcome_of},
         auth::{ClientAddress, PathAuth},
         body::{self, BodyPermit, within},
         callback_log::LogContext,
@@ -29,7 +29,7 @@ use crate::{
     domain::evidence::ResultService,
     journal::{ReceivedCallback, Stored},
     spool::Appended,
-    telemetry::RejectionReason,
+    telemetry::{CallbackOutcome, RejectionReason},
 };
 
 /// Time for the rest of the body of a request that was rejected before its authentication.
@@ -88,6 +88,10 @@ impl AppState {
             Ok(done) => done,
             Err(reason) => {
                 let context = self.log_context(request);
+                if is_of_gateway(reason) {
+                    let (time, outcome) = (self.clock.now(), CallbackOutcome::Rejected);
+                    self.log.recent.push(request.path, time, outcome, Some(reason), None);
+                }
                 (self.reject(reason, request.parts, body, deadline, context).await, None)
             }
         }
@@ -134,7 +138,10 @@ impl AppState {
             Ok(callback) => callback,
             Err(reason) if path_auth == PathAuth::Verified => {
                 let deadline = deadline.deadline();
-                quarantine::store(self, path, reason, (bytes, permit), deadline).await?;
+                let stored = quarantine::store(self, path, reason, (bytes, permit), deadline);
+                let id = stored.await?;
+                let (time, outcome) = (self.clock.now(), CallbackOutcome::Quarantined);
+                self.log.recent.push(path, time, outcome, Some(reason), Some(id));
                 self.log.record_quarantined(reason, self.log_context(request));
                 return Ok((response::quarantined(), None));
             }
@@ -161,6 +168,7 @@ impl AppState {
             let LogContext { route, service, .. } = self.log_context(request);
             tracing::debug!(route, service, ?stored, "callback stored");
         }
+        self.log.recent.push(path, receive_time, outcome_of(&stored), None, None);
         let response = response::stored(&stored);
         let change = match stored {
             Appended::Stored(Stored::New(result)) => result.change,
@@ -234,6 +242,17 @@ impl AppState {
         }
         response
     }
+}
+
+/// True if a request is rejected for this reason because of the state of the gateway, not of the request.
+fn is_of_gateway(reason: RejectionReason) -> bool {
+    matches!(
+        reason,
+        RejectionReason::Overloaded
+            | RejectionReason::StoreTimeout
+            | RejectionReason::Unavailable
+            | RejectionReason::QuarantineFull
+    )
 }
 
 /// True if a request is rejected for this reason before its authentication.

@@ -20,6 +20,7 @@ use crate::{
         body::{BodyBudget, QuarantineBudget},
         callback_log::CallbackLog,
         quarantine::Quarantine,
+        recent::RecentCallbacks,
         state::{AppState, RESPONSE_TIMEOUT},
         telemetry::CallbackService,
     },
@@ -111,6 +112,11 @@ impl CallbackListener {
     /// Returns access to the quarantined callbacks in `store`.
     pub fn quarantine(&self, store: Arc<dyn QuarantineStore>) -> Quarantine {
         Quarantine { state: Arc::clone(&self.state), store }
+    }
+
+    /// Returns the last callbacks.
+    pub fn recent(&self) -> RecentCallbacks {
+        self.state.log.recent.clone()
     }
 
     /// Serves at most `max_connections` connections at a time until `shutdown`, then lets requests and appends finish

@@ -1,6 +1,7 @@
 //! `status`: shows the state of the local gateway.
 
 use clap::Args;
+use prost_types::Timestamp as ProtoTimestamp;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -45,7 +46,6 @@ fn to_json(status: &proto::GetStatusResponse) -> Value {
             (name.to_owned(), entry.count.into())
         })
         .collect();
-    let end = status.log_filter_end_time.and_then(|time| Timestamp::try_from(time).ok());
     json!({
         "version": status.version,
         "serving": status.serving,
@@ -53,7 +53,7 @@ fn to_json(status: &proto::GetStatusResponse) -> Value {
         "changes": counts,
         "pauses": status.pauses.iter().map(pause_json).collect::<Vec<_>>(),
         "log_filter": status.log_filter,
-        "log_filter_end_time_us": end.map(Timestamp::as_micros),
+        "log_filter_end_time_us": micros(status.log_filter_end_time),
         "login": status.login.map(|login| json!({
             "locked_out": login.locked_out,
             "failed_logins": login.failed_logins,
@@ -65,5 +65,40 @@ fn to_json(status: &proto::GetStatusResponse) -> Value {
             "reviewed": quarantine.reviewed,
             "bytes": quarantine.bytes,
         })),
+        "start_time_us": micros(status.start_time),
+        "registrations": status.registrations.iter().map(registration_json).collect::<Vec<_>>(),
+        "callbacks": callback_counts(status),
+        "recent_callbacks": status.recent_callbacks.iter().map(callback_json).collect::<Vec<_>>(),
+    })
+}
+
+fn micros(time: Option<ProtoTimestamp>) -> Option<i64> {
+    time.and_then(|time| Timestamp::try_from(time).ok()).map(Timestamp::as_micros)
+}
+
+fn registration_json(registration: &proto::CallbackRegistration) -> Value {
+    json!({
+        "account": registration.account_name,
+        "service": registration.service,
+        "state": registration.state,
+        "register_policy": registration.register_policy,
+        "check_time_us": micros(registration.check_time),
+        "last_error": registration.last_error,
+    })
+}
+
+fn callback_counts(status: &proto::GetStatusResponse) -> Map<String, Value> {
+    let counts = status.callback_counts.iter();
+    counts.map(|entry| (entry.outcome.clone(), entry.count.into())).collect()
+}
+
+fn callback_json(callback: &proto::RecentCallback) -> Value {
+    json!({
+        "receive_time_us": micros(callback.receive_time),
+        "service": callback.service,
+        "account": callback.account_name,
+        "outcome": callback.outcome,
+        "reason": callback.reason,
+        "quarantine_id": callback.quarantine_id,
     })
 }

@@ -8,6 +8,7 @@ use prost::{
 use tonic_types::pb;
 
 use crate::{
+    access::Caller,
     domain::change::Change,
     grpc::error::refusal_error,
     journal::{ChangeDevice, DeviceOutcome, Durability, EventPayload, JournalError, ResultRecord},
@@ -41,6 +42,20 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
         // The details are the encoded status that the call ended with.
         refusal: refusal_error(change)
             .and_then(|error| pb::Status::decode(error.into_status().details()).ok()),
+    }
+}
+
+pub(super) fn caller_to_proto(caller: &Caller) -> proto::CallerInfo {
+    let names = |everywhere_only: bool| {
+        let permissions = caller.permissions();
+        let permissions =
+            permissions.filter(move |(_, everywhere)| *everywhere || !everywhere_only);
+        permissions.map(|(permission, _)| permission.as_str().to_owned()).collect()
+    };
+    proto::CallerInfo {
+        name: caller.name().to_string(),
+        permissions: names(false),
+        permissions_on_all_accounts: names(true),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
         access::{self, WatchAccess},
         admission::byte_budget::ByteBudget,
         call_audit::{CallAudit, executed_of},
-        convert::{change_to_proto, plan_to_proto},
+        convert::{caller_to_proto, change_to_proto, plan_to_proto},
         error::{ApiError, Executed, reason::ErrorReason, refusal_error},
         generated::stub::gateway_service_server::GatewayService,
         list,
@@ -334,7 +334,7 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::GetServerInfoRequest>,
     ) -> Result<Response<proto::GetServerInfoResponse>, Status> {
-        let (_caller, _audit) = access::caller(request.extensions())?;
+        let (caller, _audit) = access::caller(request.extensions())?;
         let journal = self.journal.info();
         Ok(Response::new(proto::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -342,6 +342,7 @@ impl GatewayService for Gateway {
             journal_durability: proto::Durability::from(journal.durability).into(),
             journal_origin: self.journal.origin().as_str().to_owned(),
             journal_database_settings: journal.database_settings,
+            caller: Some(caller_to_proto(&caller)),
         }))
     }
 

@@ -1,6 +1,12 @@
 //! Instruments of all synchronous metrics. OTLP and `/metrics` read the same ones.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use opentelemetry::{
     KeyValue,
@@ -39,6 +45,8 @@ pub(super) struct InstrumentsInner {
     /// True if traces are exported. Otherwise calls have no spans.
     pub(super) exports_traces: bool,
     callbacks: Counter<u64>,
+    /// The same by outcome, to read them.
+    callback_counts: [AtomicU64; CallbackOutcome::ALL.len()],
     callbacks_stored_after_timeout: Counter<u64>,
     callbacks_outside_allow_cidrs: Counter<u64>,
     registrations: Gauge<u64>,
@@ -95,6 +103,7 @@ impl Instruments {
             ),
             exports_traces,
             callbacks: counter(names::CALLBACKS, "Callbacks by outcome"),
+            callback_counts: CallbackOutcome::ALL.map(|_| AtomicU64::new(0)),
             callbacks_stored_after_timeout: counter(
                 names::CALLBACKS_STORED_AFTER_TIMEOUT,
                 "Callbacks stored after they were rejected with reason store_timeout",
@@ -276,11 +285,20 @@ impl Instruments {
 
     /// Counts a callback. `reason` belongs to the outcomes `quarantined` and `rejected`.
     pub fn callback(&self, outcome: CallbackOutcome, reason: Option<RejectionReason>) {
+        if let Some(count) = self.0.callback_counts.get(outcome as usize) {
+            count.fetch_add(1, Relaxed);
+        }
         let outcome = outcome.into();
         match reason {
             Some(reason) => self.0.callbacks.add(1, &[outcome, reason.into()]),
             None => self.0.callbacks.add(1, &[outcome]),
         }
+    }
+
+    /// Returns the number of callbacks with each outcome.
+    pub fn callback_counts(&self) -> impl Iterator<Item = (CallbackOutcome, u64)> {
+        let counts = self.0.callback_counts.iter().map(|count| count.load(Relaxed));
+        CallbackOutcome::ALL.into_iter().zip(counts)
     }
 
     /// Counts a callback that was stored after it was rejected with reason `store_timeout`.

@@ -1,15 +1,23 @@
 //! Registration of the callback listener at the sandbox, by the modes of `callbacks.register`.
 
 use serde_json::{Value, json};
-use thingspace_gateway::config::{Config, Sources};
+use thingspace_gateway::{
+    config::{Config, Sources},
+    proto::{
+        CallbackRegistration, GetStatusRequest, operator_service_client::OperatorServiceClient,
+    },
+};
 use thingspace_sandbox::Sandbox;
 use tokio::task::JoinHandle;
 
-use crate::support::{
-    gateway::{Gateway, GatewayExit, Setup, TestDir, UNREACHABLE_URL},
-    http::{http_client, read_metrics, readiness},
-    requests::ACCOUNT,
-    wait::{eventually, eventually_some, in_time},
+use crate::{
+    postgres::cluster::Cluster,
+    support::{
+        gateway::{Gateway, GatewayExit, Setup, TestDir, UNREACHABLE_URL},
+        http::{http_client, read_metrics, readiness},
+        requests::ACCOUNT,
+        wait::{eventually, eventually_some, in_time},
+    },
 };
 
 const SECRET: &str = "planted-path-secret";
@@ -150,6 +158,33 @@ fn assert_no_secrets(text: &str) {
     }
 }
 
+/// Returns the registrations, once they were checked.
+async fn checked(gateway: &Gateway) -> Vec<CallbackRegistration> {
+    eventually_some("the registrations are checked", async || {
+        let url = format!("http://{}", gateway.grpc);
+        let mut operator = OperatorServiceClient::connect(url).await.ok()?;
+        let status = operator.get_status(GetStatusRequest {}).await.ok()?.into_inner();
+        let is_checked = |registration: &CallbackRegistration| registration.check_time.is_some();
+        Some(status.registrations).filter(|all| !all.is_empty() && all.iter().all(is_checked))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_replica_on_postgres_returns_the_registrations_that_the_leader_has_checked() {
+    let configure = |setup: Setup| {
+        setup
+            .set("thingspace.accounts", ACCOUNT)
+            .set("callbacks.public_url", "https://callbacks.example.com:9001")
+            .env("TSGW_CALLBACKS__PATH_SECRET", SECRET)
+    };
+    let cluster = Cluster::start_with(2, configure).await;
+    let [a, b] = &cluster.replicas[..] else { panic!("two replicas") };
+    let registrations = checked(&a.gateway).await;
+    assert_eq!(registrations.len(), 2);
+    assert_eq!(checked(&b.gateway).await, registrations);
+}
+
 #[tokio::test]
 async fn never_reports_foreign_registrations_and_changes_nothing() {
     let platform = SandboxServer::start().await;
@@ -162,6 +197,17 @@ async fn never_reports_foreign_registrations_and_changes_nothing() {
     wait_for_gauge(&gateway, "unknown", 0).await;
     assert_eq!(readiness(&gateway).await, 200, "foreign registrations");
     assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);
+    let [carrier, profile] = &checked(&gateway).await[..] else { panic!("two services") };
+    assert_eq!((carrier.service.as_str(), carrier.state.as_str()), (CARRIER, "other_url"));
+    assert_eq!((profile.service.as_str(), profile.state.as_str()), (PROFILE, "missing"));
+    for registration in [carrier, profile] {
+        assert_eq!(
+            (registration.account_name.as_str(), registration.register_policy.as_str()),
+            (ACCOUNT, "never")
+        );
+        assert_eq!(registration.last_error, "");
+        assert_no_secrets(&format!("{registration:?}"));
+    }
 
     let GatewayExit { code, log } = gateway.terminate().await;
     assert_eq!(code, Some(0));
@@ -281,6 +327,12 @@ async fn a_failed_listing_is_logged_and_changes_nothing() {
         .await;
     wait_for_gauge(&gateway, "unknown", 2).await;
     assert_eq!(readiness(&gateway).await, 200);
+    for registration in checked(&gateway).await {
+        assert_eq!(
+            (registration.state.as_str(), registration.last_error.is_empty()),
+            ("unknown", false)
+        );
+    }
     assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);
     let log = gateway.terminate().await.log;
     assert!(lines(&log, "listeners are not known").len() <= 1, "{log}");

@@ -1403,8 +1403,10 @@ type GetServerInfoResponse struct {
 	// `fsync=on full_page_writes=on synchronous_commit=on synchronous_standby_names=”`.
 	// Meant for people; do not parse it. Empty for `sqlite`.
 	JournalDatabaseSettings string `protobuf:"bytes,5,opt,name=journal_database_settings,json=journalDatabaseSettings,proto3" json:"journal_database_settings,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// The caller, as the gateway has identified it.
+	Caller        *CallerInfo `protobuf:"bytes,6,opt,name=caller,proto3" json:"caller,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetServerInfoResponse) Reset() {
@@ -1470,6 +1472,78 @@ func (x *GetServerInfoResponse) GetJournalDatabaseSettings() string {
 		return x.JournalDatabaseSettings
 	}
 	return ""
+}
+
+func (x *GetServerInfoResponse) GetCaller() *CallerInfo {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+// The caller of a call, and its permissions.
+type CallerInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name in the policy. `anonymous` if the gateway does not authenticate
+	// clients (`auth.mode = none`).
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The permissions that the caller has on at least one account, such as `list`.
+	Permissions []string `protobuf:"bytes,2,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	// The permissions that the caller has on all accounts.
+	PermissionsOnAllAccounts []string `protobuf:"bytes,3,rep,name=permissions_on_all_accounts,json=permissionsOnAllAccounts,proto3" json:"permissions_on_all_accounts,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *CallerInfo) Reset() {
+	*x = CallerInfo{}
+	mi := &file_thingspace_gateway_v1_gateway_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallerInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallerInfo) ProtoMessage() {}
+
+func (x *CallerInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_thingspace_gateway_v1_gateway_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallerInfo.ProtoReflect.Descriptor instead.
+func (*CallerInfo) Descriptor() ([]byte, []int) {
+	return file_thingspace_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CallerInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CallerInfo) GetPermissions() []string {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+func (x *CallerInfo) GetPermissionsOnAllAccounts() []string {
+	if x != nil {
+		return x.PermissionsOnAllAccounts
+	}
+	return nil
 }
 
 var File_thingspace_gateway_v1_gateway_service_proto protoreflect.FileDescriptor
@@ -1568,13 +1642,19 @@ const file_thingspace_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\n" +
 	"\n" +
 	"\b_size_kb\"\x16\n" +
-	"\x14GetServerInfoRequest\"\x8d\x02\n" +
+	"\x14GetServerInfoRequest\"\xc8\x02\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12%\n" +
 	"\x0ejournal_engine\x18\x02 \x01(\tR\rjournalEngine\x12P\n" +
 	"\x12journal_durability\x18\x03 \x01(\x0e2!.thingspace.gateway.v1.DurabilityR\x11journalDurability\x12%\n" +
 	"\x0ejournal_origin\x18\x04 \x01(\tR\rjournalOrigin\x12:\n" +
-	"\x19journal_database_settings\x18\x05 \x01(\tR\x17journalDatabaseSettings*r\n" +
+	"\x19journal_database_settings\x18\x05 \x01(\tR\x17journalDatabaseSettings\x129\n" +
+	"\x06caller\x18\x06 \x01(\v2!.thingspace.gateway.v1.CallerInfoR\x06caller\"\x81\x01\n" +
+	"\n" +
+	"CallerInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vpermissions\x18\x02 \x03(\tR\vpermissions\x12=\n" +
+	"\x1bpermissions_on_all_accounts\x18\x03 \x03(\tR\x18permissionsOnAllAccounts*r\n" +
 	"\n" +
 	"Durability\x12\x1a\n" +
 	"\x16DURABILITY_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1608,7 +1688,7 @@ func file_thingspace_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 }
 
 var file_thingspace_gateway_v1_gateway_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_thingspace_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_thingspace_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_thingspace_gateway_v1_gateway_service_proto_goTypes = []any{
 	(Durability)(0),                   // 0: thingspace.gateway.v1.Durability
 	(*ChangeEsimPlanRequest)(nil),     // 1: thingspace.gateway.v1.ChangeEsimPlanRequest
@@ -1630,74 +1710,76 @@ var file_thingspace_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*ServicePlan)(nil),               // 17: thingspace.gateway.v1.ServicePlan
 	(*GetServerInfoRequest)(nil),      // 18: thingspace.gateway.v1.GetServerInfoRequest
 	(*GetServerInfoResponse)(nil),     // 19: thingspace.gateway.v1.GetServerInfoResponse
-	nil,                               // 20: thingspace.gateway.v1.ServicePlan.ExtendedAttributesEntry
-	(*EsimDevice)(nil),                // 21: thingspace.gateway.v1.EsimDevice
-	(*Change)(nil),                    // 22: thingspace.gateway.v1.Change
-	(*FiveGBiDevice)(nil),             // 23: thingspace.gateway.v1.FiveGBiDevice
-	(*ServicePlanDevice)(nil),         // 24: thingspace.gateway.v1.ServicePlanDevice
-	(ChangeState)(0),                  // 25: thingspace.gateway.v1.ChangeState
-	(ChangeType)(0),                   // 26: thingspace.gateway.v1.ChangeType
-	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
-	(*DeviceId)(nil),                  // 28: thingspace.gateway.v1.DeviceId
-	(DeviceOutcome)(0),                // 29: thingspace.gateway.v1.DeviceOutcome
-	(*Device)(nil),                    // 30: thingspace.gateway.v1.Device
-	(Outcome)(0),                      // 31: thingspace.gateway.v1.Outcome
-	(*DeviceResult)(nil),              // 32: thingspace.gateway.v1.DeviceResult
-	(*WatchRequestRequest)(nil),       // 33: thingspace.gateway.v1.WatchRequestRequest
-	(*WatchAccountRequest)(nil),       // 34: thingspace.gateway.v1.WatchAccountRequest
-	(*WatchRequestResponse)(nil),      // 35: thingspace.gateway.v1.WatchRequestResponse
-	(*WatchAccountResponse)(nil),      // 36: thingspace.gateway.v1.WatchAccountResponse
+	(*CallerInfo)(nil),                // 20: thingspace.gateway.v1.CallerInfo
+	nil,                               // 21: thingspace.gateway.v1.ServicePlan.ExtendedAttributesEntry
+	(*EsimDevice)(nil),                // 22: thingspace.gateway.v1.EsimDevice
+	(*Change)(nil),                    // 23: thingspace.gateway.v1.Change
+	(*FiveGBiDevice)(nil),             // 24: thingspace.gateway.v1.FiveGBiDevice
+	(*ServicePlanDevice)(nil),         // 25: thingspace.gateway.v1.ServicePlanDevice
+	(ChangeState)(0),                  // 26: thingspace.gateway.v1.ChangeState
+	(ChangeType)(0),                   // 27: thingspace.gateway.v1.ChangeType
+	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
+	(*DeviceId)(nil),                  // 29: thingspace.gateway.v1.DeviceId
+	(DeviceOutcome)(0),                // 30: thingspace.gateway.v1.DeviceOutcome
+	(*Device)(nil),                    // 31: thingspace.gateway.v1.Device
+	(Outcome)(0),                      // 32: thingspace.gateway.v1.Outcome
+	(*DeviceResult)(nil),              // 33: thingspace.gateway.v1.DeviceResult
+	(*WatchRequestRequest)(nil),       // 34: thingspace.gateway.v1.WatchRequestRequest
+	(*WatchAccountRequest)(nil),       // 35: thingspace.gateway.v1.WatchAccountRequest
+	(*WatchRequestResponse)(nil),      // 36: thingspace.gateway.v1.WatchRequestResponse
+	(*WatchAccountResponse)(nil),      // 37: thingspace.gateway.v1.WatchAccountResponse
 }
 var file_thingspace_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	21, // 0: thingspace.gateway.v1.ChangeEsimPlanRequest.devices:type_name -> thingspace.gateway.v1.EsimDevice
-	22, // 1: thingspace.gateway.v1.ChangeEsimPlanResponse.change:type_name -> thingspace.gateway.v1.Change
-	23, // 2: thingspace.gateway.v1.ChangeFiveGBiPlanRequest.devices:type_name -> thingspace.gateway.v1.FiveGBiDevice
-	22, // 3: thingspace.gateway.v1.ChangeFiveGBiPlanResponse.change:type_name -> thingspace.gateway.v1.Change
-	24, // 4: thingspace.gateway.v1.ChangeServicePlanRequest.devices:type_name -> thingspace.gateway.v1.ServicePlanDevice
-	22, // 5: thingspace.gateway.v1.ChangeServicePlanResponse.change:type_name -> thingspace.gateway.v1.Change
-	22, // 6: thingspace.gateway.v1.GetChangeResponse.change:type_name -> thingspace.gateway.v1.Change
-	25, // 7: thingspace.gateway.v1.ListChangesRequest.states:type_name -> thingspace.gateway.v1.ChangeState
-	26, // 8: thingspace.gateway.v1.ListChangesRequest.change_types:type_name -> thingspace.gateway.v1.ChangeType
-	27, // 9: thingspace.gateway.v1.ListChangesRequest.create_time_after:type_name -> google.protobuf.Timestamp
-	27, // 10: thingspace.gateway.v1.ListChangesRequest.create_time_before:type_name -> google.protobuf.Timestamp
-	28, // 11: thingspace.gateway.v1.ListChangesRequest.device:type_name -> thingspace.gateway.v1.DeviceId
-	22, // 12: thingspace.gateway.v1.ListChangesResponse.changes:type_name -> thingspace.gateway.v1.Change
-	29, // 13: thingspace.gateway.v1.ListDevicesRequest.outcomes:type_name -> thingspace.gateway.v1.DeviceOutcome
-	28, // 14: thingspace.gateway.v1.ListDevicesRequest.device:type_name -> thingspace.gateway.v1.DeviceId
-	30, // 15: thingspace.gateway.v1.ListDevicesResponse.devices:type_name -> thingspace.gateway.v1.Device
-	31, // 16: thingspace.gateway.v1.ListDeviceResultsRequest.outcomes:type_name -> thingspace.gateway.v1.Outcome
-	28, // 17: thingspace.gateway.v1.ListDeviceResultsRequest.device:type_name -> thingspace.gateway.v1.DeviceId
-	32, // 18: thingspace.gateway.v1.ListDeviceResultsResponse.device_results:type_name -> thingspace.gateway.v1.DeviceResult
+	22, // 0: thingspace.gateway.v1.ChangeEsimPlanRequest.devices:type_name -> thingspace.gateway.v1.EsimDevice
+	23, // 1: thingspace.gateway.v1.ChangeEsimPlanResponse.change:type_name -> thingspace.gateway.v1.Change
+	24, // 2: thingspace.gateway.v1.ChangeFiveGBiPlanRequest.devices:type_name -> thingspace.gateway.v1.FiveGBiDevice
+	23, // 3: thingspace.gateway.v1.ChangeFiveGBiPlanResponse.change:type_name -> thingspace.gateway.v1.Change
+	25, // 4: thingspace.gateway.v1.ChangeServicePlanRequest.devices:type_name -> thingspace.gateway.v1.ServicePlanDevice
+	23, // 5: thingspace.gateway.v1.ChangeServicePlanResponse.change:type_name -> thingspace.gateway.v1.Change
+	23, // 6: thingspace.gateway.v1.GetChangeResponse.change:type_name -> thingspace.gateway.v1.Change
+	26, // 7: thingspace.gateway.v1.ListChangesRequest.states:type_name -> thingspace.gateway.v1.ChangeState
+	27, // 8: thingspace.gateway.v1.ListChangesRequest.change_types:type_name -> thingspace.gateway.v1.ChangeType
+	28, // 9: thingspace.gateway.v1.ListChangesRequest.create_time_after:type_name -> google.protobuf.Timestamp
+	28, // 10: thingspace.gateway.v1.ListChangesRequest.create_time_before:type_name -> google.protobuf.Timestamp
+	29, // 11: thingspace.gateway.v1.ListChangesRequest.device:type_name -> thingspace.gateway.v1.DeviceId
+	23, // 12: thingspace.gateway.v1.ListChangesResponse.changes:type_name -> thingspace.gateway.v1.Change
+	30, // 13: thingspace.gateway.v1.ListDevicesRequest.outcomes:type_name -> thingspace.gateway.v1.DeviceOutcome
+	29, // 14: thingspace.gateway.v1.ListDevicesRequest.device:type_name -> thingspace.gateway.v1.DeviceId
+	31, // 15: thingspace.gateway.v1.ListDevicesResponse.devices:type_name -> thingspace.gateway.v1.Device
+	32, // 16: thingspace.gateway.v1.ListDeviceResultsRequest.outcomes:type_name -> thingspace.gateway.v1.Outcome
+	29, // 17: thingspace.gateway.v1.ListDeviceResultsRequest.device:type_name -> thingspace.gateway.v1.DeviceId
+	33, // 18: thingspace.gateway.v1.ListDeviceResultsResponse.device_results:type_name -> thingspace.gateway.v1.DeviceResult
 	17, // 19: thingspace.gateway.v1.ListServicePlansResponse.service_plans:type_name -> thingspace.gateway.v1.ServicePlan
-	20, // 20: thingspace.gateway.v1.ServicePlan.extended_attributes:type_name -> thingspace.gateway.v1.ServicePlan.ExtendedAttributesEntry
+	21, // 20: thingspace.gateway.v1.ServicePlan.extended_attributes:type_name -> thingspace.gateway.v1.ServicePlan.ExtendedAttributesEntry
 	0,  // 21: thingspace.gateway.v1.GetServerInfoResponse.journal_durability:type_name -> thingspace.gateway.v1.Durability
-	1,  // 22: thingspace.gateway.v1.GatewayService.ChangeEsimPlan:input_type -> thingspace.gateway.v1.ChangeEsimPlanRequest
-	3,  // 23: thingspace.gateway.v1.GatewayService.ChangeFiveGBiPlan:input_type -> thingspace.gateway.v1.ChangeFiveGBiPlanRequest
-	5,  // 24: thingspace.gateway.v1.GatewayService.ChangeServicePlan:input_type -> thingspace.gateway.v1.ChangeServicePlanRequest
-	33, // 25: thingspace.gateway.v1.GatewayService.WatchRequest:input_type -> thingspace.gateway.v1.WatchRequestRequest
-	34, // 26: thingspace.gateway.v1.GatewayService.WatchAccount:input_type -> thingspace.gateway.v1.WatchAccountRequest
-	7,  // 27: thingspace.gateway.v1.GatewayService.GetChange:input_type -> thingspace.gateway.v1.GetChangeRequest
-	9,  // 28: thingspace.gateway.v1.GatewayService.ListChanges:input_type -> thingspace.gateway.v1.ListChangesRequest
-	11, // 29: thingspace.gateway.v1.GatewayService.ListDevices:input_type -> thingspace.gateway.v1.ListDevicesRequest
-	13, // 30: thingspace.gateway.v1.GatewayService.ListDeviceResults:input_type -> thingspace.gateway.v1.ListDeviceResultsRequest
-	15, // 31: thingspace.gateway.v1.GatewayService.ListServicePlans:input_type -> thingspace.gateway.v1.ListServicePlansRequest
-	18, // 32: thingspace.gateway.v1.GatewayService.GetServerInfo:input_type -> thingspace.gateway.v1.GetServerInfoRequest
-	2,  // 33: thingspace.gateway.v1.GatewayService.ChangeEsimPlan:output_type -> thingspace.gateway.v1.ChangeEsimPlanResponse
-	4,  // 34: thingspace.gateway.v1.GatewayService.ChangeFiveGBiPlan:output_type -> thingspace.gateway.v1.ChangeFiveGBiPlanResponse
-	6,  // 35: thingspace.gateway.v1.GatewayService.ChangeServicePlan:output_type -> thingspace.gateway.v1.ChangeServicePlanResponse
-	35, // 36: thingspace.gateway.v1.GatewayService.WatchRequest:output_type -> thingspace.gateway.v1.WatchRequestResponse
-	36, // 37: thingspace.gateway.v1.GatewayService.WatchAccount:output_type -> thingspace.gateway.v1.WatchAccountResponse
-	8,  // 38: thingspace.gateway.v1.GatewayService.GetChange:output_type -> thingspace.gateway.v1.GetChangeResponse
-	10, // 39: thingspace.gateway.v1.GatewayService.ListChanges:output_type -> thingspace.gateway.v1.ListChangesResponse
-	12, // 40: thingspace.gateway.v1.GatewayService.ListDevices:output_type -> thingspace.gateway.v1.ListDevicesResponse
-	14, // 41: thingspace.gateway.v1.GatewayService.ListDeviceResults:output_type -> thingspace.gateway.v1.ListDeviceResultsResponse
-	16, // 42: thingspace.gateway.v1.GatewayService.ListServicePlans:output_type -> thingspace.gateway.v1.ListServicePlansResponse
-	19, // 43: thingspace.gateway.v1.GatewayService.GetServerInfo:output_type -> thingspace.gateway.v1.GetServerInfoResponse
-	33, // [33:44] is the sub-list for method output_type
-	22, // [22:33] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	20, // 22: thingspace.gateway.v1.GetServerInfoResponse.caller:type_name -> thingspace.gateway.v1.CallerInfo
+	1,  // 23: thingspace.gateway.v1.GatewayService.ChangeEsimPlan:input_type -> thingspace.gateway.v1.ChangeEsimPlanRequest
+	3,  // 24: thingspace.gateway.v1.GatewayService.ChangeFiveGBiPlan:input_type -> thingspace.gateway.v1.ChangeFiveGBiPlanRequest
+	5,  // 25: thingspace.gateway.v1.GatewayService.ChangeServicePlan:input_type -> thingspace.gateway.v1.ChangeServicePlanRequest
+	34, // 26: thingspace.gateway.v1.GatewayService.WatchRequest:input_type -> thingspace.gateway.v1.WatchRequestRequest
+	35, // 27: thingspace.gateway.v1.GatewayService.WatchAccount:input_type -> thingspace.gateway.v1.WatchAccountRequest
+	7,  // 28: thingspace.gateway.v1.GatewayService.GetChange:input_type -> thingspace.gateway.v1.GetChangeRequest
+	9,  // 29: thingspace.gateway.v1.GatewayService.ListChanges:input_type -> thingspace.gateway.v1.ListChangesRequest
+	11, // 30: thingspace.gateway.v1.GatewayService.ListDevices:input_type -> thingspace.gateway.v1.ListDevicesRequest
+	13, // 31: thingspace.gateway.v1.GatewayService.ListDeviceResults:input_type -> thingspace.gateway.v1.ListDeviceResultsRequest
+	15, // 32: thingspace.gateway.v1.GatewayService.ListServicePlans:input_type -> thingspace.gateway.v1.ListServicePlansRequest
+	18, // 33: thingspace.gateway.v1.GatewayService.GetServerInfo:input_type -> thingspace.gateway.v1.GetServerInfoRequest
+	2,  // 34: thingspace.gateway.v1.GatewayService.ChangeEsimPlan:output_type -> thingspace.gateway.v1.ChangeEsimPlanResponse
+	4,  // 35: thingspace.gateway.v1.GatewayService.ChangeFiveGBiPlan:output_type -> thingspace.gateway.v1.ChangeFiveGBiPlanResponse
+	6,  // 36: thingspace.gateway.v1.GatewayService.ChangeServicePlan:output_type -> thingspace.gateway.v1.ChangeServicePlanResponse
+	36, // 37: thingspace.gateway.v1.GatewayService.WatchRequest:output_type -> thingspace.gateway.v1.WatchRequestResponse
+	37, // 38: thingspace.gateway.v1.GatewayService.WatchAccount:output_type -> thingspace.gateway.v1.WatchAccountResponse
+	8,  // 39: thingspace.gateway.v1.GatewayService.GetChange:output_type -> thingspace.gateway.v1.GetChangeResponse
+	10, // 40: thingspace.gateway.v1.GatewayService.ListChanges:output_type -> thingspace.gateway.v1.ListChangesResponse
+	12, // 41: thingspace.gateway.v1.GatewayService.ListDevices:output_type -> thingspace.gateway.v1.ListDevicesResponse
+	14, // 42: thingspace.gateway.v1.GatewayService.ListDeviceResults:output_type -> thingspace.gateway.v1.ListDeviceResultsResponse
+	16, // 43: thingspace.gateway.v1.GatewayService.ListServicePlans:output_type -> thingspace.gateway.v1.ListServicePlansResponse
+	19, // 44: thingspace.gateway.v1.GatewayService.GetServerInfo:output_type -> thingspace.gateway.v1.GetServerInfoResponse
+	34, // [34:45] is the sub-list for method output_type
+	23, // [23:34] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_thingspace_gateway_v1_gateway_service_proto_init() }
@@ -1715,7 +1797,7 @@ func file_thingspace_gateway_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_thingspace_gateway_v1_gateway_service_proto_rawDesc), len(file_thingspace_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

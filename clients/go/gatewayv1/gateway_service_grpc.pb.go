@@ -118,7 +118,8 @@ type GatewayServiceClient interface {
 	// `thingspace.lookups_per_minute`, and one caller of the policy a quarter.
 	// Further calls get THROTTLED.
 	ListServicePlans(ctx context.Context, in *ListServicePlansRequest, opts ...grpc.CallOption) (*ListServicePlansResponse, error)
-	// Returns the version of the gateway, and the properties of its journal.
+	// Returns the version of the gateway, the properties of its journal, and the
+	// permissions of the caller.
 	GetServerInfo(ctx context.Context, in *GetServerInfoRequest, opts ...grpc.CallOption) (*GetServerInfoResponse, error)
 }
 
@@ -344,7 +345,8 @@ type GatewayServiceServer interface {
 	// `thingspace.lookups_per_minute`, and one caller of the policy a quarter.
 	// Further calls get THROTTLED.
 	ListServicePlans(context.Context, *ListServicePlansRequest) (*ListServicePlansResponse, error)
-	// Returns the version of the gateway, and the properties of its journal.
+	// Returns the version of the gateway, the properties of its journal, and the
+	// permissions of the caller.
 	GetServerInfo(context.Context, *GetServerInfoRequest) (*GetServerInfoResponse, error)
 	mustEmbedUnimplementedGatewayServiceServer()
 }

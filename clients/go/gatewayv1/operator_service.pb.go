@@ -83,9 +83,21 @@ type GetStatusResponse struct {
 	// The log-in at ThingSpace. Not set if it cannot be read now.
 	Login *LoginStatus `protobuf:"bytes,8,opt,name=login,proto3" json:"login,omitempty"`
 	// The quarantined callbacks. Not set if the journal cannot be read now.
-	Quarantine    *QuarantineStatus `protobuf:"bytes,9,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Quarantine *QuarantineStatus `protobuf:"bytes,9,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
+	// The time at which this replica started.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// The registrations of the callback URL: one for each callback service and
+	// account of `thingspace.accounts`. All replicas return the same. Empty if the
+	// gateway does not check registrations, or if the journal cannot be read now.
+	Registrations []*CallbackRegistration `protobuf:"bytes,11,rep,name=registrations,proto3" json:"registrations,omitempty"`
+	// The number of callbacks that this replica has received since its start, by
+	// outcome. Outcomes that have not occurred are listed too.
+	CallbackCounts []*CallbackCount `protobuf:"bytes,12,rep,name=callback_counts,json=callbackCounts,proto3" json:"callback_counts,omitempty"`
+	// The last callbacks of this replica, newest first, at most 50. Requests that
+	// were rejected before they were authenticated are not among them.
+	RecentCallbacks []*RecentCallback `protobuf:"bytes,13,rep,name=recent_callbacks,json=recentCallbacks,proto3" json:"recent_callbacks,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -181,6 +193,276 @@ func (x *GetStatusResponse) GetQuarantine() *QuarantineStatus {
 	return nil
 }
 
+func (x *GetStatusResponse) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetRegistrations() []*CallbackRegistration {
+	if x != nil {
+		return x.Registrations
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetCallbackCounts() []*CallbackCount {
+	if x != nil {
+		return x.CallbackCounts
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetRecentCallbacks() []*RecentCallback {
+	if x != nil {
+		return x.RecentCallbacks
+	}
+	return nil
+}
+
+// The registration of the callback URL for one callback service and account.
+type CallbackRegistration struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account.
+	AccountName string `protobuf:"bytes,1,opt,name=account_name,json=accountName,proto3" json:"account_name,omitempty"`
+	// The callback service, such as `CarrierService`.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// The state at the last check: `registered`, `wrong_credentials`, `other_url`,
+	// `missing` or `unknown`. The metric `thingspace_gateway_registrations` has the
+	// same states.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// What the gateway does if the state is not `registered`: the setting
+	// `callbacks.register`.
+	RegisterPolicy string `protobuf:"bytes,4,opt,name=register_policy,json=registerPolicy,proto3" json:"register_policy,omitempty"`
+	// The time of the last check, also if it failed. Not set before the first one.
+	CheckTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`
+	// The error of the last check or of the last attempt to register. Empty if it
+	// succeeded.
+	LastError     string `protobuf:"bytes,6,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallbackRegistration) Reset() {
+	*x = CallbackRegistration{}
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallbackRegistration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallbackRegistration) ProtoMessage() {}
+
+func (x *CallbackRegistration) ProtoReflect() protoreflect.Message {
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallbackRegistration.ProtoReflect.Descriptor instead.
+func (*CallbackRegistration) Descriptor() ([]byte, []int) {
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CallbackRegistration) GetAccountName() string {
+	if x != nil {
+		return x.AccountName
+	}
+	return ""
+}
+
+func (x *CallbackRegistration) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *CallbackRegistration) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *CallbackRegistration) GetRegisterPolicy() string {
+	if x != nil {
+		return x.RegisterPolicy
+	}
+	return ""
+}
+
+func (x *CallbackRegistration) GetCheckTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CheckTime
+	}
+	return nil
+}
+
+func (x *CallbackRegistration) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+// The number of callbacks with one outcome.
+type CallbackCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The outcome: `stored`, `duplicate`, `spooled`, `quarantined` or `rejected`.
+	Outcome string `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The number of callbacks.
+	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallbackCount) Reset() {
+	*x = CallbackCount{}
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallbackCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallbackCount) ProtoMessage() {}
+
+func (x *CallbackCount) ProtoReflect() protoreflect.Message {
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallbackCount.ProtoReflect.Descriptor instead.
+func (*CallbackCount) Descriptor() ([]byte, []int) {
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CallbackCount) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *CallbackCount) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// A callback that was received a short time ago. It has no content of the
+// callback.
+type RecentCallback struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time at which the callback was handled.
+	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
+	// The callback service in the path of the callback. Empty if it has none.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// The account in the path of the callback. Empty if it has none.
+	AccountName string `protobuf:"bytes,3,opt,name=account_name,json=accountName,proto3" json:"account_name,omitempty"`
+	// The outcome: a value of CallbackCount.outcome.
+	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The reason, in one word, if the outcome is `quarantined` or `rejected`.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The ID within the quarantine, if the outcome is `quarantined`.
+	QuarantineId  uint64 `protobuf:"varint,6,opt,name=quarantine_id,json=quarantineId,proto3" json:"quarantine_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecentCallback) Reset() {
+	*x = RecentCallback{}
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecentCallback) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecentCallback) ProtoMessage() {}
+
+func (x *RecentCallback) ProtoReflect() protoreflect.Message {
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecentCallback.ProtoReflect.Descriptor instead.
+func (*RecentCallback) Descriptor() ([]byte, []int) {
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RecentCallback) GetReceiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReceiveTime
+	}
+	return nil
+}
+
+func (x *RecentCallback) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RecentCallback) GetAccountName() string {
+	if x != nil {
+		return x.AccountName
+	}
+	return ""
+}
+
+func (x *RecentCallback) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *RecentCallback) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RecentCallback) GetQuarantineId() uint64 {
+	if x != nil {
+		return x.QuarantineId
+	}
+	return 0
+}
+
 // The log-in of the gateway at ThingSpace.
 type LoginStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -199,7 +481,7 @@ type LoginStatus struct {
 
 func (x *LoginStatus) Reset() {
 	*x = LoginStatus{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[2]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +493,7 @@ func (x *LoginStatus) String() string {
 func (*LoginStatus) ProtoMessage() {}
 
 func (x *LoginStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[2]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +506,7 @@ func (x *LoginStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginStatus.ProtoReflect.Descriptor instead.
 func (*LoginStatus) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{2}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LoginStatus) GetLockedOut() bool {
@@ -270,7 +552,7 @@ type QuarantineStatus struct {
 
 func (x *QuarantineStatus) Reset() {
 	*x = QuarantineStatus{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[3]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +564,7 @@ func (x *QuarantineStatus) String() string {
 func (*QuarantineStatus) ProtoMessage() {}
 
 func (x *QuarantineStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[3]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +577,7 @@ func (x *QuarantineStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineStatus.ProtoReflect.Descriptor instead.
 func (*QuarantineStatus) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{3}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *QuarantineStatus) GetUnreviewed() int64 {
@@ -332,7 +614,7 @@ type ChangeStateCount struct {
 
 func (x *ChangeStateCount) Reset() {
 	*x = ChangeStateCount{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[4]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +626,7 @@ func (x *ChangeStateCount) String() string {
 func (*ChangeStateCount) ProtoMessage() {}
 
 func (x *ChangeStateCount) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[4]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +639,7 @@ func (x *ChangeStateCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeStateCount.ProtoReflect.Descriptor instead.
 func (*ChangeStateCount) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{4}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChangeStateCount) GetState() ChangeState {
@@ -392,7 +674,7 @@ type ChangePause struct {
 
 func (x *ChangePause) Reset() {
 	*x = ChangePause{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[5]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +686,7 @@ func (x *ChangePause) String() string {
 func (*ChangePause) ProtoMessage() {}
 
 func (x *ChangePause) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[5]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +699,7 @@ func (x *ChangePause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePause.ProtoReflect.Descriptor instead.
 func (*ChangePause) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{5}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChangePause) GetAccountName() string {
@@ -462,7 +744,7 @@ type PauseChangesRequest struct {
 
 func (x *PauseChangesRequest) Reset() {
 	*x = PauseChangesRequest{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[6]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +756,7 @@ func (x *PauseChangesRequest) String() string {
 func (*PauseChangesRequest) ProtoMessage() {}
 
 func (x *PauseChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[6]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +769,7 @@ func (x *PauseChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseChangesRequest.ProtoReflect.Descriptor instead.
 func (*PauseChangesRequest) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{6}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PauseChangesRequest) GetAccountName() string {
@@ -515,7 +797,7 @@ type PauseChangesResponse struct {
 
 func (x *PauseChangesResponse) Reset() {
 	*x = PauseChangesResponse{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[7]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +809,7 @@ func (x *PauseChangesResponse) String() string {
 func (*PauseChangesResponse) ProtoMessage() {}
 
 func (x *PauseChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[7]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +822,7 @@ func (x *PauseChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseChangesResponse.ProtoReflect.Descriptor instead.
 func (*PauseChangesResponse) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{7}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PauseChangesResponse) GetPause() *ChangePause {
@@ -562,7 +844,7 @@ type ResumeChangesRequest struct {
 
 func (x *ResumeChangesRequest) Reset() {
 	*x = ResumeChangesRequest{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[8]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +856,7 @@ func (x *ResumeChangesRequest) String() string {
 func (*ResumeChangesRequest) ProtoMessage() {}
 
 func (x *ResumeChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[8]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +869,7 @@ func (x *ResumeChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeChangesRequest.ProtoReflect.Descriptor instead.
 func (*ResumeChangesRequest) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{8}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResumeChangesRequest) GetAccountName() string {
@@ -608,7 +890,7 @@ type ResumeChangesResponse struct {
 
 func (x *ResumeChangesResponse) Reset() {
 	*x = ResumeChangesResponse{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[9]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +902,7 @@ func (x *ResumeChangesResponse) String() string {
 func (*ResumeChangesResponse) ProtoMessage() {}
 
 func (x *ResumeChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[9]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +915,7 @@ func (x *ResumeChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeChangesResponse.ProtoReflect.Descriptor instead.
 func (*ResumeChangesResponse) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{9}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResumeChangesResponse) GetResumed() bool {
@@ -652,7 +934,7 @@ type ResetLockoutRequest struct {
 
 func (x *ResetLockoutRequest) Reset() {
 	*x = ResetLockoutRequest{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[10]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +946,7 @@ func (x *ResetLockoutRequest) String() string {
 func (*ResetLockoutRequest) ProtoMessage() {}
 
 func (x *ResetLockoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[10]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +959,7 @@ func (x *ResetLockoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetLockoutRequest.ProtoReflect.Descriptor instead.
 func (*ResetLockoutRequest) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{10}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{13}
 }
 
 // The response of ResetLockout.
@@ -689,7 +971,7 @@ type ResetLockoutResponse struct {
 
 func (x *ResetLockoutResponse) Reset() {
 	*x = ResetLockoutResponse{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[11]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +983,7 @@ func (x *ResetLockoutResponse) String() string {
 func (*ResetLockoutResponse) ProtoMessage() {}
 
 func (x *ResetLockoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[11]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +996,7 @@ func (x *ResetLockoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetLockoutResponse.ProtoReflect.Descriptor instead.
 func (*ResetLockoutResponse) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{11}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{14}
 }
 
 // The request of SetLogFilter.
@@ -732,7 +1014,7 @@ type SetLogFilterRequest struct {
 
 func (x *SetLogFilterRequest) Reset() {
 	*x = SetLogFilterRequest{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[12]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +1026,7 @@ func (x *SetLogFilterRequest) String() string {
 func (*SetLogFilterRequest) ProtoMessage() {}
 
 func (x *SetLogFilterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[12]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +1039,7 @@ func (x *SetLogFilterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogFilterRequest.ProtoReflect.Descriptor instead.
 func (*SetLogFilterRequest) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{12}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetLogFilterRequest) GetFilter() string {
@@ -785,7 +1067,7 @@ type SetLogFilterResponse struct {
 
 func (x *SetLogFilterResponse) Reset() {
 	*x = SetLogFilterResponse{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[13]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1079,7 @@ func (x *SetLogFilterResponse) String() string {
 func (*SetLogFilterResponse) ProtoMessage() {}
 
 func (x *SetLogFilterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[13]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1092,7 @@ func (x *SetLogFilterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogFilterResponse.ProtoReflect.Descriptor instead.
 func (*SetLogFilterResponse) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{13}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetLogFilterResponse) GetFilter() string {
@@ -835,7 +1117,7 @@ type ListQuarantinedCallbacksRequest struct {
 
 func (x *ListQuarantinedCallbacksRequest) Reset() {
 	*x = ListQuarantinedCallbacksRequest{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[14]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1129,7 @@ func (x *ListQuarantinedCallbacksRequest) String() string {
 func (*ListQuarantinedCallbacksRequest) ProtoMessage() {}
 
 func (x *ListQuarantinedCallbacksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[14]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1142,7 @@ func (x *ListQuarantinedCallbacksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQuarantinedCallbacksRequest.ProtoReflect.Descriptor instead.
 func (*ListQuarantinedCallbacksRequest) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{14}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListQuarantinedCallbacksRequest) GetAfterId() uint64 {
@@ -888,7 +1170,7 @@ type ListQuarantinedCallbacksResponse struct {
 
 func (x *ListQuarantinedCallbacksResponse) Reset() {
 	*x = ListQuarantinedCallbacksResponse{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[15]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1182,7 @@ func (x *ListQuarantinedCallbacksResponse) String() string {
 func (*ListQuarantinedCallbacksResponse) ProtoMessage() {}
 
 func (x *ListQuarantinedCallbacksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[15]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1195,7 @@ func (x *ListQuarantinedCallbacksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQuarantinedCallbacksResponse.ProtoReflect.Descriptor instead.
 func (*ListQuarantinedCallbacksResponse) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{15}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListQuarantinedCallbacksResponse) GetCallbacks() []*QuarantinedCallback {
@@ -934,7 +1216,7 @@ type GetQuarantinedCallbackRequest struct {
 
 func (x *GetQuarantinedCallbackRequest) Reset() {
 	*x = GetQuarantinedCallbackRequest{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[16]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1228,7 @@ func (x *GetQuarantinedCallbackRequest) String() string {
 func (*GetQuarantinedCallbackRequest) ProtoMessage() {}
 
 func (x *GetQuarantinedCallbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[16]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1241,7 @@ func (x *GetQuarantinedCallbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQuarantinedCallbackRequest.ProtoReflect.Descriptor instead.
 func (*GetQuarantinedCallbackRequest) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{16}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetQuarantinedCallbackRequest) GetId() uint64 {
@@ -980,7 +1262,7 @@ type GetQuarantinedCallbackResponse struct {
 
 func (x *GetQuarantinedCallbackResponse) Reset() {
 	*x = GetQuarantinedCallbackResponse{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[17]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1274,7 @@ func (x *GetQuarantinedCallbackResponse) String() string {
 func (*GetQuarantinedCallbackResponse) ProtoMessage() {}
 
 func (x *GetQuarantinedCallbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[17]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1287,7 @@ func (x *GetQuarantinedCallbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQuarantinedCallbackResponse.ProtoReflect.Descriptor instead.
 func (*GetQuarantinedCallbackResponse) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{17}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetQuarantinedCallbackResponse) GetCallback() *QuarantinedCallback {
@@ -1028,7 +1310,7 @@ type ReplayQuarantinedCallbacksRequest struct {
 
 func (x *ReplayQuarantinedCallbacksRequest) Reset() {
 	*x = ReplayQuarantinedCallbacksRequest{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[18]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1322,7 @@ func (x *ReplayQuarantinedCallbacksRequest) String() string {
 func (*ReplayQuarantinedCallbacksRequest) ProtoMessage() {}
 
 func (x *ReplayQuarantinedCallbacksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[18]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1335,7 @@ func (x *ReplayQuarantinedCallbacksRequest) ProtoReflect() protoreflect.Message 
 
 // Deprecated: Use ReplayQuarantinedCallbacksRequest.ProtoReflect.Descriptor instead.
 func (*ReplayQuarantinedCallbacksRequest) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{18}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReplayQuarantinedCallbacksRequest) GetId() uint64 {
@@ -1088,7 +1370,7 @@ type ReplayQuarantinedCallbacksResponse struct {
 
 func (x *ReplayQuarantinedCallbacksResponse) Reset() {
 	*x = ReplayQuarantinedCallbacksResponse{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[19]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1382,7 @@ func (x *ReplayQuarantinedCallbacksResponse) String() string {
 func (*ReplayQuarantinedCallbacksResponse) ProtoMessage() {}
 
 func (x *ReplayQuarantinedCallbacksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[19]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1395,7 @@ func (x *ReplayQuarantinedCallbacksResponse) ProtoReflect() protoreflect.Message
 
 // Deprecated: Use ReplayQuarantinedCallbacksResponse.ProtoReflect.Descriptor instead.
 func (*ReplayQuarantinedCallbacksResponse) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{19}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReplayQuarantinedCallbacksResponse) GetStored() int64 {
@@ -1148,7 +1430,7 @@ type DropQuarantinedCallbackRequest struct {
 
 func (x *DropQuarantinedCallbackRequest) Reset() {
 	*x = DropQuarantinedCallbackRequest{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[20]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1442,7 @@ func (x *DropQuarantinedCallbackRequest) String() string {
 func (*DropQuarantinedCallbackRequest) ProtoMessage() {}
 
 func (x *DropQuarantinedCallbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[20]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1455,7 @@ func (x *DropQuarantinedCallbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropQuarantinedCallbackRequest.ProtoReflect.Descriptor instead.
 func (*DropQuarantinedCallbackRequest) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{20}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DropQuarantinedCallbackRequest) GetId() uint64 {
@@ -1192,7 +1474,7 @@ type DropQuarantinedCallbackResponse struct {
 
 func (x *DropQuarantinedCallbackResponse) Reset() {
 	*x = DropQuarantinedCallbackResponse{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[21]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1486,7 @@ func (x *DropQuarantinedCallbackResponse) String() string {
 func (*DropQuarantinedCallbackResponse) ProtoMessage() {}
 
 func (x *DropQuarantinedCallbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[21]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1499,7 @@ func (x *DropQuarantinedCallbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropQuarantinedCallbackResponse.ProtoReflect.Descriptor instead.
 func (*DropQuarantinedCallbackResponse) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{21}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{24}
 }
 
 // A callback that the gateway could not use when it arrived.
@@ -1244,7 +1526,7 @@ type QuarantinedCallback struct {
 
 func (x *QuarantinedCallback) Reset() {
 	*x = QuarantinedCallback{}
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[22]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1538,7 @@ func (x *QuarantinedCallback) String() string {
 func (*QuarantinedCallback) ProtoMessage() {}
 
 func (x *QuarantinedCallback) ProtoReflect() protoreflect.Message {
-	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[22]
+	mi := &file_thingspace_gateway_v1_operator_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1551,7 @@ func (x *QuarantinedCallback) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantinedCallback.ProtoReflect.Descriptor instead.
 func (*QuarantinedCallback) Descriptor() ([]byte, []int) {
-	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{22}
+	return file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *QuarantinedCallback) GetId() uint64 {
@@ -1326,7 +1608,7 @@ var File_thingspace_gateway_v1_operator_service_proto protoreflect.FileDescripto
 const file_thingspace_gateway_v1_operator_service_proto_rawDesc = "" +
 	"\n" +
 	",thingspace/gateway/v1/operator_service.proto\x12\x15thingspace.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"thingspace/gateway/v1/change.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xd6\x03\n" +
+	"\x10GetStatusRequest\"\x85\x06\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
 	"\aserving\x18\x02 \x01(\bR\aserving\x12\x16\n" +
@@ -1339,7 +1621,32 @@ const file_thingspace_gateway_v1_operator_service_proto_rawDesc = "" +
 	"\x05login\x18\b \x01(\v2\".thingspace.gateway.v1.LoginStatusR\x05login\x12G\n" +
 	"\n" +
 	"quarantine\x18\t \x01(\v2'.thingspace.gateway.v1.QuarantineStatusR\n" +
-	"quarantine\"\x95\x01\n" +
+	"quarantine\x129\n" +
+	"\n" +
+	"start_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12Q\n" +
+	"\rregistrations\x18\v \x03(\v2+.thingspace.gateway.v1.CallbackRegistrationR\rregistrations\x12M\n" +
+	"\x0fcallback_counts\x18\f \x03(\v2$.thingspace.gateway.v1.CallbackCountR\x0ecallbackCounts\x12P\n" +
+	"\x10recent_callbacks\x18\r \x03(\v2%.thingspace.gateway.v1.RecentCallbackR\x0frecentCallbacks\"\xec\x01\n" +
+	"\x14CallbackRegistration\x12!\n" +
+	"\faccount_name\x18\x01 \x01(\tR\vaccountName\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12'\n" +
+	"\x0fregister_policy\x18\x04 \x01(\tR\x0eregisterPolicy\x129\n" +
+	"\n" +
+	"check_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcheckTime\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x06 \x01(\tR\tlastError\"?\n" +
+	"\rCallbackCount\x12\x18\n" +
+	"\aoutcome\x18\x01 \x01(\tR\aoutcome\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\"\xe3\x01\n" +
+	"\x0eRecentCallback\x12=\n" +
+	"\freceive_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12!\n" +
+	"\faccount_name\x18\x03 \x01(\tR\vaccountName\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12#\n" +
+	"\rquarantine_id\x18\x06 \x01(\x04R\fquarantineId\"\x95\x01\n" +
 	"\vLoginStatus\x12\x1d\n" +
 	"\n" +
 	"locked_out\x18\x01 \x01(\bR\tlockedOut\x12#\n" +
@@ -1432,71 +1739,80 @@ func file_thingspace_gateway_v1_operator_service_proto_rawDescGZIP() []byte {
 	return file_thingspace_gateway_v1_operator_service_proto_rawDescData
 }
 
-var file_thingspace_gateway_v1_operator_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_thingspace_gateway_v1_operator_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_thingspace_gateway_v1_operator_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),                   // 0: thingspace.gateway.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),                  // 1: thingspace.gateway.v1.GetStatusResponse
-	(*LoginStatus)(nil),                        // 2: thingspace.gateway.v1.LoginStatus
-	(*QuarantineStatus)(nil),                   // 3: thingspace.gateway.v1.QuarantineStatus
-	(*ChangeStateCount)(nil),                   // 4: thingspace.gateway.v1.ChangeStateCount
-	(*ChangePause)(nil),                        // 5: thingspace.gateway.v1.ChangePause
-	(*PauseChangesRequest)(nil),                // 6: thingspace.gateway.v1.PauseChangesRequest
-	(*PauseChangesResponse)(nil),               // 7: thingspace.gateway.v1.PauseChangesResponse
-	(*ResumeChangesRequest)(nil),               // 8: thingspace.gateway.v1.ResumeChangesRequest
-	(*ResumeChangesResponse)(nil),              // 9: thingspace.gateway.v1.ResumeChangesResponse
-	(*ResetLockoutRequest)(nil),                // 10: thingspace.gateway.v1.ResetLockoutRequest
-	(*ResetLockoutResponse)(nil),               // 11: thingspace.gateway.v1.ResetLockoutResponse
-	(*SetLogFilterRequest)(nil),                // 12: thingspace.gateway.v1.SetLogFilterRequest
-	(*SetLogFilterResponse)(nil),               // 13: thingspace.gateway.v1.SetLogFilterResponse
-	(*ListQuarantinedCallbacksRequest)(nil),    // 14: thingspace.gateway.v1.ListQuarantinedCallbacksRequest
-	(*ListQuarantinedCallbacksResponse)(nil),   // 15: thingspace.gateway.v1.ListQuarantinedCallbacksResponse
-	(*GetQuarantinedCallbackRequest)(nil),      // 16: thingspace.gateway.v1.GetQuarantinedCallbackRequest
-	(*GetQuarantinedCallbackResponse)(nil),     // 17: thingspace.gateway.v1.GetQuarantinedCallbackResponse
-	(*ReplayQuarantinedCallbacksRequest)(nil),  // 18: thingspace.gateway.v1.ReplayQuarantinedCallbacksRequest
-	(*ReplayQuarantinedCallbacksResponse)(nil), // 19: thingspace.gateway.v1.ReplayQuarantinedCallbacksResponse
-	(*DropQuarantinedCallbackRequest)(nil),     // 20: thingspace.gateway.v1.DropQuarantinedCallbackRequest
-	(*DropQuarantinedCallbackResponse)(nil),    // 21: thingspace.gateway.v1.DropQuarantinedCallbackResponse
-	(*QuarantinedCallback)(nil),                // 22: thingspace.gateway.v1.QuarantinedCallback
-	(*timestamppb.Timestamp)(nil),              // 23: google.protobuf.Timestamp
-	(ChangeState)(0),                           // 24: thingspace.gateway.v1.ChangeState
-	(*durationpb.Duration)(nil),                // 25: google.protobuf.Duration
+	(*CallbackRegistration)(nil),               // 2: thingspace.gateway.v1.CallbackRegistration
+	(*CallbackCount)(nil),                      // 3: thingspace.gateway.v1.CallbackCount
+	(*RecentCallback)(nil),                     // 4: thingspace.gateway.v1.RecentCallback
+	(*LoginStatus)(nil),                        // 5: thingspace.gateway.v1.LoginStatus
+	(*QuarantineStatus)(nil),                   // 6: thingspace.gateway.v1.QuarantineStatus
+	(*ChangeStateCount)(nil),                   // 7: thingspace.gateway.v1.ChangeStateCount
+	(*ChangePause)(nil),                        // 8: thingspace.gateway.v1.ChangePause
+	(*PauseChangesRequest)(nil),                // 9: thingspace.gateway.v1.PauseChangesRequest
+	(*PauseChangesResponse)(nil),               // 10: thingspace.gateway.v1.PauseChangesResponse
+	(*ResumeChangesRequest)(nil),               // 11: thingspace.gateway.v1.ResumeChangesRequest
+	(*ResumeChangesResponse)(nil),              // 12: thingspace.gateway.v1.ResumeChangesResponse
+	(*ResetLockoutRequest)(nil),                // 13: thingspace.gateway.v1.ResetLockoutRequest
+	(*ResetLockoutResponse)(nil),               // 14: thingspace.gateway.v1.ResetLockoutResponse
+	(*SetLogFilterRequest)(nil),                // 15: thingspace.gateway.v1.SetLogFilterRequest
+	(*SetLogFilterResponse)(nil),               // 16: thingspace.gateway.v1.SetLogFilterResponse
+	(*ListQuarantinedCallbacksRequest)(nil),    // 17: thingspace.gateway.v1.ListQuarantinedCallbacksRequest
+	(*ListQuarantinedCallbacksResponse)(nil),   // 18: thingspace.gateway.v1.ListQuarantinedCallbacksResponse
+	(*GetQuarantinedCallbackRequest)(nil),      // 19: thingspace.gateway.v1.GetQuarantinedCallbackRequest
+	(*GetQuarantinedCallbackResponse)(nil),     // 20: thingspace.gateway.v1.GetQuarantinedCallbackResponse
+	(*ReplayQuarantinedCallbacksRequest)(nil),  // 21: thingspace.gateway.v1.ReplayQuarantinedCallbacksRequest
+	(*ReplayQuarantinedCallbacksResponse)(nil), // 22: thingspace.gateway.v1.ReplayQuarantinedCallbacksResponse
+	(*DropQuarantinedCallbackRequest)(nil),     // 23: thingspace.gateway.v1.DropQuarantinedCallbackRequest
+	(*DropQuarantinedCallbackResponse)(nil),    // 24: thingspace.gateway.v1.DropQuarantinedCallbackResponse
+	(*QuarantinedCallback)(nil),                // 25: thingspace.gateway.v1.QuarantinedCallback
+	(*timestamppb.Timestamp)(nil),              // 26: google.protobuf.Timestamp
+	(ChangeState)(0),                           // 27: thingspace.gateway.v1.ChangeState
+	(*durationpb.Duration)(nil),                // 28: google.protobuf.Duration
 }
 var file_thingspace_gateway_v1_operator_service_proto_depIdxs = []int32{
-	4,  // 0: thingspace.gateway.v1.GetStatusResponse.change_counts:type_name -> thingspace.gateway.v1.ChangeStateCount
-	5,  // 1: thingspace.gateway.v1.GetStatusResponse.pauses:type_name -> thingspace.gateway.v1.ChangePause
-	23, // 2: thingspace.gateway.v1.GetStatusResponse.log_filter_end_time:type_name -> google.protobuf.Timestamp
-	2,  // 3: thingspace.gateway.v1.GetStatusResponse.login:type_name -> thingspace.gateway.v1.LoginStatus
-	3,  // 4: thingspace.gateway.v1.GetStatusResponse.quarantine:type_name -> thingspace.gateway.v1.QuarantineStatus
-	24, // 5: thingspace.gateway.v1.ChangeStateCount.state:type_name -> thingspace.gateway.v1.ChangeState
-	23, // 6: thingspace.gateway.v1.ChangePause.pause_time:type_name -> google.protobuf.Timestamp
-	5,  // 7: thingspace.gateway.v1.PauseChangesResponse.pause:type_name -> thingspace.gateway.v1.ChangePause
-	25, // 8: thingspace.gateway.v1.SetLogFilterRequest.duration:type_name -> google.protobuf.Duration
-	22, // 9: thingspace.gateway.v1.ListQuarantinedCallbacksResponse.callbacks:type_name -> thingspace.gateway.v1.QuarantinedCallback
-	22, // 10: thingspace.gateway.v1.GetQuarantinedCallbackResponse.callback:type_name -> thingspace.gateway.v1.QuarantinedCallback
-	23, // 11: thingspace.gateway.v1.QuarantinedCallback.receive_time:type_name -> google.protobuf.Timestamp
-	0,  // 12: thingspace.gateway.v1.OperatorService.GetStatus:input_type -> thingspace.gateway.v1.GetStatusRequest
-	6,  // 13: thingspace.gateway.v1.OperatorService.PauseChanges:input_type -> thingspace.gateway.v1.PauseChangesRequest
-	8,  // 14: thingspace.gateway.v1.OperatorService.ResumeChanges:input_type -> thingspace.gateway.v1.ResumeChangesRequest
-	10, // 15: thingspace.gateway.v1.OperatorService.ResetLockout:input_type -> thingspace.gateway.v1.ResetLockoutRequest
-	12, // 16: thingspace.gateway.v1.OperatorService.SetLogFilter:input_type -> thingspace.gateway.v1.SetLogFilterRequest
-	14, // 17: thingspace.gateway.v1.OperatorService.ListQuarantinedCallbacks:input_type -> thingspace.gateway.v1.ListQuarantinedCallbacksRequest
-	16, // 18: thingspace.gateway.v1.OperatorService.GetQuarantinedCallback:input_type -> thingspace.gateway.v1.GetQuarantinedCallbackRequest
-	18, // 19: thingspace.gateway.v1.OperatorService.ReplayQuarantinedCallbacks:input_type -> thingspace.gateway.v1.ReplayQuarantinedCallbacksRequest
-	20, // 20: thingspace.gateway.v1.OperatorService.DropQuarantinedCallback:input_type -> thingspace.gateway.v1.DropQuarantinedCallbackRequest
-	1,  // 21: thingspace.gateway.v1.OperatorService.GetStatus:output_type -> thingspace.gateway.v1.GetStatusResponse
-	7,  // 22: thingspace.gateway.v1.OperatorService.PauseChanges:output_type -> thingspace.gateway.v1.PauseChangesResponse
-	9,  // 23: thingspace.gateway.v1.OperatorService.ResumeChanges:output_type -> thingspace.gateway.v1.ResumeChangesResponse
-	11, // 24: thingspace.gateway.v1.OperatorService.ResetLockout:output_type -> thingspace.gateway.v1.ResetLockoutResponse
-	13, // 25: thingspace.gateway.v1.OperatorService.SetLogFilter:output_type -> thingspace.gateway.v1.SetLogFilterResponse
-	15, // 26: thingspace.gateway.v1.OperatorService.ListQuarantinedCallbacks:output_type -> thingspace.gateway.v1.ListQuarantinedCallbacksResponse
-	17, // 27: thingspace.gateway.v1.OperatorService.GetQuarantinedCallback:output_type -> thingspace.gateway.v1.GetQuarantinedCallbackResponse
-	19, // 28: thingspace.gateway.v1.OperatorService.ReplayQuarantinedCallbacks:output_type -> thingspace.gateway.v1.ReplayQuarantinedCallbacksResponse
-	21, // 29: thingspace.gateway.v1.OperatorService.DropQuarantinedCallback:output_type -> thingspace.gateway.v1.DropQuarantinedCallbackResponse
-	21, // [21:30] is the sub-list for method output_type
-	12, // [12:21] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	7,  // 0: thingspace.gateway.v1.GetStatusResponse.change_counts:type_name -> thingspace.gateway.v1.ChangeStateCount
+	8,  // 1: thingspace.gateway.v1.GetStatusResponse.pauses:type_name -> thingspace.gateway.v1.ChangePause
+	26, // 2: thingspace.gateway.v1.GetStatusResponse.log_filter_end_time:type_name -> google.protobuf.Timestamp
+	5,  // 3: thingspace.gateway.v1.GetStatusResponse.login:type_name -> thingspace.gateway.v1.LoginStatus
+	6,  // 4: thingspace.gateway.v1.GetStatusResponse.quarantine:type_name -> thingspace.gateway.v1.QuarantineStatus
+	26, // 5: thingspace.gateway.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	2,  // 6: thingspace.gateway.v1.GetStatusResponse.registrations:type_name -> thingspace.gateway.v1.CallbackRegistration
+	3,  // 7: thingspace.gateway.v1.GetStatusResponse.callback_counts:type_name -> thingspace.gateway.v1.CallbackCount
+	4,  // 8: thingspace.gateway.v1.GetStatusResponse.recent_callbacks:type_name -> thingspace.gateway.v1.RecentCallback
+	26, // 9: thingspace.gateway.v1.CallbackRegistration.check_time:type_name -> google.protobuf.Timestamp
+	26, // 10: thingspace.gateway.v1.RecentCallback.receive_time:type_name -> google.protobuf.Timestamp
+	27, // 11: thingspace.gateway.v1.ChangeStateCount.state:type_name -> thingspace.gateway.v1.ChangeState
+	26, // 12: thingspace.gateway.v1.ChangePause.pause_time:type_name -> google.protobuf.Timestamp
+	8,  // 13: thingspace.gateway.v1.PauseChangesResponse.pause:type_name -> thingspace.gateway.v1.ChangePause
+	28, // 14: thingspace.gateway.v1.SetLogFilterRequest.duration:type_name -> google.protobuf.Duration
+	25, // 15: thingspace.gateway.v1.ListQuarantinedCallbacksResponse.callbacks:type_name -> thingspace.gateway.v1.QuarantinedCallback
+	25, // 16: thingspace.gateway.v1.GetQuarantinedCallbackResponse.callback:type_name -> thingspace.gateway.v1.QuarantinedCallback
+	26, // 17: thingspace.gateway.v1.QuarantinedCallback.receive_time:type_name -> google.protobuf.Timestamp
+	0,  // 18: thingspace.gateway.v1.OperatorService.GetStatus:input_type -> thingspace.gateway.v1.GetStatusRequest
+	9,  // 19: thingspace.gateway.v1.OperatorService.PauseChanges:input_type -> thingspace.gateway.v1.PauseChangesRequest
+	11, // 20: thingspace.gateway.v1.OperatorService.ResumeChanges:input_type -> thingspace.gateway.v1.ResumeChangesRequest
+	13, // 21: thingspace.gateway.v1.OperatorService.ResetLockout:input_type -> thingspace.gateway.v1.ResetLockoutRequest
+	15, // 22: thingspace.gateway.v1.OperatorService.SetLogFilter:input_type -> thingspace.gateway.v1.SetLogFilterRequest
+	17, // 23: thingspace.gateway.v1.OperatorService.ListQuarantinedCallbacks:input_type -> thingspace.gateway.v1.ListQuarantinedCallbacksRequest
+	19, // 24: thingspace.gateway.v1.OperatorService.GetQuarantinedCallback:input_type -> thingspace.gateway.v1.GetQuarantinedCallbackRequest
+	21, // 25: thingspace.gateway.v1.OperatorService.ReplayQuarantinedCallbacks:input_type -> thingspace.gateway.v1.ReplayQuarantinedCallbacksRequest
+	23, // 26: thingspace.gateway.v1.OperatorService.DropQuarantinedCallback:input_type -> thingspace.gateway.v1.DropQuarantinedCallbackRequest
+	1,  // 27: thingspace.gateway.v1.OperatorService.GetStatus:output_type -> thingspace.gateway.v1.GetStatusResponse
+	10, // 28: thingspace.gateway.v1.OperatorService.PauseChanges:output_type -> thingspace.gateway.v1.PauseChangesResponse
+	12, // 29: thingspace.gateway.v1.OperatorService.ResumeChanges:output_type -> thingspace.gateway.v1.ResumeChangesResponse
+	14, // 30: thingspace.gateway.v1.OperatorService.ResetLockout:output_type -> thingspace.gateway.v1.ResetLockoutResponse
+	16, // 31: thingspace.gateway.v1.OperatorService.SetLogFilter:output_type -> thingspace.gateway.v1.SetLogFilterResponse
+	18, // 32: thingspace.gateway.v1.OperatorService.ListQuarantinedCallbacks:output_type -> thingspace.gateway.v1.ListQuarantinedCallbacksResponse
+	20, // 33: thingspace.gateway.v1.OperatorService.GetQuarantinedCallback:output_type -> thingspace.gateway.v1.GetQuarantinedCallbackResponse
+	22, // 34: thingspace.gateway.v1.OperatorService.ReplayQuarantinedCallbacks:output_type -> thingspace.gateway.v1.ReplayQuarantinedCallbacksResponse
+	24, // 35: thingspace.gateway.v1.OperatorService.DropQuarantinedCallback:output_type -> thingspace.gateway.v1.DropQuarantinedCallbackResponse
+	27, // [27:36] is the sub-list for method output_type
+	18, // [18:27] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_thingspace_gateway_v1_operator_service_proto_init() }
@@ -1511,7 +1827,7 @@ func file_thingspace_gateway_v1_operator_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_thingspace_gateway_v1_operator_service_proto_rawDesc), len(file_thingspace_gateway_v1_operator_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,10 +39,11 @@ const (
 //
 // The gateway serves it on the Unix socket `admin.socket`, which only the user of
 // the gateway can open, and on the gRPC port for callers with the permission
-// `operate`. With `auth.mode = none`, the gRPC port does not serve it.
+// `operate`. With `auth.mode = none`, the gRPC port serves only GetStatus.
 //
-// A call that concerns one account needs `operate` on this account. All other
-// calls need `operate` on all accounts (`*`).
+// GetStatus needs `monitor` or `operate` on all accounts (`*`). A call that
+// concerns one account needs `operate` on this account. All other calls need
+// `operate` on all accounts.
 //
 // Unless a call says otherwise, it concerns the replica that answers it.
 type OperatorServiceClient interface {
@@ -180,10 +181,11 @@ func (c *operatorServiceClient) DropQuarantinedCallback(ctx context.Context, in 
 //
 // The gateway serves it on the Unix socket `admin.socket`, which only the user of
 // the gateway can open, and on the gRPC port for callers with the permission
-// `operate`. With `auth.mode = none`, the gRPC port does not serve it.
+// `operate`. With `auth.mode = none`, the gRPC port serves only GetStatus.
 //
-// A call that concerns one account needs `operate` on this account. All other
-// calls need `operate` on all accounts (`*`).
+// GetStatus needs `monitor` or `operate` on all accounts (`*`). A call that
+// concerns one account needs `operate` on this account. All other calls need
+// `operate` on all accounts.
 //
 // Unless a call says otherwise, it concerns the replica that answers it.
 type OperatorServiceServer interface {

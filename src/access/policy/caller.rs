@@ -23,6 +23,8 @@ pub enum Permission {
     Watch,
     /// `GetChange`, `ListChanges`, `ListDevices`, `ListDeviceResults` and `ListServicePlans`.
     List,
+    /// `GetStatus`, on all accounts. [`Permission::Operate`] includes it.
+    Monitor,
     /// `OperatorService` and, on all accounts, results that belong to no account.
     Operate,
 }
@@ -77,6 +79,7 @@ struct Scopes {
     any_change: AccountScope,
     watch: AccountScope,
     list: AccountScope,
+    monitor: AccountScope,
     operate: AccountScope,
 }
 
@@ -86,7 +89,8 @@ static NO_ACCOUNTS: LazyLock<Arc<AccountSet>> = LazyLock::new(Arc::default);
 
 impl Permission {
     /// All permissions.
-    pub const ALL: [Self; 4] = [Self::Change, Self::Watch, Self::List, Self::Operate];
+    pub const ALL: [Self; 5] =
+        [Self::Change, Self::Watch, Self::List, Self::Monitor, Self::Operate];
 
     /// Returns the name in the policy file.
     pub const fn as_str(self) -> &'static str {
@@ -94,6 +98,7 @@ impl Permission {
             Self::Change => "change",
             Self::Watch => "watch",
             Self::List => "list",
+            Self::Monitor => "monitor",
             Self::Operate => "operate",
         }
     }
@@ -182,6 +187,11 @@ impl CallerPolicy {
     pub fn may_operate_everywhere(&self) -> bool {
         matches!(self.scopes.operate, AccountScope::All)
     }
+
+    /// Returns true if the caller may see the state of the gateway.
+    pub fn may_monitor_everywhere(&self) -> bool {
+        matches!(self.scopes.monitor, AccountScope::All)
+    }
 }
 
 // === impl Grant ===
@@ -192,7 +202,11 @@ impl Grant {
         let is_for = |operations: &Vec<ChangeType>| {
             operation.is_none_or(|operation| operations.contains(&operation))
         };
-        self.permissions.contains(&permission)
+        let includes = |granted: &Permission| {
+            *granted == permission
+                || (permission, *granted) == (Permission::Monitor, Permission::Operate)
+        };
+        self.permissions.iter().any(includes)
             && (permission != Permission::Change || self.operations.as_ref().is_none_or(is_for))
     }
 
@@ -269,6 +283,7 @@ impl Scopes {
             any_change: AccountScope::All,
             watch: AccountScope::All,
             list: AccountScope::All,
+            monitor: AccountScope::All,
             operate: AccountScope::All,
         }
     }
@@ -283,6 +298,7 @@ impl Scopes {
             any_change: scope(Permission::Change, None),
             watch: scope(Permission::Watch, None),
             list: scope(Permission::List, None),
+            monitor: scope(Permission::Monitor, None),
             operate: scope(Permission::Operate, None),
         }
     }
@@ -296,6 +312,7 @@ impl Scopes {
             (Permission::Change, None) => &self.any_change,
             (Permission::Watch, _) => &self.watch,
             (Permission::List, _) => &self.list,
+            (Permission::Monitor, _) => &self.monitor,
             (Permission::Operate, _) => &self.operate,
         }
     }

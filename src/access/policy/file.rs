@@ -160,7 +160,7 @@ impl Reader {
     }
 
     fn permissions(&mut self, value: &Value<'_>, path: &str) -> Vec<Permission> {
-        const ACCEPTS: &str = "change, watch, list or operate";
+        const ACCEPTS: &str = "change, watch, list, monitor or operate";
         let parse = |text: &str| Permission::parse(text).ok_or(ACCEPTS);
         self.list(value, path, 1..=Permission::ALL.len(), "permissions", parse)
     }

@@ -134,6 +134,9 @@ accounts = ["*"]
 [[caller]]
 name = "c"
 identities = ["dns:a.example.com", "dns:c.example.com"]
+[[caller.allow]]
+permissions = ["monitor"]
+accounts = ["0000123456-00001"]
 [caller.limits]
 changes_per_minute = 200
 "#;
@@ -145,12 +148,34 @@ changes_per_minute = 200
         "caller a (line 2): the identity jwt:* matches every authenticated client with a name of this form",
         "caller a (line 2): has the permission change without limits.changes_per_minute, so it can use all of thingspace.changes_per_minute",
         "caller b (line 8): may operate on all accounts, which includes pausing changes and results that belong to no account",
+        "caller c (line 14): the permission monitor has no effect without accounts = [\"*\"]",
         "the changes_per_minute of all callers add up to 200, more than thingspace.changes_per_minute (100): callers can delay each other's changes",
     ];
     let policy = policy(text);
     assert_eq!(policy.warnings(Some(100)), expected);
-    assert_eq!(policy.warnings(None), expected[..7]);
-    assert_eq!(policy.warnings(Some(200)), expected[..7]);
+    assert_eq!(policy.warnings(None), expected[..8]);
+    assert_eq!(policy.warnings(Some(200)), expected[..8]);
+}
+
+#[test]
+fn operate_includes_monitor_and_either_needs_all_accounts() {
+    for (permission, accounts, expected) in [
+        ("monitor", "*", true),
+        ("operate", "*", true),
+        ("monitor", "0000123456-*", false),
+        ("operate", "0000123456-*", false),
+        ("list", "*", false),
+    ] {
+        let text = format!(
+            "[[caller]]\nname = \"a\"\nidentities = [\"jwt:a\"]\n[[caller.allow]]\n\
+             permissions = [\"{permission}\"]\naccounts = [\"{accounts}\"]\n"
+        );
+        let policy = policy(&text);
+        let caller = policy.find(["jwt:a"]).unwrap();
+        assert_eq!(caller.may_monitor_everywhere(), expected, "{permission} {accounts}");
+        let is_operator = (permission, accounts) == ("operate", "*");
+        assert_eq!(caller.may_operate_everywhere(), is_operator, "{permission} {accounts}");
+    }
 }
 
 #[test]

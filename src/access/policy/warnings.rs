@@ -83,12 +83,21 @@ fn check_caller(caller: &CallerPolicy, warnings: &mut Vec<String>) {
              of thingspace.changes_per_minute"
         ));
     }
+    if !caller.may_monitor_everywhere() && grants(caller, Permission::Monitor) {
+        warnings.push(format!(
+            "{name}: the permission monitor has no effect without accounts = [\"*\"]"
+        ));
+    }
     if caller.may_operate_everywhere() {
         warnings.push(format!(
             "{name}: may operate on all accounts, which includes pausing changes and results that \
              belong to no account"
         ));
     }
+}
+
+fn grants(caller: &CallerPolicy, permission: Permission) -> bool {
+    caller.grants().iter().any(|grant| grant.permissions.contains(&permission))
 }
 
 fn check_sum(

@@ -5,5 +5,7 @@
 
 mod desired_listener;
 mod monitor;
+mod status;
 
 pub use monitor::RegistrationMonitor;
+pub use status::{RegistrationStatus, RegistrationStatuses};

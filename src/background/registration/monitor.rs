@@ -9,7 +9,12 @@ use url::Url;
 
 use crate::{
     background::{
-        LeaderJob, registration::desired_listener::DesiredListener, url_origin::url_origin,
+        LeaderJob,
+        registration::{
+            desired_listener::DesiredListener,
+            status::{self, StoredStatus},
+        },
+        url_origin::url_origin,
     },
     config::{CallbacksConfig, Config, RegisterPolicy},
     domain::{clock::Clock, evidence::ResultService, newtypes::AccountName},
@@ -38,6 +43,8 @@ pub struct RegistrationMonitor {
 struct MonitoredAccount {
     account: AccountName,
     is_failing: bool,
+    /// The error of the last check.
+    error: Option<String>,
     services: [MonitoredService; ResultService::ALL.len()],
 }
 
@@ -45,6 +52,8 @@ struct MonitoredAccount {
 struct MonitoredService {
     name: &'static str,
     status: RegistrationState,
+    /// The error of the last attempt to register.
+    error: Option<String>,
     /// Status and URL origin of the last message: the same message is not logged twice in a row.
     last_logged: Option<(RegistrationState, Option<String>)>,
     /// A failed registration was logged and has not succeeded since.
@@ -65,11 +74,12 @@ impl LeaderJob for RegistrationMonitor {
         loop {
             for account in &mut accounts {
                 match account.check(self).await {
-                    Ok(()) => account.is_failing = false,
+                    Ok(()) => account.mark_checked(),
                     Err(error) => account.mark_unknown(&error),
                 }
             }
             self.record_metrics(&accounts);
+            self.store_statuses(&accounts).await;
             sleep(CHECK_INTERVAL).await;
         }
     }
@@ -109,6 +119,21 @@ impl RegistrationMonitor {
         for status in RegistrationState::ALL {
             let count = services().filter(|service| service.status == status).count();
             self.instruments.registrations(status, count);
+        }
+    }
+
+    /// Stores the result of the checks for `GetStatus` of all replicas.
+    async fn store_statuses(&self, accounts: &[MonitoredAccount]) {
+        let now = self.clock.now();
+        let statuses = accounts.iter().flat_map(|account| {
+            account.services.iter().map(move |service| {
+                let error = account.error.as_deref().or(service.error.as_deref());
+                StoredStatus::new(&account.account, service.name, service.status, error, now)
+            })
+        });
+        let statuses: Vec<_> = statuses.collect();
+        if let Err(error) = status::store(&*self.journal, &statuses).await {
+            tracing::debug!(%error, "cannot store the status of the registrations");
         }
     }
 
@@ -167,9 +192,11 @@ impl MonitoredAccount {
         Self {
             account,
             is_failing: false,
+            error: None,
             services: ResultService::ALL.map(|service| MonitoredService {
                 name: service.as_str(),
                 status: RegistrationState::Unknown,
+                error: None,
                 last_logged: None,
                 has_logged_failure: false,
                 has_renewed_credentials: false,
@@ -208,7 +235,13 @@ impl MonitoredAccount {
         Ok(())
     }
 
+    fn mark_checked(&mut self) {
+        self.is_failing = false;
+        self.error = None;
+    }
+
     fn mark_unknown(&mut self, error: &str) {
+        self.error = Some(error.to_owned());
         for service in &mut self.services {
             service.status = RegistrationState::Unknown;
         }
@@ -240,6 +273,7 @@ impl MonitoredService {
         result: &Result<(), String>,
     ) {
         let (account, service) = (account.as_str(), self.name);
+        self.error = result.as_ref().err().cloned();
         match result {
             Ok(()) => {
                 self.has_logged_failure = false;
@@ -262,6 +296,9 @@ impl MonitoredService {
         found: Option<&ListenerRegistration>,
     ) {
         self.status = status;
+        if status == RegistrationState::Registered {
+            self.error = None;
+        }
         self.has_renewed_credentials &= status == RegistrationState::WrongCredentials;
         let url_origin = found.map(|found| url_origin(found.url.expose_secret()));
         let current = Some((status, url_origin));

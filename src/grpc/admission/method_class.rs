@@ -51,6 +51,7 @@ impl Method {
 
 const LIST: MethodAccess = MethodAccess::Needs(Permission::List);
 const WATCH: MethodAccess = MethodAccess::Needs(Permission::Watch);
+const MONITOR: MethodAccess = MethodAccess::Needs(Permission::Monitor);
 const OPERATE: MethodAccess = MethodAccess::Needs(Permission::Operate);
 
 /// The RPCs that are not operations. A test compares this table and the registry of operations with the
@@ -68,7 +69,7 @@ const OTHER_METHODS: &[(&str, MethodClass, MethodAccess)] = &[
     ),
     ("thingspace.gateway.v1.GatewayService/WatchRequest", MethodClass::Watch, WATCH),
     ("thingspace.gateway.v1.GatewayService/WatchAccount", MethodClass::Watch, WATCH),
-    ("thingspace.gateway.v1.OperatorService/GetStatus", MethodClass::Read, OPERATE),
+    ("thingspace.gateway.v1.OperatorService/GetStatus", MethodClass::Read, MONITOR),
     ("thingspace.gateway.v1.OperatorService/PauseChanges", MethodClass::Read, OPERATE),
     ("thingspace.gateway.v1.OperatorService/ResumeChanges", MethodClass::Read, OPERATE),
     ("thingspace.gateway.v1.OperatorService/ResetLockout", MethodClass::Read, OPERATE),

@@ -2,6 +2,7 @@
 
 mod pauses;
 mod quarantine;
+mod replica_state;
 
 use std::{iter::zip, sync::Arc, time::Duration};
 
@@ -15,7 +16,9 @@ use tonic::{Request, Response, Status, server::NamedService as _};
 use crate::{
     access::Caller,
     audit::AuditLog,
-    callbacks::Quarantine,
+    background::RegistrationStatuses,
+    callbacks::{Quarantine, RecentCallbacks},
+    config::RegisterPolicy,
     dispatch::Pauses,
     domain::{
         clock::{Clock, Timestamp},
@@ -33,7 +36,7 @@ use crate::{
     },
     journal::Journal,
     proto,
-    telemetry::LogFilter,
+    telemetry::{Instruments, LogFilter},
     thingspace::ThingSpace,
 };
 
@@ -57,6 +60,13 @@ pub struct Operator {
     pub(crate) serving: watch::Receiver<bool>,
     /// True while this replica is the leader.
     pub(crate) is_leader: watch::Receiver<bool>,
+    /// The time at which the replica started.
+    pub(crate) start_time: Timestamp,
+    pub(crate) instruments: Instruments,
+    pub(crate) recent_callbacks: RecentCallbacks,
+    pub(crate) registrations: RegistrationStatuses,
+    /// `callbacks.register`.
+    pub(crate) register_policy: RegisterPolicy,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -172,8 +182,10 @@ impl OperatorService for Operator {
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Reply<proto::GetStatusResponse> {
-        require_everywhere(&request)?;
+        let (caller, _audit) = caller(request.extensions())?;
+        caller.require_monitor_everywhere().map_err(ApiError::from)?;
         let (login, quarantine) = (self.login_status().await, self.quarantine_status().await);
+        let registrations = self.registrations().await;
         let (log_filter, end) = self.log_filter.current();
         Ok(Response::new(proto::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -185,6 +197,10 @@ impl OperatorService for Operator {
             log_filter_end_time: end.map(|end| self.to_timestamp(end).into()),
             login,
             quarantine,
+            start_time: Some(self.start_time.into()),
+            registrations,
+            callback_counts: self.callback_counts(),
+            recent_callbacks: self.recent_callbacks(),
         }))
     }
 

@@ -39,7 +39,7 @@ name = "b"
         "line 4: caller[0].identities[1]: got \"*\", expected a pattern that begins with spiffe://, dns:, subject:, jwt: or mesh:",
         "line 4: caller[0].identities[2]: got a value of type integer, expected a string in quotes",
         "line 5: caller[0].color: unknown key, expected name, identities, allow, limits",
-        "line 8: caller[0].allow[0].permissions[0]: got \"chnage\", expected change, watch, list or operate",
+        "line 8: caller[0].allow[0].permissions[0]: got \"chnage\", expected change, watch, list, monitor or operate",
         "line 9: caller[0].allow[0].accounts: got 0, expected an array of 1 to 1000 accounts",
         "line 12: caller[0].allow[1].accounts[1]: got \"a b\", expected 1 to 64 letters, digits, dashes and `*`, such as 0000123456-00001 or 0000123456-*",
         "line 13: caller[0].allow[1].operations[1]: got \"sim_swap\", expected esim_plan, five_g_bi_plan, service_plan",

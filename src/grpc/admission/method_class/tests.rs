@@ -31,6 +31,7 @@ fn required_access(service: &str, method: &str) -> MethodAccess {
             "GatewayService",
             "GetChange" | "ListChanges" | "ListDevices" | "ListDeviceResults" | "ListServicePlans",
         ) => Permission::List,
+        ("OperatorService", "GetStatus") => Permission::Monitor,
         ("OperatorService", _) => Permission::Operate,
         (service, method) => panic!("decide the access that {service}/{method} requires"),
     };
