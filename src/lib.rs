@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: the command line, one file for each subcommand;
 //! - [`app`]: wiring and lifecycle;
+//! - [`console`]: the web page for operators;
 //! - [`grpc`]: the gRPC server;
 //! - [`access`]: authentication and permissions of callers;
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
@@ -35,6 +36,7 @@ pub mod callbacks;
 pub mod cli;
 pub mod config;
 pub mod connections;
+pub mod console;
 pub mod dispatch;
 pub mod domain;
 pub mod failpoints;

@@ -92,13 +92,16 @@ impl App {
     /// Serves until `shutdown`, then drains within `shutdown.grace`: first gRPC calls, then their
     /// requests to ThingSpace, then the callback listener, because ThingSpace rarely repeats a callback.
     pub async fn run(self, shutdown: CancellationToken) -> ShutdownOutcome {
-        let Addresses { grpc, callbacks, admin } = self.addresses;
+        let Addresses { grpc, callbacks, admin, console } = self.addresses;
         tracing::info!(address = %grpc, "gRPC listens on {grpc}");
         tracing::info!(address = %callbacks, "callbacks listen on {callbacks}");
         tracing::info!(address = %admin, "admin listens on {admin}");
+        if let Some(console) = console {
+            tracing::info!(address = %console, "console listens on {console}");
+        }
         let components = self.components;
         let mut background = JoinSet::from_iter(components.background);
-        let mut grpc = JoinSet::from_iter([components.grpc]);
+        let mut grpc = JoinSet::from_iter(components.grpc);
         let mut callbacks = JoinSet::from_iter([components.callbacks]);
         shutdown.cancelled().await;
 

@@ -18,6 +18,8 @@ pub struct Addresses {
     pub callbacks: SocketAddr,
     /// The admin port.
     pub admin: SocketAddr,
+    /// The console. `None` if it is off.
+    pub console: Option<SocketAddr>,
 }
 
 /// The bound ports.
@@ -26,18 +28,26 @@ pub(super) struct Ports {
     pub(super) grpc: TcpListener,
     pub(super) callbacks: TcpListener,
     pub(super) admin: TcpListener,
+    pub(super) console: Option<TcpListener>,
     pub(super) limits: ConnectionLimits,
 }
 
 impl Ports {
     pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
-        let limits = ConnectionLimits::reserve()?;
+        let limits = ConnectionLimits::reserve(config.console.listen.is_some())?;
         let (grpc, grpc_address) = bind("grpc.listen", config.grpc.listen)?;
         let (callbacks, callbacks_address) = bind("callbacks.listen", config.callbacks.listen)?;
         let (admin, admin_address) = bind("admin.listen", config.admin.listen)?;
-        let addresses =
-            Addresses { grpc: grpc_address, callbacks: callbacks_address, admin: admin_address };
-        Ok(Self { addresses, grpc, callbacks, admin, limits })
+        let console = config.console.listen;
+        let console = console.map(|address| bind("console.listen", address)).transpose()?;
+        let (console, console_address) = console.unzip();
+        let addresses = Addresses {
+            grpc: grpc_address,
+            callbacks: callbacks_address,
+            admin: admin_address,
+            console: console_address,
+        };
+        Ok(Self { addresses, grpc, callbacks, admin, console, limits })
     }
 }
 

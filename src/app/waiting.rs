@@ -18,8 +18,9 @@ use crate::{
     background::FileReloader,
     callbacks::CallbackListener,
     config::{Config, JournalEngine},
+    console,
     domain::{backoff::Backoff, clock::Clock},
-    grpc,
+    grpc::unavailable_server,
     journal::{Journal, Origin, UnopenedJournal},
     spool::{Spool, SpoolOptions},
     telemetry::{LogThrottle, Telemetry},
@@ -137,11 +138,12 @@ impl Waiting<'_> {
         )?;
         let (callbacks, grpc, admin) =
             (share(&ports.callbacks)?, share(&ports.grpc)?, share(&ports.admin)?);
+        let console = ports.console.as_ref().map(share).transpose()?;
+        let server = unavailable_server(config, self.grpc_tls.clone(), telemetry.instruments())?;
         let stop = CancellationToken::new();
         let serving = watch::Sender::new(spool.has_room());
         let mut tasks = JoinSet::new();
         let limits = ports.limits;
-        let instruments = telemetry.instruments();
         tasks.spawn(listener.serve(callbacks, limits.callbacks, stop.clone(), HANDOVER_GRACE));
         tasks.spawn(admin_port::serve(
             admin,
@@ -156,11 +158,12 @@ impl Waiting<'_> {
         tasks.spawn(async move {
             stopped.run_until_cancelled(files.run()).await;
         });
-        let stopped = stop.clone();
-        let (config, tls) = ((*config).clone(), self.grpc_tls.clone());
-        tasks.spawn(async move {
-            grpc::serve_unavailable(grpc, &config, tls, limits.grpc, instruments, stopped).await;
-        });
+        if let Some(listener) = console {
+            // The page shows why the calls are rejected.
+            let console = console::server(config, &server)?;
+            tasks.spawn(console.serve(listener, limits.console, stop.clone()));
+        }
+        tasks.spawn(server.serve(grpc, limits.grpc, stop.clone()));
         Ok(EarlyServers { spool, stop, tasks })
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     },
     callbacks::CallbackListener,
     config::Config,
+    console,
     dispatch::{Dispatcher, InFlight, Pauses},
     domain::{
         clock::{Clock, Timestamp},
@@ -49,8 +50,8 @@ pub(crate) struct SystemClock;
 
 /// The components of a gateway. Nothing is served before the tasks are spawned.
 pub(super) struct Components {
-    /// The gRPC server. It ends after `draining`.
-    pub(super) grpc: BoxFuture<'static, ()>,
+    /// The gRPC server and the console. They end after `draining`.
+    pub(super) grpc: Vec<BoxFuture<'static, ()>>,
     /// The callback listener. It ends after `stop`.
     pub(super) callbacks: BoxFuture<'static, ()>,
     /// Everything else. It may be aborted.
@@ -173,8 +174,14 @@ impl Components {
             stop.clone(),
         )));
         let grace = config.shutdown.grace;
+        let mut grpc: Vec<BoxFuture<'static, ()>> = Vec::new();
+        if let Some(listener) = ports.console {
+            let console = console::server(config, &server)?;
+            grpc.push(Box::pin(console.serve(listener, ports.limits.console, draining.clone())));
+        }
+        grpc.push(Box::pin(server.serve(ports.grpc, ports.limits.grpc, draining.clone())));
         Ok(Self {
-            grpc: Box::pin(server.serve(ports.grpc, ports.limits.grpc, draining.clone())),
+            grpc,
             callbacks: Box::pin(listener.serve(
                 ports.callbacks,
                 ports.limits.callbacks,

@@ -113,15 +113,25 @@ pub(super) static RULES: &[Rule] = &[
     },
     Rule {
         doc: "`auth.mode` must be set if `thingspace.base_url` is at thingspace.verizon.com and \
-              `grpc.listen` is not a loopback address",
+              `grpc.listen` or `console.listen` is not a loopback address",
         modes: SERVE,
         check: |config| {
-            let listen = config.grpc.listen;
-            let is_open = config.thingspace.is_production() && !is_loopback_ip(listen.ip());
-            (is_open && config.auth.mode.is_none()).then(|| {
+            if !config.thingspace.is_production() || config.auth.mode.is_some() {
+                return None;
+            }
+            let console = config.console.listen.filter(|listen| !is_loopback_ip(listen.ip()));
+            let grpc = config.grpc.listen;
+            if !is_loopback_ip(grpc.ip()) {
                 let problem = format!(
                     "not set, expected `mtls`, `jwt`, `mesh` or an explicit `none`, because \
-                     grpc.listen {listen} lets every client that can reach it change real devices"
+                     grpc.listen {grpc} lets every client that can reach it change real devices"
+                );
+                return Some(("auth.mode", problem));
+            }
+            console.map(|console| {
+                let problem = format!(
+                    "not set, expected `mtls`, `jwt`, `mesh` or an explicit `none`, because \
+                     console.listen {console} shows everyone who can reach it the changes of all accounts"
                 );
                 ("auth.mode", problem)
             })

@@ -138,6 +138,14 @@ settings! {
         socket: Option<PathBuf> = Optional(FilePath);
     }
 
+    /// The console: a web page for operators (docs/console.md).
+    console: ConsoleConfig {
+        /// Address and port of the console. It has the TLS, the authentication and the policy of the
+        /// gRPC port, and serves no call that makes a change. Unset: no console. Port 0 selects a free
+        /// port.
+        listen: Option<SocketAddr> = Optional(SocketAddress);
+    }
+
     /// The connection to ThingSpace. The four credentials are required, except with a sandbox.
     thingspace: ThingSpaceConfig {
         /// Base URL of the ThingSpace API. The gateway appends `/ts/v1/oauth2/token` and
@@ -263,7 +271,7 @@ settings! {
         /// client that can reach the port. It stands alone. `mtls` accepts client certificates, `jwt` bearer
         /// tokens, and `mesh` the header of a service mesh. docs/access.md describes them. The
         /// setting is required if clients on a network can change real plans: with Verizon's base
-        /// URL and a `grpc.listen` that is not loopback.
+        /// URL and a `grpc.listen` or a `console.listen` that is not loopback.
         mode: Option<Vec<AuthMode>> = Optional(any_of::<AuthMode>());
         /// Issuer of bearer tokens: the exact value of their claim `iss`.
         jwt_issuer: Option<String> = Optional(ClaimText);

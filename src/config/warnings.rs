@@ -129,7 +129,9 @@ fn check_auth(config: &Config, warnings: &mut Vec<String>) {
         }
     }
     let is_plaintext = config.grpc.tls_cert_file.is_none();
-    let is_reachable = !is_loopback_ip(config.grpc.listen.ip());
+    let console = config.console.listen;
+    let is_reachable = !is_loopback_ip(config.grpc.listen.ip())
+        || console.is_some_and(|listen| !is_loopback_ip(listen.ip()));
     if auth.accepts(AuthMode::Jwt) && is_plaintext && is_reachable {
         warnings.push(
             "auth.mode = jwt without grpc.tls_cert_file: bearer tokens are sent unencrypted, unless \

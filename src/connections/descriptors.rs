@@ -13,6 +13,8 @@ pub struct ConnectionLimits {
     pub callbacks: usize,
     /// The admin port.
     pub admin: usize,
+    /// The console. 0 if it is off.
+    pub console: usize,
 }
 
 /// The process may not open enough files for a useful gateway.
@@ -33,56 +35,64 @@ const RESERVED: usize = 768;
 
 impl ConnectionLimits {
     /// The limits with enough descriptors.
-    pub const FULL: Self = Self { grpc: 10_000, callbacks: 8_192, admin: 256 };
+    pub const FULL: Self = Self { grpc: 10_000, callbacks: 8_192, admin: 256, console: 0 };
+
+    /// The limit of the console with enough descriptors.
+    pub const FULL_CONSOLE: usize = 64;
 
     /// Divides the descriptors that the process may open. With too few of them, all ports have smaller limits.
     ///
     /// # Errors
     ///
     /// [`TooFewDescriptors`] if the process may open fewer than 1,024 files.
-    pub fn reserve() -> Result<Self, TooFewDescriptors> {
+    pub fn reserve(has_console: bool) -> Result<Self, TooFewDescriptors> {
         // `None` means no limit.
         let available = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let available = usize::try_from(available).unwrap_or(usize::MAX);
-        let limits = Self::divide(available)?;
-        let Self { grpc, callbacks, admin } = limits;
-        if limits == Self::FULL {
-            tracing::debug!(available, grpc, callbacks, admin, "limits of connections");
+        let full = Self::full(has_console);
+        let limits = Self::divide(available, full)?;
+        let Self { grpc, callbacks, admin, console } = limits;
+        if limits == full {
+            tracing::debug!(available, grpc, callbacks, admin, console, "limits of connections");
         } else {
-            let needed = Self::FULL.sum() + RESERVED;
+            let needed = full.sum() + RESERVED;
             tracing::warn!(
                 available,
                 needed,
                 grpc,
                 callbacks,
                 admin,
+                console,
                 "the ports have smaller connection limits: raise the hard limit of open files (RLIMIT_NOFILE)"
             );
         }
         Ok(limits)
     }
 
+    fn full(has_console: bool) -> Self {
+        Self { console: if has_console { Self::FULL_CONSOLE } else { 0 }, ..Self::FULL }
+    }
+
     /// Divides this number of descriptors.
-    fn divide(available: usize) -> Result<Self, TooFewDescriptors> {
+    fn divide(available: usize, full: Self) -> Result<Self, TooFewDescriptors> {
         if available < MIN_DESCRIPTORS {
             return Err(TooFewDescriptors { available });
         }
         // The smallest number leaves 640 for the other files.
         let reserved = RESERVED.min(available * 5 / 8);
         let ports = available - reserved;
-        let full = Self::FULL;
         if ports >= full.sum() {
             return Ok(full);
         }
-        // Monitoring needs few connections, but always some.
-        let admin = full.admin.min(ports / 8);
-        let (rest, of) = (ports - admin, full.grpc + full.callbacks);
+        // Monitoring and the console need few connections, but always some.
+        let (admin, console) = (full.admin.min(ports / 8), full.console.min(ports / 16));
+        let (rest, of) = (ports - admin - console, full.grpc + full.callbacks);
         let grpc = rest.saturating_mul(full.grpc) / of;
-        Ok(Self { grpc, callbacks: rest - grpc, admin })
+        Ok(Self { grpc, callbacks: rest - grpc, admin, console })
     }
 
     const fn sum(self) -> usize {
-        self.grpc + self.callbacks + self.admin
+        self.grpc + self.callbacks + self.admin + self.console
     }
 }
 

@@ -1,4 +1,5 @@
-//! The gRPC port: accepts connections, limits their age, and drains them. Translates the protocols other than gRPC.
+//! The gRPC port, and other ports with the same calls: accepts connections, limits their age, and drains them.
+//! Translates the protocols other than gRPC.
 //!
 //! hyper serves the connections, not tonic's server. With `max_connection_age_grace`, tonic's server closes a
 //! connection without GOAWAY, so that clients lose calls. It has no limit for the send buffer of a stream
@@ -46,6 +47,7 @@ use crate::{
         health_v1::health_server::HealthServer,
         middleware::{Layers, with_layers},
         operator::Operator,
+        request_filter::RequestFilter,
         service::Gateway,
         web::{WebProtocols, is_grpc},
     },
@@ -56,7 +58,10 @@ use crate::{
 
 /// The gRPC server.
 pub struct Server {
+    port: Port,
     router: Router,
+    /// `None` if every request is a call.
+    filter: Option<Arc<dyn RequestFilter>>,
     /// `None` if the port serves only gRPC.
     web: Option<Arc<WebProtocols>>,
     /// `None` on a plaintext port.
@@ -190,13 +195,39 @@ impl Server {
         // A call may still wait for ThingSpace when its connection reaches its maximum age.
         let longest_call = config.thingspace.request_timeout + CALL_GRACE;
         Ok(Self {
+            port: Port::Grpc,
             router,
+            filter: None,
             web: WebProtocols::new(&config.grpc)?,
             tls,
             max_connection_age: config.grpc.max_connection_age,
             max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
             calls,
             instruments,
+        })
+    }
+
+    /// Returns the server of another port with the same calls, TLS and limits of calls. It serves gRPC and all protocols
+    /// of the web. `filter` decides which requests become calls, of which origins too.
+    ///
+    /// # Errors
+    ///
+    /// The descriptors of the build are malformed.
+    pub fn on_port(
+        &self,
+        port: Port,
+        filter: Arc<dyn RequestFilter>,
+        max_requests: usize,
+    ) -> Result<Self, ServerError> {
+        Ok(Self {
+            port,
+            router: self.router.clone(),
+            filter: Some(filter),
+            web: Some(WebProtocols::of_any_origin()?),
+            tls: self.tls.clone(),
+            calls: CallLimits { requests: max_requests, unread_responses: max_requests },
+            instruments: self.instruments.clone(),
+            ..*self
         })
     }
 
@@ -213,7 +244,7 @@ impl Server {
             requests: self.calls.requests,
             unread_responses: self.calls.unread_responses,
         };
-        let table = ConnectionTable::new(Port::Grpc, limits, self.instruments.clone());
+        let table = ConnectionTable::new(self.port, limits, self.instruments.clone());
         let this = Arc::new(self);
         let mut connections = JoinSet::new();
         let mut listener = listener.tap_io(|stream| {
@@ -283,10 +314,15 @@ impl Server {
         let state = Arc::clone(guard.state());
         let executor = RequestExecutor::new(Arc::clone(&state));
         let stream = ConnectionIo::new(stream, Arc::clone(&state), WRITE_TIMEOUT);
-        let (router, web) = (self.router.clone(), self.web.clone());
+        let handler = Handler {
+            router: self.router.clone(),
+            web: self.web.clone(),
+            filter: self.filter.clone(),
+            is_tls: self.tls.is_some(),
+        };
         let certificates = peer.certificates.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
-            handle(router.clone(), web.clone(), &state, &peer, request.map(Body::new))
+            handler.clone().handle(&state, &peer, request.map(Body::new))
         });
         let builder = self.connection_builder(executor);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -371,40 +407,63 @@ async fn until_closed<T>(
     }
 }
 
-/// Handles a call. Its connection is not closed in favour of others until its response begins, or until its stream ends.
-fn handle(
+/// Handles the requests of a connection. Cheap to clone.
+#[derive(Clone)]
+struct Handler {
     router: Router,
     web: Option<Arc<WebProtocols>>,
-    connection: &Arc<OpenConnection>,
-    peer: &Peer,
-    request: http::Request<Body>,
-) -> impl Future<Output = Result<http::Response<TrackedResponse<Body>>, Infallible>> + use<> {
-    let connection = Arc::clone(connection);
-    let guard = connection.begin_request();
-    let is_rejected = connection.has_too_many_requests();
-    let peer = peer.clone();
-    async move {
-        let call = {
-            let connection = Arc::clone(&connection);
-            async move |mut request: http::Request<Body>| {
-                if is_rejected {
-                    return reject(request.uri().path());
+    filter: Option<Arc<dyn RequestFilter>>,
+    is_tls: bool,
+}
+
+impl Handler {
+    /// Handles a call. Its connection is not closed in favour of others until its response begins, or until its stream
+    /// ends.
+    fn handle(
+        self,
+        connection: &Arc<OpenConnection>,
+        peer: &Peer,
+        request: http::Request<Body>,
+    ) -> impl Future<Output = Result<http::Response<TrackedResponse<Body>>, Infallible>> + use<>
+    {
+        let Self { router, web, filter, is_tls } = self;
+        let connection = Arc::clone(connection);
+        let guard = connection.begin_request();
+        let is_rejected = connection.has_too_many_requests();
+        let peer = peer.clone();
+        async move {
+            let call = {
+                let connection = Arc::clone(&connection);
+                async move |mut request: http::Request<Body>| {
+                    if is_rejected {
+                        return reject(request.uri().path());
+                    }
+                    request.extensions_mut().insert(connection);
+                    request.extensions_mut().insert(peer);
+                    match router.oneshot(request).await {
+                        Ok(response) => response,
+                    }
                 }
-                request.extensions_mut().insert(connection);
-                request.extensions_mut().insert(peer);
-                match router.oneshot(request).await {
-                    Ok(response) => response,
+            };
+            let filtered = filter.as_ref().and_then(|filter| filter.respond(&request, is_tls));
+            let mut response = match (filtered, web) {
+                (Some(response), _) => {
+                    if request.version() < http::Version::HTTP_2 {
+                        connection.responses_written().await;
+                    }
+                    response
                 }
+                (None, Some(web)) if !is_grpc(&request) => {
+                    // Boxed, because a call of gRPC has no use for the memory of this future.
+                    Box::pin(serve_web(&web, &connection, request, call)).await
+                }
+                (None, _) => call(request).await,
+            };
+            if let Some(filter) = filter {
+                filter.add_headers(response.headers_mut());
             }
-        };
-        let response = match web {
-            Some(web) if !is_grpc(&request) => {
-                // Boxed, because a call of gRPC has no use for the memory of this future.
-                Box::pin(serve_web(&web, &connection, request, call)).await
-            }
-            _ => call(request).await,
-        };
-        Ok(TrackedResponse::track(response, &connection, guard))
+            Ok(TrackedResponse::track(response, &connection, guard))
+        }
     }
 }
 

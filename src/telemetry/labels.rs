@@ -121,6 +121,7 @@ labels! {
         Grpc = "grpc",
         Callbacks = "callbacks",
         Admin = "admin",
+        Console = "console",
     }
 
     /// Reason to close a connection in favour of other clients.

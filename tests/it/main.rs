@@ -18,6 +18,7 @@ mod audit;
 mod callbacks;
 mod cli;
 mod clock;
+mod console;
 mod contract;
 mod corpus;
 mod crash;

@@ -29,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 TIMEOUT = 60
 
 # The first log messages of the gateway, in this order.
-ADDRESS_MESSAGES = ("gRPC listens", "callbacks listen", "admin listens", "the sandbox is at")
+ADDRESS_MESSAGES = ("gRPC listens", "callbacks listen", "admin listens", "console listens", "the sandbox is at")
 
 
 class Gateway:
@@ -70,8 +70,10 @@ class Gateway:
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         try:
-            addresses = [self._read_address(message) for message in ADDRESS_MESSAGES[: 4 if sandbox else 3]]
-            self.address, self.callbacks, self.admin = addresses[:3]
+            has_console = "console.listen" in settings
+            expected = zip(ADDRESS_MESSAGES, (True, True, True, has_console, sandbox))
+            addresses = [self._read_address(message) if is_expected else None for message, is_expected in expected]
+            self.address, self.callbacks, self.admin, self.console, _sandbox = addresses
         except BaseException:
             self.process.kill()
             raise

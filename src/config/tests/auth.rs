@@ -99,3 +99,22 @@ fn settings_without_effect_and_unencrypted_tokens_cause_warnings() {
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].starts_with("auth.mode = jwt without grpc.tls_cert_file"), "{warnings:?}");
 }
+
+#[test]
+fn a_console_that_others_can_reach_needs_an_explicit_decision_about_identities() {
+    let sources = |console: &str| {
+        let sources = Sources::default().with_environment(REAL);
+        sources.with_flag("grpc.listen", "127.0.0.1:0").with_flag("console.listen", console)
+    };
+    let check = |sources: &Sources, mode| load(sources).check_for(mode).is_ok();
+    assert!(check(&sources("127.0.0.1:9091"), Mode::Serve));
+    let open = sources("0.0.0.0:9091");
+    let error = error_for(&open, Mode::Serve);
+    assert!(
+        error.starts_with("auth.mode") && error.contains("console.listen 0.0.0.0:9091"),
+        "{error}"
+    );
+    assert!(check(&open.clone().with_flag("auth.mode", "none"), Mode::Serve));
+    let other = open.with_flag("thingspace.base_url", "http://127.0.0.1:1/api");
+    assert!(check(&other, Mode::Serve));
+}

@@ -30,7 +30,8 @@ pub(super) use protocol::is_grpc;
 /// The protocols other than gRPC.
 pub(super) struct WebProtocols {
     schema: JsonSchema,
-    origins: Origins,
+    /// `None` if the origin of a request has been checked before.
+    origins: Option<Origins>,
 }
 
 impl WebProtocols {
@@ -45,8 +46,17 @@ impl WebProtocols {
         if !config.http {
             return Ok(None);
         }
-        let origins = Origins::new(&config.allowed_origins);
+        let origins = Some(Origins::new(&config.allowed_origins));
         Ok(Some(Arc::new(Self { schema: JsonSchema::new()?, origins })))
+    }
+
+    /// Creates the protocols for requests whose origin has been checked before.
+    ///
+    /// # Errors
+    ///
+    /// The descriptors of the build are malformed.
+    pub(super) fn of_any_origin() -> Result<Arc<Self>, prost_reflect::DescriptorError> {
+        Ok(Arc::new(Self { schema: JsonSchema::new()?, origins: None }))
     }
 
     /// Serves a request of any protocol with `call`, which handles a gRPC request.
@@ -58,10 +68,13 @@ impl WebProtocols {
     where
         F: Future<Output = Response>,
     {
-        if let Some(refusal) = self.origins.refuse(request.headers()) {
+        let Some(origins) = &self.origins else {
+            return self.translate(request, call).await;
+        };
+        if let Some(refusal) = origins.refuse(request.headers()) {
             return refusal;
         }
-        let Some(cors) = self.origins.cors(request.method(), request.headers()) else {
+        let Some(cors) = origins.cors(request.method(), request.headers()) else {
             return self.translate(request, call).await;
         };
         let translate = service_fn(|request: Request| {

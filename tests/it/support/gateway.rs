@@ -51,6 +51,8 @@ pub struct Gateway {
     pub grpc: SocketAddr,
     pub callbacks: SocketAddr,
     pub admin: SocketAddr,
+    /// `None` unless `console.listen` is set.
+    pub console: Option<SocketAddr>,
     pub sandbox: Option<SocketAddr>,
 }
 
@@ -212,7 +214,8 @@ impl Setup {
         let secrets = Secrets::of_settings(settings.clone()).except_stored(&self.stored);
         let (outputs, mut lines) = Outputs::read(log, secrets, settings, self.directory.clone());
         let mut addresses = Vec::new();
-        let expected = if self.sandbox { 4 } else { 3 };
+        let has_console = self.settings.iter().any(|(key, _)| key == "console.listen");
+        let expected = 3 + usize::from(has_console) + usize::from(self.sandbox);
         while addresses.len() < expected {
             let Some(line) = in_time(lines.recv()).await else {
                 let status = in_time(child.wait()).await;
@@ -230,7 +233,8 @@ impl Setup {
             grpc: addresses[0],
             callbacks: addresses[1],
             admin: addresses[2],
-            sandbox: addresses.get(3).copied(),
+            console: addresses.get(3).copied().filter(|_| has_console),
+            sandbox: addresses.get(3 + usize::from(has_console)).copied(),
         })
     }
 }
