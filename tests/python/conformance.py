@@ -373,7 +373,7 @@ class FakeGateway:
             [grpc.method_handlers_generic_handler("thingspace.gateway.v1.GatewayService", handlers)]
         )
         if credentials:
-            self.target = f"localhost:{self._server.add_secure_port('localhost:0', credentials)}"
+            self.target = f"localhost:{self._server.add_secure_port(f'localhost:{free_port()}', credentials)}"
         else:
             self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
