@@ -56,7 +56,8 @@ const (
 	// ThingSpace refused the change, or the lookup of ListServicePlans.
 	Reason_REASON_THINGSPACE_REFUSED Reason = 4
 	// RESOURCE_EXHAUSTED. The call exceeded a rate limit of ThingSpace or a limit of
-	// the gateway. The subject of QuotaFailure is `thingspace` or `gateway`.
+	// the gateway. The subject of QuotaFailure is `thingspace`, `gateway` or
+	// `caller`.
 	Reason_REASON_THROTTLED Reason = 5
 	// UNAVAILABLE. The gateway could not send the request to ThingSpace.
 	Reason_REASON_NOT_SENT Reason = 6
