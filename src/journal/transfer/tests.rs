@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread};
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -44,9 +44,16 @@ impl Directory {
     }
 
     pub(in crate::journal) fn export(&self) -> Vec<u8> {
-        let mut file = Vec::new();
-        sqlite::export(&self.path(), false, &mut file).unwrap();
-        file
+        for _ in 0..100_000 {
+            let mut file = Vec::new();
+            match sqlite::export(&self.path(), false, &mut file) {
+                Ok(_) => return file,
+                // A process that another test starts holds a copy of the lock until it executes its program.
+                Err(TransferError::Open { is_final: false, .. }) => thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the journal is locked");
     }
 
     pub(in crate::journal) fn import(
