@@ -301,6 +301,23 @@ def test_a_stream_that_ends_with_any_code_of_a_proxy_is_opened_again(env, langua
 
 
 @every_language
+def test_finished_is_delivered_once_if_its_stream_breaks(env, language, stubs):
+    pb, _ = stubs
+    opened = []
+
+    def watch(request, context):
+        opened.append(request.resume_token)
+        yield pb.WatchRequestResponse(resume_token="start", opened={})
+        yield pb.WatchRequestResponse(resume_token="last", finished={"change": {"state": 4}})
+        context.abort(grpc.StatusCode.UNAVAILABLE, "from a proxy")
+
+    gateway = env.fake_gateway(stubs=stubs, watch=watch)
+    watching = env.watch(language, "c", target=gateway.target)
+    assert watching.finish() == {"end": "ok"}, str(watching)
+    assert opened == [""] and watching.events() == ["opened", "finished"]
+
+
+@every_language
 def test_a_watch_that_cannot_be_resumed_ends_with_the_reason(env, language, tmp_path):
     env.start_gateway()
     watch = env.watch(language, env.change(language))
