@@ -47,7 +47,7 @@ impl SiteRules {
     ///
     /// # Errors
     ///
-    /// The request is of another page, or has a host name that anybody could have.
+    /// The request is of another page, or has a host name that an attacker can own.
     pub(super) fn check(&self, request: &Request<Body>, is_tls: bool) -> Result<(), Refusal> {
         let host = host(request).ok_or(NO_HOST)?;
         if !self.has_identities && !self.is_trusted_host(host.host()) {

@@ -5,7 +5,7 @@ mod request;
 use std::{
     cell::Cell,
     collections::HashMap,
-    sync::{Arc, LazyLock},
+    sync::{Arc, OnceLock},
 };
 
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor};
@@ -51,8 +51,8 @@ pub(super) struct JsonMethod {
 ///
 /// The message of the error. It contains no value of the text.
 pub fn decode_json_request(path: &str, json: &[u8]) -> Option<Result<Vec<u8>, String>> {
-    static SCHEMA: LazyLock<Option<JsonSchema>> = LazyLock::new(|| JsonSchema::new().ok());
-    let method = SCHEMA.as_ref()?.method(path)?;
+    let schema = JsonSchema::load().ok()?;
+    let method = schema.method(path)?;
     let mut encoded = Vec::new();
     let decoded = method.decode_request(json, &mut encoded);
     let decoded = decoded.map_err(|error| error.into_status().message().to_owned());
@@ -84,12 +84,21 @@ pub(super) async fn run_conversion<T: Send + 'static>(
 }
 
 impl JsonSchema {
-    /// Reads the descriptors of the protos.
+    /// Returns the schema. Reads the descriptors of the protos at the first call.
     ///
     /// # Errors
     ///
     /// The descriptors of the build are malformed.
-    pub(super) fn new() -> Result<Self, prost_reflect::DescriptorError> {
+    pub(super) fn load() -> Result<Self, prost_reflect::DescriptorError> {
+        static SCHEMA: OnceLock<JsonSchema> = OnceLock::new();
+        if let Some(schema) = SCHEMA.get() {
+            return Ok(schema.clone());
+        }
+        let schema = Self::read()?;
+        Ok(SCHEMA.get_or_init(|| schema).clone())
+    }
+
+    fn read() -> Result<Self, prost_reflect::DescriptorError> {
         let pool = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET)?;
         let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
         let methods = methods.map(|method| {

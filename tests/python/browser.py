@@ -1,4 +1,4 @@
-"""A headless Chromium, and what its page does that it must not do."""
+"""A headless Chromium. Records the requests, messages and errors of its pages."""
 
 import contextlib
 import os

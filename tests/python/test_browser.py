@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from browser import Observed, browser
-from conformance import ACCOUNT, ConformanceEnv, Trust
+from conformance import ACCOUNT, POLICY, ConformanceEnv, Trust
 from conftest import ROOT
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -92,9 +92,7 @@ def page(site):
 @pytest.fixture
 def trust(tmp_path, env):
     """A gateway with TLS, whose caller `fleet` may use one account."""
-    trust = Trust(tmp_path, "jwt")
-    policy = tmp_path / "policy.toml"
-    policy.write_text(policy.read_text().replace('accounts = ["*"]', f'accounts = ["{ACCOUNT}"]'))
+    trust = Trust(tmp_path, "jwt", POLICY.replace('accounts = ["*"]', f'accounts = ["{ACCOUNT}"]'))
     env.settings |= trust.settings
     env.start_gateway()
     trust.url = f"https://{env.target.replace('127.0.0.1', 'localhost')}"
@@ -152,7 +150,7 @@ def test_a_page_of_another_origin_changes_nothing(env, page, protocol):
 
 
 @every_protocol
-def test_a_page_obeys_tls_identity_and_policy(env, trust, trusting_page, protocol, tmp_path):
+def test_a_page_obeys_tls_identity_and_policy(env, trust, trusting_page, protocol):
     page, token = trusting_page, trust.issuer.token(sub="fleet")
     page.change_plans(url=trust.url, protocol=protocol)
     page.wait("output", "Failed: UNAUTHENTICATED")
@@ -168,8 +166,7 @@ def test_a_page_obeys_tls_identity_and_policy(env, trust, trusting_page, protoco
     page.wait("output", "Watching")
     env.send_results(range(10))
     page.wait_for_rows(10)
-    policy = tmp_path / "policy.toml"
-    policy.write_text(policy.read_text().replace("jwt:fleet", "jwt:another-fleet"))
+    trust.replace_policy(POLICY.replace("jwt:fleet", "jwt:another-fleet"))
     page.wait("output", "Failed: PERMISSION_DENIED")
     env.send_results(range(10, 20))
     assert page.rows() == list(range(10))

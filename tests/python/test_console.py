@@ -12,12 +12,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from authority import Authority
 from browser import Observed, browser
+from conformance import Trust
 from conftest import Gateway
 from fake_thingspace import CREDENTIALS, FakeThingSpace, callback, post
 from playwright.sync_api import expect
-from tokens import AUDIENCE, ISSUER, Issuer
 
 ACCOUNT = "0000123456-00001"
 SERVICE = "/thingspace.gateway.v1.GatewayService/"
@@ -151,36 +150,17 @@ def test_a_change_of_1000_devices_finishes_live(start, open_page):
     observed.check()
 
 
-class Secured:
-    """The files and the settings of a gateway with TLS, tokens, client certificates and a policy."""
+class Secured(Trust):
+    """A gateway with TLS, tokens, client certificates and the policy above."""
 
     def __init__(self, directory):
         directory.mkdir()
-        self.directory, self.servers, self.clients, self.issuer = directory, Authority("servers"), Authority("clients"), Issuer()
-        server = self.servers.issue(dns="localhost")
+        super().__init__(directory, "mtls,jwt", POLICY)
         self.operator = self.clients.issue(subject=[("O", "Test"), ("CN", "operator")])
-        files = {"cert.pem": server.certificate, "key.pem": server.key, "ca.pem": self.clients.pem, "jwks.json": self.issuer.key_set().encode(), "policy.toml": POLICY.encode()}
-        for name, content in files.items():
-            (directory / name).write_bytes(content)
-        self.settings = {
-            "grpc__tls_cert_file": directory / "cert.pem",
-            "grpc__tls_key_file": directory / "key.pem",
-            "grpc__tls_client_ca_file": directory / "ca.pem",
-            "auth__mode": "mtls,jwt",
-            "auth__policy_file": directory / "policy.toml",
-            "auth__jwt_issuer": ISSUER,
-            "auth__jwt_audience": AUDIENCE,
-            "auth__jwt_jwks_file": directory / "jwks.json",
-        }
         self.context = ssl.create_default_context(cadata=self.servers.pem.decode())
 
     def token(self, name):
         return self.issuer.token(sub=name)
-
-    def replace_policy(self, text):
-        new = self.directory / "policy.new"
-        new.write_text(text)
-        new.rename(self.directory / "policy.toml")
 
 
 def log_in(observed, token):

@@ -232,8 +232,8 @@ type CallbackRegistration struct {
 	// `missing` or `unknown`. The metric `thingspace_gateway_registrations` has the
 	// same states.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	// What the gateway does if the state is not `registered`: the setting
-	// `callbacks.register`.
+	// The value of the setting `callbacks.register`. It decides whether the gateway
+	// replaces a registration that is not `registered`.
 	RegisterPolicy string `protobuf:"bytes,4,opt,name=register_policy,json=registerPolicy,proto3" json:"register_policy,omitempty"`
 	// The time of the last check, also if it failed. Not set before the first one.
 	CheckTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`

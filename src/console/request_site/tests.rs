@@ -80,7 +80,7 @@ fn a_link_of_another_page_opens_the_page_but_makes_no_call() {
 }
 
 #[test]
-fn without_identities_a_host_name_of_anybody_is_refused() {
+fn without_identities_a_host_name_that_an_attacker_can_own_is_refused() {
     for (host, expected) in [
         ("localhost", 200),
         ("localhost:9091", 200),

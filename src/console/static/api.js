@@ -17,10 +17,9 @@ export function hasToken() {
 
 /** An error of a call. `code` is one of the Connect protocol, or "offline". */
 export class CallError extends Error {
-  constructor(code, message, status, retry) {
+  constructor(code, message, retry) {
     super(message);
     this.code = code;
-    this.status = status;
     this.retry = retry;
   }
 }
@@ -40,14 +39,14 @@ async function send(method, message, signal) {
     });
   } catch (error) {
     if (signal?.aborted && signal.reason?.name !== "TimeoutError") throw error;
-    throw new CallError("offline", "no connection to the gateway", 0);
+    throw new CallError("offline", "no connection to the gateway");
   }
 }
 
 function errorOf(status, body) {
   const info = (body?.details ?? []).find((detail) => detail.type === "google.rpc.ErrorInfo");
   const message = body?.message || `the gateway answered with the status ${status}`;
-  return new CallError(body?.code ?? "unknown", message, status, info?.debug?.metadata?.retry);
+  return new CallError(body?.code ?? "unknown", message, info?.debug?.metadata?.retry);
 }
 
 async function parse(response) {
@@ -66,7 +65,7 @@ export async function call(method, message = {}) {
   try {
     body = await parse(response);
   } catch {
-    throw new CallError("offline", "the connection to the gateway has broken", 0);
+    throw new CallError("offline", "the connection to the gateway has broken");
   }
   if (!response.ok) throw errorOf(response.status, body);
   return body;
@@ -84,7 +83,7 @@ export async function stream(method, message, signal, receive) {
       chunk = await reader.read();
     } catch (error) {
       if (signal.aborted) throw error;
-      throw new CallError("offline", "the connection to the gateway has broken", 0);
+      throw new CallError("offline", "the connection to the gateway has broken");
     }
     if (chunk.done) break;
     const lines = (rest + chunk.value).split("\n");

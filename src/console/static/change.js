@@ -84,9 +84,8 @@ function show(changeId, closed) {
   }
 
   function count(result) {
-    if (result.outcome !== "OUTCOME_SUCCEEDED" && result.outcome !== "OUTCOME_FAILED") return;
-    const ids = result.sentIds ?? [];
-    if (ids.length > 0) outcomes.set(ids.map((id) => `${id.kind}:${id.id}`).join(" "), result.outcome);
+    const isFinal = result.outcome === "OUTCOME_SUCCEEDED" || result.outcome === "OUTCOME_FAILED";
+    if (isFinal && result.deviceIndex !== undefined) outcomes.set(result.deviceIndex, result.outcome);
   }
 
   function render() {

@@ -151,7 +151,7 @@ function fact(name, text, style) {
 
 // A call to a gateway that does not answer takes many seconds.
 setInterval(() => {
-  if (running && Date.now() - connectedAt > PATIENCE + INTERVAL) showProblem(new CallError("offline", "", 0));
+  if (running && Date.now() - connectedAt > PATIENCE + INTERVAL) showProblem(new CallError("offline", ""));
 }, 1_000);
 
 refresh();

@@ -26,7 +26,7 @@ export function create(reload) {
     event.preventDefault();
     const name = account.value.trim();
     const title = name ? `Pause the changes of ${name}?` : "Pause the changes of all accounts?";
-    confirm(title, "The gateway rejects new changes until somebody resumes them, also after a restart.", "Pause", async () => {
+    confirm(title, "The gateway rejects new changes until an operator resumes them, also after a restart.", "Pause", async () => {
       await call(methods.pause, { accountName: name, reason: reason.value });
       form.reset();
       reload();

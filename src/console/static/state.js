@@ -1,4 +1,4 @@
-// What the page knows of the gateway and of its caller, and who wants to know it.
+// The state of the gateway and the permissions of the caller, as the page has read them last.
 
 /** The page, as one object. The panels read it. */
 export const state = {
@@ -15,7 +15,6 @@ export const methods = {
   getChange: `${GATEWAY}GetChange`,
   listChanges: `${GATEWAY}ListChanges`,
   listDevices: `${GATEWAY}ListDevices`,
-  listResults: `${GATEWAY}ListDeviceResults`,
   watch: `${GATEWAY}WatchRequest`,
   status: `${OPERATOR}GetStatus`,
   pause: `${OPERATOR}PauseChanges`,

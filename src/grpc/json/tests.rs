@@ -10,7 +10,7 @@ const SERVICE: &str = "/thingspace.gateway.v1.GatewayService";
 const SECRET: &str = "hush7f3a9c";
 
 fn schema() -> JsonSchema {
-    JsonSchema::new().unwrap()
+    JsonSchema::load().unwrap()
 }
 
 /// Returns the messages that a request of an RPC may contain, with itself.

@@ -47,7 +47,7 @@ impl WebProtocols {
             return Ok(None);
         }
         let origins = Some(Origins::new(&config.allowed_origins));
-        Ok(Some(Arc::new(Self { schema: JsonSchema::new()?, origins })))
+        Ok(Some(Arc::new(Self { schema: JsonSchema::load()?, origins })))
     }
 
     /// Creates the protocols for requests whose origin has been checked before.
@@ -56,7 +56,7 @@ impl WebProtocols {
     ///
     /// The descriptors of the build are malformed.
     pub(super) fn of_any_origin() -> Result<Arc<Self>, prost_reflect::DescriptorError> {
-        Ok(Arc::new(Self { schema: JsonSchema::new()?, origins: None }))
+        Ok(Arc::new(Self { schema: JsonSchema::load()?, origins: None }))
     }
 
     /// Serves a request of any protocol with `call`, which handles a gRPC request.

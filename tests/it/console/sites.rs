@@ -38,7 +38,7 @@ async fn only_the_own_page_may_make_calls() {
 }
 
 #[tokio::test]
-async fn a_host_name_of_anybody_does_not_lead_to_the_console() {
+async fn a_host_name_that_an_attacker_can_own_does_not_lead_to_the_console() {
     let env = start().await;
     for (host, expected) in [
         ("localhost:9091", 200),

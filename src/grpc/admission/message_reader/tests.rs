@@ -115,7 +115,7 @@ async fn a_body_is_a_message_up_to_the_limit_with_and_without_a_length() {
 
 #[tokio::test]
 async fn json_is_converted_if_it_is_complete() {
-    let schema = crate::grpc::json::JsonSchema::new().unwrap();
+    let schema = crate::grpc::json::JsonSchema::load().unwrap();
     let method = schema.method("/thingspace.gateway.v1.GatewayService/GetChange").unwrap();
     let form = |framing| MessageForm { framing, json: Some(Arc::clone(method)) };
     let body = form(Framing::Body { is_gzip: false });
