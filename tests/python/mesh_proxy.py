@@ -1,7 +1,9 @@
 """The configurations of docs/mesh.md, and the Envoys that run them."""
 
 import json
+import os
 import re
+import subprocess
 import tomllib
 import urllib.request
 
@@ -49,13 +51,22 @@ def gateway_settings(name, **paths):
 
 
 def chart_settings(name, **others):
-    """Returns the settings in a block with values of the chart, as arguments of `Gateway`."""
-    settings = {
-        f"{group}__{key}": ",".join(value) if isinstance(value, list) else json.dumps(value).strip('"')
-        for group, settings in yaml.safe_load(block(name))["config"].items()
-        for key, value in settings.items()
-    }
-    return settings | others
+    """Returns the settings for authentication that the chart makes of a block with values, as arguments of `Gateway`."""
+    values = yaml.safe_load(block(name)) | {"policy": "[[caller]]"}
+    parts = [part for part in yaml.safe_load_all(render_chart(values)) if part and part["kind"] == "ConfigMap"]
+    (text,) = [part["data"]["gateway.toml"] for part in parts if "gateway.toml" in part["data"]]
+    settings = tomllib.loads(text)["auth"]
+    del settings["policy_file"]
+    return {f"auth__{key}": ",".join(value) if isinstance(value, list) else value for key, value in settings.items()} | others
+
+
+def render_chart(values):
+    """Renders the chart with values. Returns its objects in YAML."""
+    assert os.environ.get("HELM"), "HELM must name the helm binary; scripts/test sets it"
+    command = [os.environ["HELM"], "template", "test", ROOT / "helm/thingspace-gateway", "--values", "-"]
+    done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def fixture(name):

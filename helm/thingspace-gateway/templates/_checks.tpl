@@ -1,0 +1,255 @@
+{{/* Refuses values that no schema can refuse, with a sentence that says what to do. */}}
+{{- define "gateway.check" -}}
+{{- include "gateway.checkJournal" . -}}
+{{- include "gateway.checkReplicas" . -}}
+{{- include "gateway.checkSecrets" . -}}
+{{- include "gateway.checkSandbox" . -}}
+{{- include "gateway.checkAuthentication" . -}}
+{{- include "gateway.checkExposure" . -}}
+{{- include "gateway.checkLifecycle" . -}}
+{{- end }}
+
+{{- define "gateway.checkJournal" -}}
+{{- $journal := .Values.journal -}}
+{{- if include "gateway.postgres" . -}}
+{{- if regexMatch "^[a-z]+://[^/@?]*:[^/@?]*@" $journal.url -}}
+{{- fail "journal.url: contains a password, which would be in the ConfigMap; put the password in a Secret and set journal.passwordKey, or put the whole URL in a Secret and set journal.urlKey" -}}
+{{- end -}}
+{{- if not (or $journal.url $journal.urlKey) -}}
+{{- fail "journal.url: not set, and neither is journal.urlKey; journal.engine postgres needs one of them" -}}
+{{- end -}}
+{{- if and (or .Values.secrets.create .Values.sandbox.enabled) (not $journal.existingSecret) (include "gateway.journalKeys" . | fromYaml) -}}
+{{- fail "journal.existingSecret: not set; name the Secret with the URL or the password of the database, because the Secret that the chart creates has neither" -}}
+{{- end -}}
+{{- if .Values.persistence.existingClaim -}}
+{{- fail "persistence.existingClaim: only with journal.engine sqlite; the journal is in PostgreSQL" -}}
+{{- end -}}
+{{- else -}}
+{{- if or $journal.url $journal.existingSecret $journal.passwordKey $journal.caSecret $journal.spool.enabled -}}
+{{- fail "journal: url, existingSecret, passwordKey, caSecret and spool.enabled need journal.engine postgres" -}}
+{{- end -}}
+{{- if and (eq .Values.persistence.type "emptyDir") (not .Values.sandbox.enabled) -}}
+{{- fail "persistence.type: emptyDir only with sandbox.enabled, because without the journal a repeated call changes the plans again; use claim" -}}
+{{- end -}}
+{{- if and .Values.persistence.existingClaim (include "gateway.temporary" .) -}}
+{{- fail "persistence.existingClaim: not together with persistence.type emptyDir or sandbox.enabled, which use no claim; remove one of them" -}}
+{{- end -}}
+{{- include "gateway.checkClaim" . -}}
+{{- end -}}
+{{- if and .Values.maintenance.enabled .Values.sandbox.enabled -}}
+{{- fail "maintenance.enabled: not together with sandbox.enabled, whose journal is lost when its pod stops" -}}
+{{- end -}}
+{{- end }}
+
+{{/* Kubernetes refuses to change the claim of a StatefulSet, in words that do not say what to do. */}}
+{{- define "gateway.checkClaim" -}}
+{{- $name := include "gateway.workloadName" . -}}
+{{- $existing := lookup "apps/v1" "StatefulSet" .Release.Namespace $name -}}
+{{- if and $existing (not .Values.sandbox.enabled) -}}
+{{- $templates := dig "spec" "volumeClaimTemplates" list $existing -}}
+{{- if and $templates .Values.persistence.existingClaim -}}
+{{- fail (printf "persistence.existingClaim: the StatefulSet %s has a claim of its own, which Kubernetes does not change; delete the StatefulSet first, which keeps the claim: kubectl delete statefulset %s" $name $name) -}}
+{{- end -}}
+{{- range $templates -}}
+{{- $size := dig "spec" "resources" "requests" "storage" "" . -}}
+{{- if and (eq (dig "metadata" "name" "" .) "journal") (ne $size $.Values.persistence.size) -}}
+{{- fail (printf "persistence.size: the StatefulSet %s has %s, which Kubernetes does not change; the section on enlarging the volume in the chart's README has the commands" $name $size) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gateway.checkReplicas" -}}
+{{- $postgres := include "gateway.postgres" . -}}
+{{- if and (not $postgres) (ne (int .Values.replicaCount) 1) -}}
+{{- fail "replicaCount: only 1 is possible with journal.engine sqlite, because the embedded journal is one database on one volume that one process writes; more replicas need journal.engine postgres" -}}
+{{- end -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- if not $postgres -}}
+{{- fail "autoscaling.enabled: only with journal.engine postgres, because the embedded journal has one replica" -}}
+{{- end -}}
+{{- if include "gateway.stateful" . -}}
+{{- fail "autoscaling.enabled: not together with journal.spool.type claim, because the callbacks in the spool of a removed pod would wait for its return; use journal.spool.type emptyDir, or no spool" -}}
+{{- end -}}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
+{{- fail "autoscaling.minReplicas: more than autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- if not (dig "requests" "cpu" "" .Values.resources) -}}
+{{- fail "autoscaling.enabled: needs resources.requests.cpu, of which autoscaling.targetCPUUtilizationPercentage is a part" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gateway.checkSecrets" -}}
+{{- $names := include "gateway.secretKeys" . | fromYaml -}}
+{{- $required := list "thingspace.app_key" "thingspace.app_secret" "thingspace.uws_username" "thingspace.uws_password" -}}
+{{- range $setting := $required -}}
+{{- if not (hasKey $names $setting) -}}
+{{- fail (printf "secrets.keys: %s has no key, and the gateway does not start without it; name the key of the Secret that holds it" $setting) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (or (hasKey $names "callbacks.path_secret") (hasKey $names "callbacks.password") (dig "callbacks" "insecure" false .Values.config)) -}}
+{{- fail "secrets.keys: neither callbacks.path_secret nor callbacks.password has a key, so every host that reaches the listener could deliver results; name one, or set config.callbacks.insecure" -}}
+{{- end -}}
+{{- range $pair := list (list "callbacks.username" "callbacks.password") (list "callbacks.previous_username" "callbacks.previous_password") -}}
+{{- if ne (hasKey $names (first $pair)) (hasKey $names (last $pair)) -}}
+{{- fail (printf "secrets.keys: %s and %s belong together: give both a key, or neither" (first $pair) (last $pair)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (hasKey $names "callbacks.previous_username") (not (hasKey $names "callbacks.username")) -}}
+{{- fail "secrets.keys: callbacks.previous_username has a key and callbacks.username has none; the previous pair is only used beside a current one" -}}
+{{- end -}}
+{{- if .Values.secrets.create -}}
+{{- range $setting, $key := $names -}}
+{{- if not (get $.Values.secrets.values $setting) -}}
+{{- fail (printf "secrets.values: %s is missing; with secrets.create each setting that has a key in secrets.keys needs its value" $setting) -}}
+{{- end -}}
+{{- end -}}
+{{- else if not (or .Values.sandbox.enabled .Values.secrets.existingSecret) -}}
+{{- fail (printf "secrets.existingSecret: not set; name a Secret with the keys %s, or set secrets.create with secrets.values, or sandbox.enabled to try the gateway" (values $names | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gateway.checkSandbox" -}}
+{{- if .Values.sandbox.enabled -}}
+{{- if or (include "gateway.tlsSecret" (dict "root" . "port" "callbacks")) (index .Values.secrets.keys "callbacks.username") -}}
+{{- fail "sandbox.enabled: not together with callbacks.tlsSecret or a key for callbacks.username: the sandbox delivers over plain http, with the path secret alone" -}}
+{{- end -}}
+{{- if .Values.grpc.tlsSecret -}}
+{{- fail "sandbox.enabled: not together with grpc.tlsSecret: helm test calls the gRPC port in plaintext" -}}
+{{- end -}}
+{{- if .Values.secrets.create -}}
+{{- fail "secrets.create: not together with sandbox.enabled, which accepts any credentials: do not give it real ones" -}}
+{{- end -}}
+{{- if dig "thingspace" "base_url" "" .Values.config -}}
+{{- fail "config.thingspace.base_url: not together with sandbox.enabled, which is its own ThingSpace" -}}
+{{- end -}}
+{{- if or (ne .Values.expose.callbacks.type "none") (ne .Values.expose.grpc.type "none") -}}
+{{- fail "expose: not together with sandbox.enabled, which has no authentication; use kubectl port-forward" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gateway.checkAuthentication" -}}
+{{- $policy := or .Values.policy .Values.policyConfigMap -}}
+{{- $authenticated := include "gateway.authenticated" . -}}
+{{- $tls := include "gateway.tlsSecret" (dict "root" . "port" "grpc") -}}
+{{- if and $authenticated (not $policy) -}}
+{{- fail "policy: not set; a config.auth.mode other than none needs the permissions of its clients (docs/access.md), as policy or policyConfigMap" -}}
+{{- end -}}
+{{- if and $policy (not $authenticated) -}}
+{{- fail "policy: only with a config.auth.mode other than none, because without authentication all clients have all permissions; set config.auth.mode to mtls, jwt or mesh" -}}
+{{- end -}}
+{{- if and .Values.policy .Values.policyConfigMap -}}
+{{- fail "policyConfigMap: not together with policy; remove one of them" -}}
+{{- end -}}
+{{- if and .Values.grpc.clientCaSecret (not $tls) -}}
+{{- fail "grpc.clientCaSecret: only with grpc.tlsSecret or expose.grpc.type loadBalancer, because clients present certificates only with TLS" -}}
+{{- end -}}
+{{- if and (include "gateway.authMode" (dict "root" . "mode" "mtls")) (not .Values.grpc.clientCaSecret) -}}
+{{- fail "grpc.clientCaSecret: not set; config.auth.mode mtls needs the authorities of the clients' certificates, and grpc.tlsSecret" -}}
+{{- end -}}
+{{- if include "gateway.authMode" (dict "root" . "mode" "mesh") -}}
+{{- if and (eq .Values.mesh.type "none") (not (and (dig "auth" "mesh_header" "" .Values.config) (dig "auth" "mesh_trusted_cidrs" "" .Values.config))) -}}
+{{- fail "config.auth.mode: mesh needs mesh.type, or config.auth.mesh_header and config.auth.mesh_trusted_cidrs for a proxy of your own" -}}
+{{- end -}}
+{{- if and (eq .Values.mesh.type "ambient") (not .Values.mesh.podCidrs) (not (dig "auth" "mesh_trusted_cidrs" "" .Values.config)) -}}
+{{- fail "mesh.podCidrs: not set; with mesh.type ambient the gateway sees the address of the waypoint, so name the networks of the pods" -}}
+{{- end -}}
+{{- end -}}
+{{- range $port := list "grpc" -}}
+{{- $type := include "gateway.serviceType" (dict "root" $ "port" $port) -}}
+{{- if or (ne $type "ClusterIP") (ne $.Values.expose.grpc.type "none") -}}
+{{- $name := ternary (printf "expose.grpc.type: %s" $.Values.expose.grpc.type) (printf "service.grpc.type: %s" $type) (ne $.Values.expose.grpc.type "none") -}}
+{{- if not $authenticated -}}
+{{- fail (printf "%s needs authentication, because every host that reaches the port could change plans that Verizon bills; set config.auth.mode to mtls or jwt, with a policy" $name) -}}
+{{- end -}}
+{{- if and (ne $type "ClusterIP") (not $tls) -}}
+{{- fail (printf "%s needs TLS, because tokens and device identifiers would be sent unencrypted; set grpc.tlsSecret" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.console.enabled .Values.sandbox.enabled (ne (include "gateway.authenticated" .) "") -}}
+{{- fail "console.enabled: with sandbox.enabled only without authentication" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gateway.checkExposure" -}}
+{{- $values := .Values -}}
+{{- if $values.callbacks.publicUrl -}}
+{{- fail "callbacks.publicUrl: is now config.callbacks.public_url, which the gateway also uses; or set expose.callbacks, which derives it" -}}
+{{- end -}}
+{{- range $port := list "callbacks" "grpc" -}}
+{{- $expose := index $values.expose $port -}}
+{{- $context := dict "root" $ "port" $port -}}
+{{- if ne $expose.type "none" -}}
+{{- if not $expose.host -}}
+{{- fail (printf "expose.%s.host: not set; name the host at which clients reach the %s" $port (ternary "callback listener" "gRPC port" (eq $port "callbacks"))) -}}
+{{- end -}}
+{{- if and (has $port (include "gateway.certificatePorts" $ | fromYamlArray)) (not (include "gateway.exposedCertificate" $context)) (not (and (eq $expose.type "loadBalancer") (include "gateway.tlsSecret" $context))) -}}
+{{- fail (printf "expose.%s.tlsSecret: not set; %s needs a certificate: name its Secret, or set expose.certificate.enabled" $port $expose.type) -}}
+{{- end -}}
+{{- if and (ne $expose.type "loadBalancer") (include "gateway.tlsSecret" $context) (not (and (include "gateway.routed" $context) $values.expose.gateway.backendCaConfigMap)) -}}
+{{- fail (printf "%s.tlsSecret: not together with expose.%s.type %s, whose proxy ends TLS and calls the gateway in plaintext; remove it, use loadBalancer, or set expose.gateway.backendCaConfigMap with a route" $port $port $expose.type) -}}
+{{- end -}}
+{{- if include "gateway.routed" $context -}}
+{{- $gateway := $values.expose.gateway -}}
+{{- if not (or $gateway.create $gateway.name) -}}
+{{- fail (printf "expose.gateway.name: not set; expose.%s.type %s needs a Gateway: name one, or set expose.gateway.create" $port $expose.type) -}}
+{{- end -}}
+{{- if and $gateway.create (not $gateway.className) -}}
+{{- fail "expose.gateway.className: not set; expose.gateway.create needs it" -}}
+{{- end -}}
+{{- end -}}
+{{- if and $expose.sourceRanges (ne $expose.type "loadBalancer") -}}
+{{- fail (printf "expose.%s.sourceRanges: only with type loadBalancer; restrict the sources in the proxy, or in config.callbacks.allow_cidrs" $port) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.expose.certificate.enabled (not $values.expose.certificate.issuer.name) -}}
+{{- fail "expose.certificate.issuer.name: not set; name the issuer of cert-manager" -}}
+{{- end -}}
+{{- if and $values.expose.certificate.enabled (not (include "gateway.certificatePorts" . | fromYamlArray)) -}}
+{{- fail "expose.certificate.enabled: nothing uses the certificate; set expose.callbacks.type or expose.grpc.type. The certificate of an existing Gateway belongs to this Gateway" -}}
+{{- end -}}
+{{- if and (include "gateway.authMode" (dict "root" . "mode" "mtls")) (has $values.expose.grpc.type (list "ingress" "grpcRoute" "httpRoute")) -}}
+{{- fail (printf "expose.grpc.type: %s ends TLS in a proxy, so certificates of clients do not reach the gateway; use loadBalancer, or config.auth.mode jwt" $values.expose.grpc.type) -}}
+{{- end -}}
+{{- include "gateway.checkCallbackAddress" . -}}
+{{- end }}
+
+{{- define "gateway.checkCallbackAddress" -}}
+{{- $expose := .Values.expose.callbacks -}}
+{{- $type := include "gateway.serviceType" (dict "root" . "port" "callbacks") -}}
+{{- $settings := .Values.config.callbacks | default dict -}}
+{{- if ne $expose.type "none" -}}
+{{- $url := get $settings "public_url" -}}
+{{- if and $url (ne (trimSuffix "/" $url) (include "gateway.publicUrl" . )) -}}
+{{- fail (printf "config.callbacks.public_url: %s is not the address of expose.callbacks, %s; remove one of them" $url (include "gateway.publicUrl" .)) -}}
+{{- end -}}
+{{- $port := include "gateway.publicPort" . -}}
+{{- if not (include "gateway.calledByThingSpace" $port) -}}
+{{- fail (printf "expose.callbacks.port: ThingSpace does not call port %s, only 80, 443, 9001-9006, 50551-50559 and 28200-28220" $port) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $expose.type "loadBalancer") (gt (int (get $settings "trusted_hops" | default 0)) 0) -}}
+{{- fail "config.callbacks.trusted_hops: must be 0 with expose.callbacks.type loadBalancer, because no proxy writes X-Forwarded-For and a caller could choose its address" -}}
+{{- end -}}
+{{- if and (ne $type "ClusterIP") (get $settings "allow_cidrs") (eq .Values.service.callbacks.externalTrafficPolicy "Cluster") -}}
+{{- fail "service.callbacks.externalTrafficPolicy: Cluster hides the source address, which config.callbacks.allow_cidrs needs; use Local" -}}
+{{- end -}}
+{{- if and .Values.service.callbacks.externalTrafficPolicy (eq $type "ClusterIP") -}}
+{{- fail "service.callbacks.externalTrafficPolicy: only with service.callbacks.type NodePort or LoadBalancer, or expose.callbacks.type loadBalancer" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gateway.checkLifecycle" -}}
+{{- $period := include "gateway.terminationGracePeriod" . | int -}}
+{{- $needed := add (include "gateway.preStopSleep" . | int) (include "gateway.shutdownGrace" . | int) -}}
+{{- if ge $needed $period -}}
+{{- fail (printf "terminationGracePeriodSeconds: %d does not cover config.shutdown.grace and preStopSleepSeconds, %d s together: the pod would be killed in its shutdown; set at least %d, or 0 to derive it" $period $needed (add $needed 5)) -}}
+{{- end -}}
+{{- if and (eq (int .Values.podDisruptionBudget.maxUnavailable) 0) (kindIs "float64" .Values.podDisruptionBudget.maxUnavailable) -}}
+{{- fail "podDisruptionBudget.maxUnavailable: 0 blocks every drain of a node; use at least 1" -}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,112 @@
+{{- define "gateway.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Leaves room for the suffixes of the services: a name has at most 63 characters. */}}
+{{- define "gateway.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "gateway.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "gateway.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{/* The name of the Deployment or StatefulSet. A trial with a sandbox has a name of its own, so that a
+     release that is later used with ThingSpace does not get the volume of the trial. */}}
+{{- define "gateway.workloadName" -}}
+{{ include "gateway.fullname" . }}{{ if .Values.sandbox.enabled }}-trial{{ end }}
+{{- end }}
+
+{{- define "gateway.selector" -}}
+app.kubernetes.io/name: {{ include "gateway.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* The labels that select the pods of the gateway. */}}
+{{- define "gateway.podSelector" -}}
+{{ include "gateway.selector" . }}
+app.kubernetes.io/component: gateway
+{{- end }}
+
+{{- define "gateway.labels" -}}
+{{ include "gateway.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The labels of a pod: without the version of the chart, which restarts no pod. Arguments: root, component. */}}
+{{- define "gateway.podLabels" -}}
+{{ omit (include "gateway.labels" .root | fromYaml) "helm.sh/chart" "app.kubernetes.io/managed-by" | toYaml }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* The metadata of an object. Arguments: root, suffix or name, component, labels, annotations. */}}
+{{- define "gateway.metadata" -}}
+name: {{ .name | default (printf "%s%s" (include "gateway.fullname" .root) (.suffix | default "")) }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- $labels := include "gateway.labels" .root | fromYaml }}
+  {{- with .component }}
+  {{- $_ := set $labels "app.kubernetes.io/component" . }}
+  {{- end }}
+  {{- mergeOverwrite $labels (.labels | default dict) | toYaml | nindent 2 }}
+{{- with mergeOverwrite (deepCopy .root.Values.commonAnnotations) (.annotations | default dict) }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The image, with the registry of the values. */}}
+{{- define "gateway.image" -}}
+{{- $repository := .Values.image.repository -}}
+{{- $registry := .Values.image.registry | default .Values.global.imageRegistry -}}
+{{- if $registry -}}
+{{- $parts := splitList "/" $repository -}}
+{{- /* The first part is a registry if it can be a host. */ -}}
+{{- if and (gt (len $parts) 1) (or (contains "." (first $parts)) (contains ":" (first $parts)) (eq (first $parts) "localhost")) -}}
+{{- $parts = rest $parts -}}
+{{- end -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" $registry) (join "/" $parts) -}}
+{{- end -}}
+{{- if .Values.image.digest -}}
+{{ $repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ $repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end }}
+
+{{- define "gateway.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ default (include "gateway.fullname" .) .Values.serviceAccount.name }}
+{{- else -}}
+{{ default "default" .Values.serviceAccount.name }}
+{{- end -}}
+{{- end }}
+
+{{/* The Secret that is mounted. */}}
+{{- define "gateway.secretName" -}}
+{{- if or .Values.sandbox.enabled .Values.secrets.create -}}
+{{ include "gateway.fullname" . }}
+{{- else -}}
+{{ .Values.secrets.existingSecret }}
+{{- end -}}
+{{- end }}
+
+{{/* The Secret with the URL or the password of the database. */}}
+{{- define "gateway.journalSecretName" -}}
+{{ default (include "gateway.secretName" .) .Values.journal.existingSecret }}
+{{- end }}
+
+{{/* The ConfigMap with the policy. Empty: none. */}}
+{{- define "gateway.policyConfigMap" -}}
+{{- if .Values.policy -}}
+{{ include "gateway.fullname" . }}-policy
+{{- else -}}
+{{ .Values.policyConfigMap }}
+{{- end -}}
+{{- end }}
