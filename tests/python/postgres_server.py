@@ -13,8 +13,9 @@ TIMEOUT = 60
 class PostgresServer:
     """Runs as the user postgres, and trusts all users on 127.0.0.1."""
 
-    def __init__(self, port=5432, prefix=()):
-        """`prefix` is a command that runs another, such as `nsenter`."""
+    def __init__(self, port=5432, prefix=(), address=None, clients=None):
+        """`prefix` is a command that runs another, such as `nsenter`. The server also listens on `address`, and trusts the
+        addresses of the network `clients`."""
         versions = Path("/usr/lib/postgresql").glob("*/bin/postgres")
         binaries = [path.parent for path in sorted(versions, key=lambda path: int(path.parts[-3]))]
         assert binaries, "no PostgreSQL below /usr/lib/postgresql; scripts/test installs it"
@@ -27,9 +28,13 @@ class PostgresServer:
         os.chown(self.directory, self.user.pw_uid, self.user.pw_gid)
         self.data = self.directory / "data"
         self._run("initdb", "--pgdata", self.data, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
-        settings = f"port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
+        addresses = ",".join(filter(None, ["127.0.0.1", address]))
+        settings = f"port = {port}\nlisten_addresses = '{addresses}'\nunix_socket_directories = ''\n"
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(settings + "shared_buffers = 16MB\ndynamic_shared_memory_type = mmap\n")
+        if clients:
+            with (self.data / "pg_hba.conf").open("a") as file:
+                file.write(f"host all all {clients} trust\n")
         self._run("pg_ctl", "start", "-w", "-D", self.data, "-l", self.directory / "log")
 
     def psql(self, sql, database="postgres"):
