@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from authority import Authority
 from kubelet import Cluster
 from kubernetes_validate.utils import schema_contents
 from postgres_server import PostgresServer
@@ -31,6 +32,7 @@ SECRETS = {
     "callbacks.username": "planted-callback-user",
     "callbacks.password": "planted-callback-password",
 }
+CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 VALUES = {
     "default": {},
     "sandbox": {"sandbox": {"enabled": True, "config": {"callback_delay": "10ms", "failure_rate": 0.2}}},
@@ -80,8 +82,8 @@ VALUES = {
         "extraEnvFrom": [{"configMapRef": {"name": "environment"}}],
         "extraVolumes": [{"name": "extra", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "extra", "mountPath": "/extra"}],
-        "extraContainers": [{"name": "side", "image": "side"}],
-        "extraInitContainers": [{"name": "before", "image": "before"}],
+        "extraContainers": [{"name": "side", "image": "side", "securityContext": CONTAINER_SECURITY}],
+        "extraInitContainers": [{"name": "before", "image": "before", "securityContext": CONTAINER_SECURITY}],
         "extraObjects": [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-extra", "labels": {"a": "b"}}}
         ],
@@ -647,6 +649,25 @@ def test_every_value_is_used_by_a_template():
         values[whole] = {}
     values["dashboard"]["labels"] = values["expose"]["certificate"]["issuer"] = {}
     assert not [name for name in leaves(values) if not re.search(rf'[."]{name}\b', text)]
+
+
+@pytest.mark.parametrize("values", [*PROFILES.values(), *MESHES.values(), EXPOSED["load balancers"]], ids=[*PROFILES, *MESHES, "exposed"])
+def test_the_gateway_accepts_the_rendered_settings(values, tmp_path):
+    policy = PROFILES["one-node"]["policy"]
+    parts = objects(values | ({"policy": policy} if "policy" in values else {}))
+    issued, inside = Authority("test").issue(dns=HOST), "/etc/thingspace-gateway"
+    files = {"policy.toml": policy.encode(), "journal.url": b"postgresql://gateway@db/gateway",
+             "tls.crt": issued.certificate, "tls.key": issued.key}
+    (text,) = [o["data"]["gateway.toml"] for o in parts if o["kind"] == "ConfigMap" and "gateway.toml" in o.get("data", {})]
+    for path in re.findall(rf'"({inside}/[^"]+)"', text):
+        file = tmp_path / path.removeprefix(f"{inside}/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(files.get(file.name, b"planted-secret-0123456789"))
+    (tmp_path / "gateway.toml").write_text(text.replace(inside, str(tmp_path)).replace("/var/lib", f"{tmp_path}/lib"))
+    environment = {"TSGW_AUTH__MESH_TRUSTED_CIDRS": "192.0.2.1"} if values.get("mesh", {}).get("type") == "linkerd" else {}
+    done = subprocess.run([os.environ["TSGW_BINARY"], "config", "check", "--config", tmp_path / "gateway.toml"],
+                          env=os.environ | environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
