@@ -87,7 +87,7 @@ VALUES = {
         "extraObjects": [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-extra", "labels": {"a": "b"}}}
         ],
-        "service": {"grpc": {"trafficDistribution": "PreferClose"}, "ipFamilyPolicy": "PreferDualStack",
+        "service": {"grpc": {"trafficDistribution": "PreferSameZone"}, "ipFamilyPolicy": "PreferDualStack",
                     "ipFamilies": ["IPv6", "IPv4"]},
         "podMonitor": {"enabled": True},
         "prometheusRule": {"enabled": True, "disabled": ["ThingspaceGatewayDown"], "alertLabels": {"team": "fleet"}},
