@@ -259,6 +259,25 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"expose": {"callbacks": {"type": "loadBalancer", "host": HOST, "tlsSecret": "t"}}, "config": {"callbacks": {"trusted_hops": 1}}}, "trusted_hops: must be 0"),
         ({"expose": {"callbacks": {"type": "ingress", "host": HOST, "tlsSecret": "t"}}, "config": {"callbacks": {"public_url": "https://other"}}}, "is not the address of expose.callbacks"),
         ({"expose": {"callbacks": {"type": "loadBalancer", "host": HOST, "tlsSecret": "t"}}, "config": {"callbacks": {"allow_cidrs": ["192.0.2.0/24"]}}, "service": {"callbacks": {"externalTrafficPolicy": "Cluster"}}}, "hides the source address"),
+        (MESHES["istio"] | {"grpc": {"tlsSecret": "t"}}, "clients could choose their identity"),
+        (MESHES["linkerd"] | {"service": {"grpc": {"appProtocol": "tcp"}}}, "hides the calls from the proxy"),
+        (MESHES["ambient"] | {"console": {"enabled": True}}, "the console is not behind the waypoint"),
+        (exposed("none", "loadBalancer", certificate=ISSUER) | {"mesh": {"type": "linkerd"}}, "admits only clients in the mesh"),
+        (exposed("none", "ingress", certificate=ISSUER) | MESHES["istio"], "the identity of the proxy"),
+        (MESHES["istio"] | {"mesh": {"type": "istio", "clients": ["spiffe://cluster.local/ns/a/sa/b"]}}, "not an identity of istio"),
+        (MESHES["linkerd"] | {"mesh": {"type": "linkerd", "clients": ["cluster.local/ns/a/sa/b"]}}, "not an identity of linkerd"),
+        (exposed("ingress", "ingress", certificate=ISSUER) | {"expose": {"callbacks": {"type": "ingress", "host": HOST, "tlsSecret": "t"}, "grpc": {"type": "ingress", "host": HOST, "tlsSecret": "t"}}}, "use two hosts"),
+        (exposed("httpRoute", gateway=GATEWAY | {"namespace": "infra"}, certificate=ISSUER), "expose.gateway.namespace: not together"),
+        (exposed("ingress", gateway=GATEWAY, certificate=ISSUER), "no route uses the Gateway"),
+        ({"fullnameOverride": "1gateway"}, "must begin with a letter"),
+        ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "is set by the chart, which selects the pods by it"),
+        ({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "would scrape each pod twice"),
+        ({"config": {"shutdown": {"grace": "1m30s"}}}, 'config.shutdown.grace: "1m30s" must be one number'),
+        ({"journal": POSTGRES | {"url": "postgresql://gateway@db/gateway?password=pw"}}, "journal.url: contains a password"),
+        ({"mesh": {"podCidrs": ["10.0.0.300/8"]}}, "does not match pattern"),
+        ({"expose": {"callbacks": {"sourceRanges": ["203.0.113.7"]}}}, "does not match pattern"),
+        ({"resources": {"limits": {"memory": "512MB"}}}, "does not match pattern"),
+        ({"podLabels": None}, "missing property 'podLabels'"),
         (exposed("none", "grpcRoute", gateway=GATEWAY, certificate=ISSUER) | {"config": {"auth": {"mode": ["mtls"]}}, "grpc": {"clientCaSecret": "c", "tlsSecret": "t"}}, "grpc.tlsSecret: not together"),
         (exposed("none", "grpcRoute", gateway=GATEWAY | {"backendCaConfigMap": "ca"}, certificate=ISSUER) | {"config": {"auth": {"mode": ["mtls"]}}, "grpc": {"clientCaSecret": "c", "tlsSecret": "t"}}, "so certificates of clients do not reach"),
     ],
@@ -514,6 +533,24 @@ def test_the_network_policy_admits_the_namespace_to_grpc_and_opens_only_needed_p
     labels = workload(VALUES["postgres-spool"])["spec"]["template"]["metadata"]["labels"].items()
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels
     assert not of_kind(objects({"networkPolicy": {"enabled": False}}), "NetworkPolicy")
+    closed = {"networkPolicy": {"grpc": {"from": []}, "admin": {"from": []}}}
+    (policy,) = of_kind(objects(closed), "NetworkPolicy").values()
+    assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": "callbacks"}]], "an empty list admits nobody"
+    (policy,) = of_kind(objects(MESHES["ambient"]), "NetworkPolicy").values()
+    (admin,) = [rule["from"] for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": "admin"}]]
+    assert {"ipBlock": {"cidr": "169.254.7.127/32"}} in admin, "the kubelet's probes in ambient mode"
+
+
+def test_names_and_labels_are_valid_for_every_name_of_a_release():
+    for release, values in [("g" * 53, VALUES["sandbox"]), ("g" * 53, VALUES["maintenance"]), ("a.b", {}), ("true", {}),
+                            ("gw", {"nameOverride": "42"})]:
+        done = helm("template", release, CHART, values=values)
+        assert done.returncode == 0, done.stderr
+        for one in [o for o in yaml.safe_load_all(done.stdout) if o]:
+            name, kind = one["metadata"]["name"], one["kind"]
+            # A StatefulSet's pods have its name and a hash in a label.
+            assert len(name) <= (52 if kind == "StatefulSet" else 63) and re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name), name
+            assert all(isinstance(value, str) for value in one["metadata"]["labels"].values())
 
 
 def test_an_upgrade_from_the_first_chart_changes_no_immutable_field():

@@ -548,7 +548,7 @@ def test_the_sidecars_of_istio(env, mesh):
     secrets = {"default": "certificate", "ROOTCA": "mesh-ca.crt"}
     # The gateway trusts only the address that Istio binds its side of the connection to.
     settings = chart_settings("istio-values.yaml", auth__policy_file=env.directory / "policy.toml")
-    assert settings["auth__mesh_trusted_cidrs"] == "127.0.0.6/32"
+    assert settings["auth__mesh_trusted_cidrs"] == "127.0.0.6/32,::6/128"
     env.settings |= settings
     env.start_gateway()
     of_gateway, of_client = translated["gateway"], translated["client"]

@@ -1,5 +1,6 @@
 {{/* Refuses values that no schema can refuse, with a sentence that says what to do. */}}
 {{- define "gateway.check" -}}
+{{- include "gateway.checkNames" . -}}
 {{- include "gateway.checkJournal" . -}}
 {{- include "gateway.checkReplicas" . -}}
 {{- include "gateway.checkSecrets" . -}}
@@ -12,7 +13,7 @@
 {{- define "gateway.checkJournal" -}}
 {{- $journal := .Values.journal -}}
 {{- if include "gateway.postgres" . -}}
-{{- if regexMatch "^[a-z]+://[^/@?]*:[^/@?]*@" $journal.url -}}
+{{- if or (regexMatch "^[a-z]+://[^/@?]*:[^/@?]*@" $journal.url) (regexMatch "[?&](ssl)?password=" $journal.url) -}}
 {{- fail "journal.url: contains a password, which would be in the ConfigMap; put the password in a Secret and set journal.passwordKey, or put the whole URL in a Secret and set journal.urlKey" -}}
 {{- end -}}
 {{- if not (or $journal.url $journal.urlKey) -}}
@@ -34,8 +35,8 @@
 {{- if and .Values.persistence.existingClaim (include "gateway.temporary" .) -}}
 {{- fail "persistence.existingClaim: not together with persistence.type emptyDir or sandbox.enabled, which use no claim; remove one of them" -}}
 {{- end -}}
-{{- include "gateway.checkClaim" . -}}
 {{- end -}}
+{{- include "gateway.checkClaim" . -}}
 {{- if and .Values.maintenance.enabled .Values.sandbox.enabled -}}
 {{- fail "maintenance.enabled: not together with sandbox.enabled, whose journal is lost when its pod stops" -}}
 {{- end -}}
@@ -45,16 +46,19 @@
 {{- define "gateway.checkClaim" -}}
 {{- $name := include "gateway.workloadName" . -}}
 {{- $existing := lookup "apps/v1" "StatefulSet" .Release.Namespace $name -}}
-{{- if and $existing (not .Values.sandbox.enabled) -}}
-{{- $templates := dig "spec" "volumeClaimTemplates" list $existing -}}
-{{- if and $templates .Values.persistence.existingClaim -}}
-{{- fail (printf "persistence.existingClaim: the StatefulSet %s has a claim of its own, which Kubernetes does not change; delete the StatefulSet first, which keeps the claim: kubectl delete statefulset %s" $name $name) -}}
+{{- if and $existing (include "gateway.stateful" .) -}}
+{{- $old := dict -}}
+{{- range dig "spec" "volumeClaimTemplates" list $existing -}}
+{{- $old = dict "name" .metadata.name "size" (dig "spec" "resources" "requests" "storage" "" .) "mode" (dig "spec" "accessModes" list . | join ",") "class" (dig "spec" "storageClassName" "" .) -}}
 {{- end -}}
-{{- range $templates -}}
-{{- $size := dig "spec" "resources" "requests" "storage" "" . -}}
-{{- if and (eq (dig "metadata" "name" "" .) "journal") (ne $size $.Values.persistence.size) -}}
-{{- fail (printf "persistence.size: the StatefulSet %s has %s, which Kubernetes does not change; the section on enlarging the volume in the chart's README has the commands" $name $size) -}}
-{{- end -}}
+{{- $new := include "gateway.claim" . | fromYaml -}}
+{{- if $new }}{{ $_ := set $new "mode" .Values.persistence.accessMode }}{{ end -}}
+{{- /* Without a class in the values, the cluster has filled it in. */ -}}
+{{- if and $old $new (not $new.class) }}{{ $_ := set $new "class" $old.class }}{{ end -}}
+{{- if ne (get $old "name" | default "none") (get $new "name" | default "none") -}}
+{{- fail (printf "%s: the volume claim of this StatefulSet changes from %s to %s, which Kubernetes does not allow; stop the gateway first, which keeps the claim: kubectl --namespace %s delete statefulset %s" $name (get $old "name" | default "none") (get $new "name" | default "none") .Release.Namespace $name) -}}
+{{- else if ne (toJson $old) (toJson $new) -}}
+{{- fail (printf "%s: the volume claim %s of this StatefulSet has the size %s, the access mode %s and the class %q, which Kubernetes does not change; set these values, or follow \"Enlarge the volume\" in the chart's README" $name $old.name $old.size $old.mode $old.class) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
@@ -112,6 +116,9 @@
 
 {{- define "gateway.checkSandbox" -}}
 {{- if .Values.sandbox.enabled -}}
+{{- if or (ne .Values.expose.callbacks.type "none") (ne .Values.expose.grpc.type "none") -}}
+{{- fail "expose: not together with sandbox.enabled, which has no authentication; use kubectl port-forward" -}}
+{{- end -}}
 {{- if or (include "gateway.tlsSecret" (dict "root" . "port" "callbacks")) (index .Values.secrets.keys "callbacks.username") -}}
 {{- fail "sandbox.enabled: not together with callbacks.tlsSecret or a key for callbacks.username: the sandbox delivers over plain http, with the path secret alone" -}}
 {{- end -}}
@@ -123,9 +130,6 @@
 {{- end -}}
 {{- if dig "thingspace" "base_url" "" .Values.config -}}
 {{- fail "config.thingspace.base_url: not together with sandbox.enabled, which is its own ThingSpace" -}}
-{{- end -}}
-{{- if or (ne .Values.expose.callbacks.type "none") (ne .Values.expose.grpc.type "none") -}}
-{{- fail "expose: not together with sandbox.enabled, which has no authentication; use kubectl port-forward" -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
@@ -157,10 +161,9 @@
 {{- fail "mesh.podCidrs: not set; with mesh.type ambient the gateway sees the address of the waypoint, so name the networks of the pods" -}}
 {{- end -}}
 {{- end -}}
-{{- range $port := list "grpc" -}}
-{{- $type := include "gateway.serviceType" (dict "root" $ "port" $port) -}}
-{{- if or (ne $type "ClusterIP") (ne $.Values.expose.grpc.type "none") -}}
-{{- $name := ternary (printf "expose.grpc.type: %s" $.Values.expose.grpc.type) (printf "service.grpc.type: %s" $type) (ne $.Values.expose.grpc.type "none") -}}
+{{- $type := include "gateway.serviceType" (dict "root" . "port" "grpc") -}}
+{{- if or (ne $type "ClusterIP") (ne .Values.expose.grpc.type "none") -}}
+{{- $name := ternary (printf "expose.grpc.type: %s" .Values.expose.grpc.type) (printf "service.grpc.type: %s" $type) (ne .Values.expose.grpc.type "none") -}}
 {{- if not $authenticated -}}
 {{- fail (printf "%s needs authentication, because every host that reaches the port could change plans that Verizon bills; set config.auth.mode to mtls or jwt, with a policy" $name) -}}
 {{- end -}}
@@ -168,9 +171,35 @@
 {{- fail (printf "%s needs TLS, because tokens and device identifiers would be sent unencrypted; set grpc.tlsSecret" $name) -}}
 {{- end -}}
 {{- end -}}
+{{- include "gateway.checkMesh" . -}}
+{{- end }}
+
+{{- define "gateway.checkMesh" -}}
+{{- $mesh := .Values.mesh.type -}}
+{{- $identity := include "gateway.authMode" (dict "root" . "mode" "mesh") -}}
+{{- if ne $mesh "none" -}}
+{{- if and $identity (include "gateway.tlsSecret" (dict "root" . "port" "grpc")) -}}
+{{- fail "grpc.tlsSecret: not together with config.auth.mode mesh, because the proxy of the mesh cannot read TLS of the gateway, and clients could choose their identity; remove it, the mesh encrypts the connections" -}}
 {{- end -}}
-{{- if and .Values.console.enabled .Values.sandbox.enabled (ne (include "gateway.authenticated" .) "") -}}
-{{- fail "console.enabled: with sandbox.enabled only without authentication" -}}
+{{- if and $identity (not (has .Values.service.grpc.appProtocol (list "" "grpc" "kubernetes.io/h2c"))) -}}
+{{- fail (printf "service.grpc.appProtocol: %s hides the calls from the proxy of the mesh, so clients could choose their identity; leave it empty" .Values.service.grpc.appProtocol) -}}
+{{- end -}}
+{{- if and $identity (eq $mesh "ambient") .Values.console.enabled -}}
+{{- fail "console.enabled: not together with mesh.type ambient and config.auth.mode mesh, because the console is not behind the waypoint and pods could choose their identity; use another config.auth.mode" -}}
+{{- end -}}
+{{- if eq (include "gateway.serviceType" (dict "root" . "port" "grpc")) "LoadBalancer" -}}
+{{- fail (printf "expose.grpc.type: loadBalancer is not possible with mesh.type %s, which admits only clients in the mesh; use a proxy in the mesh (ingress, grpcRoute or httpRoute)" $mesh) -}}
+{{- end -}}
+{{- if and $identity (ne .Values.expose.grpc.type "none") (not (include "gateway.authMode" (dict "root" . "mode" "jwt"))) -}}
+{{- fail "config.auth.mode: mesh gives all clients behind expose.grpc the identity of the proxy; add jwt" -}}
+{{- end -}}
+{{- range .Values.mesh.clients -}}
+{{- if or (hasPrefix "spiffe://" .) (ne (hasSuffix ".linkerd.cluster.local" .) (eq $mesh "linkerd")) (ne (contains "/ns/" .) (ne $mesh "linkerd")) -}}
+{{- if ne . "*" -}}
+{{- fail (printf "mesh.clients: %s is not an identity of %s, such as %s" . $mesh (ternary "NAME.NAMESPACE.serviceaccount.identity.linkerd.cluster.local" "cluster.local/ns/NAMESPACE/sa/NAME" (eq $mesh "linkerd"))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -205,6 +234,15 @@
 {{- fail (printf "expose.%s.sourceRanges: only with type loadBalancer; restrict the sources in the proxy, or in config.callbacks.allow_cidrs" $port) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if and (ne $values.expose.callbacks.type "none") (ne $values.expose.grpc.type "none") (eq $values.expose.callbacks.host $values.expose.grpc.host) -}}
+{{- fail (printf "expose.grpc.host: %s is also expose.callbacks.host; use two hosts, because a route for each path of a host can lead to one port only" $values.expose.grpc.host) -}}
+{{- end -}}
+{{- if and $values.expose.gateway.create $values.expose.gateway.namespace -}}
+{{- fail "expose.gateway.namespace: not together with expose.gateway.create, which creates the Gateway in the namespace of the release" -}}
+{{- end -}}
+{{- if and $values.expose.gateway.create (not (or (include "gateway.routed" (dict "root" $ "port" "callbacks")) (include "gateway.routed" (dict "root" $ "port" "grpc")))) -}}
+{{- fail "expose.gateway.create: no route uses the Gateway; set expose.callbacks.type to httpRoute, or expose.grpc.type to grpcRoute or httpRoute" -}}
 {{- end -}}
 {{- if and $values.expose.certificate.enabled (not $values.expose.certificate.issuer.name) -}}
 {{- fail "expose.certificate.issuer.name: not set; name the issuer of cert-manager" -}}
@@ -243,7 +281,26 @@
 {{- end -}}
 {{- end }}
 
+{{- define "gateway.checkNames" -}}
+{{- $name := include "gateway.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "fullnameOverride: the name of the release makes %s the name of the Services, which must begin with a letter and have only lower-case letters, digits and dashes; set fullnameOverride" $name) -}}
+{{- end -}}
+{{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
+{{- if or (hasKey $.Values.commonLabels $label) (hasKey $.Values.podLabels $label) -}}
+{{- fail (printf "commonLabels, podLabels: %s is set by the chart, which selects the pods by it; use another label, or nameOverride" $label) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled -}}
+{{- fail "podMonitor.enabled: not together with serviceMonitor.enabled, because Prometheus would scrape each pod twice; choose one" -}}
+{{- end -}}
+{{- end }}
+
 {{- define "gateway.checkLifecycle" -}}
+{{- $grace := dig "shutdown" "grace" "25s" .Values.config -}}
+{{- if not (regexMatch "^[0-9]+(ms|s|m|h|d)$" $grace) -}}
+{{- fail (printf "config.shutdown.grace: %q must be one number with the unit ms, s, m or h, such as 90s, so that the chart can derive the grace period of the pod" $grace) -}}
+{{- end -}}
 {{- $period := include "gateway.terminationGracePeriod" . | int -}}
 {{- $needed := add (include "gateway.preStopSleep" . | int) (include "gateway.shutdownGrace" . | int) -}}
 {{- if ge $needed $period -}}

@@ -18,6 +18,15 @@
 {{- if or .Values.sandbox.enabled (eq .Values.persistence.type "emptyDir") }}true{{ end -}}
 {{- end }}
 
+{{/* The volume claim of each pod, in YAML: name, size, class. Empty: none. */}}
+{{- define "gateway.claim" -}}
+{{- if and (include "gateway.spool" .) (eq .Values.journal.spool.type "claim") -}}
+{{- dict "name" "spool" "size" .Values.journal.spool.size "class" .Values.journal.spool.storageClass | toYaml -}}
+{{- else if not (or (include "gateway.postgres" .) (include "gateway.temporary" .) .Values.persistence.existingClaim) -}}
+{{- dict "name" "journal" "size" .Values.persistence.size "class" .Values.persistence.storageClass | toYaml -}}
+{{- end -}}
+{{- end }}
+
 {{/* Several pods can run at a time. */}}
 {{- define "gateway.several" -}}
 {{- $replicas := ternary .Values.autoscaling.maxReplicas .Values.replicaCount .Values.autoscaling.enabled -}}
@@ -142,9 +151,9 @@ Local
 {{- $ports = list -}}
 {{- range regexFindAll "[0-9]+" . -1 }}{{ $ports = append $ports (int .) }}{{ end -}}
 {{- end -}}
-{{- $ports | uniq | toYaml -}}
+{{- concat $ports .Values.networkPolicy.egress.databasePorts | uniq | toYaml -}}
 {{- else if include "gateway.postgres" . -}}
-{{- .Values.networkPolicy.egress.databasePorts | toYaml -}}
+{{- .Values.networkPolicy.egress.databasePorts | default (list 5432) | toYaml -}}
 {{- else -}}
 []
 {{- end -}}

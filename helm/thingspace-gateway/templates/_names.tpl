@@ -4,24 +4,34 @@
 
 {{/* Leaves room for the suffixes of the services: a name has at most 63 characters. */}}
 {{- define "gateway.fullname" -}}
+{{- $name := printf "%s-%s" .Release.Name (include "gateway.name" .) -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- $name = .Values.fullnameOverride -}}
 {{- else if contains (include "gateway.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name (include "gateway.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- $name = .Release.Name -}}
 {{- end -}}
+{{- $name | replace "." "-" | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
 {{/* The name of the Deployment or StatefulSet. A trial with a sandbox has a name of its own, so that a
      release that is later used with ThingSpace does not get the volume of the trial. */}}
 {{- define "gateway.workloadName" -}}
-{{ include "gateway.fullname" . }}{{ if .Values.sandbox.enabled }}-trial{{ end }}
+{{- if .Values.sandbox.enabled -}}
+{{- /* Kubernetes appends a hash to the name in a label, which has at most 63 characters. */ -}}
+{{ include "gateway.fullname" . | trunc 46 | trimSuffix "-" }}-trial
+{{- else -}}
+{{ include "gateway.fullname" . }}
+{{- end -}}
+{{- end }}
+
+{{/* A Job cannot be changed, so each revision of the release has one of its own. */}}
+{{- define "gateway.maintenanceName" -}}
+{{ include "gateway.fullname" . | trunc 44 | trimSuffix "-" }}-maintenance-{{ .Release.Revision }}
 {{- end }}
 
 {{- define "gateway.selector" -}}
-app.kubernetes.io/name: {{ include "gateway.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "gateway.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* The labels that select the pods of the gateway. */}}

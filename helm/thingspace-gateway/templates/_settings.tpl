@@ -36,8 +36,8 @@ journal.password: {{ . | quote }}
 {{- if include "gateway.authMode" (dict "root" . "mode" "mesh") -}}
 {{- $mesh := .Values.mesh.type -}}
 {{- if eq $mesh "istio" -}}
-{{- /* The sidecar calls the gateway from this address. */ -}}
-{{- $auth = dict "mesh_header" "x-forwarded-client-cert" "mesh_trusted_cidrs" (list "127.0.0.6/32") -}}
+{{- /* The sidecar calls the gateway from these addresses. */ -}}
+{{- $auth = dict "mesh_header" "x-forwarded-client-cert" "mesh_trusted_cidrs" (list "127.0.0.6/32" "::6/128") -}}
 {{- else if eq $mesh "ambient" -}}
 {{- $auth = dict "mesh_header" "x-forwarded-client-cert" "mesh_trusted_cidrs" .Values.mesh.podCidrs -}}
 {{- else if eq $mesh "linkerd" -}}
