@@ -18,5 +18,8 @@ mod wiring;
 pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
-pub use transfer::{export_journal, import_journal, prepare_import};
+pub use transfer::{
+    back_up_journal, check_journal, check_journal_file, export_journal, import_journal,
+    prepare_import, restore_journal,
+};
 pub(crate) use wiring::SystemClock;
