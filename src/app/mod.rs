@@ -10,6 +10,7 @@ mod failed_logins;
 mod journal;
 mod lifecycle;
 mod ports;
+mod readiness;
 mod shared_state;
 mod transfer;
 mod waiting;
