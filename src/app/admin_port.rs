@@ -27,6 +27,7 @@ pub(super) async fn serve(
     max_connections: usize,
     telemetry: Telemetry,
     serving: watch::Receiver<bool>,
+    write_error: watch::Receiver<Option<String>>,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
@@ -41,7 +42,7 @@ pub(super) async fn serve(
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .with_state(serving)
+        .with_state((serving, write_error))
         .route("/metrics", get(metrics).with_state(telemetry))
         .merge(health);
     serve_http(listener, router, table, stop).await;
@@ -57,11 +58,20 @@ async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {
     }
 }
 
-async fn ready(State(serving): State<watch::Receiver<bool>>) -> (StatusCode, &'static str) {
-    if *serving.borrow() {
-        (StatusCode::OK, "ready\n")
-    } else {
+/// The readiness, and the error of the last write while the gateway is ready only for reads.
+type ReadyState = (watch::Receiver<bool>, watch::Receiver<Option<String>>);
+
+async fn ready(State((serving, write_error)): State<ReadyState>) -> (StatusCode, String) {
+    if !*serving.borrow() {
         let message = "not ready: draining, or neither the journal nor the spool can be written\n";
-        (StatusCode::SERVICE_UNAVAILABLE, message)
+        return (StatusCode::SERVICE_UNAVAILABLE, message.to_owned());
     }
+    let text = match &*write_error.borrow() {
+        None => "ready\n".to_owned(),
+        Some(error) => format!(
+            "ready for reads only: the journal cannot be written ({error}). Change calls fail, and callbacks \
+             are answered 503\n"
+        ),
+    };
+    (StatusCode::OK, text)
 }

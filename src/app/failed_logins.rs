@@ -11,6 +11,13 @@ use crate::{
     thingspace::{FailedLoginStore, FailedLogins, ThingSpaceCredentials},
 };
 
+/// The name of the failed log-ins that are assumed in addition to the stored ones, since a restore. ThingSpace may have
+/// refused log-ins after the backup.
+pub(super) const RESTORED: &str = "failed_logins_restored";
+/// One refused log-in: the gateway makes one more attempt before it stops. Without a restore it makes two, and
+/// ThingSpace locks the user after five.
+pub(super) const AFTER_RESTORE: [u8; 2] = [1, 0];
+
 /// Stores failed log-ins under a key that only this journal can compute from the credentials.
 pub(super) struct JournalFailedLoginStore {
     pub(super) journal: Arc<dyn Journal>,
@@ -18,6 +25,11 @@ pub(super) struct JournalFailedLoginStore {
 }
 
 impl JournalFailedLoginStore {
+    async fn load_assumed(&self) -> Result<Vec<u8>, String> {
+        let assumed = self.journal.get_kv(RESTORED.to_owned()).await;
+        assumed.map_err(|error| error.to_string())
+    }
+
     fn kv_key(&self, credentials: &ThingSpaceCredentials) -> String {
         let parts = [
             &credentials.app_key,
@@ -36,7 +48,10 @@ impl FailedLoginStore for JournalFailedLoginStore {
     async fn load(&self, credentials: &ThingSpaceCredentials) -> Result<FailedLogins, String> {
         let value = self.journal.get_kv(self.kv_key(credentials)).await;
         let value = value.map_err(|error| error.to_string())?;
-        Ok(decode(&value, self.clock.now()))
+        let mut failed = decode(&value, self.clock.now());
+        let assumed = decode(&self.load_assumed().await?, self.clock.now());
+        failed.refused = failed.refused.saturating_add(assumed.refused);
+        Ok(failed)
     }
 
     async fn store(
@@ -46,7 +61,13 @@ impl FailedLoginStore for JournalFailedLoginStore {
     ) -> Result<(), String> {
         let value = encode(failed, self.clock.now());
         let stored = self.journal.put_kv(self.kv_key(credentials), value).await;
-        stored.map_err(|error| error.to_string())
+        stored.map_err(|error| error.to_string())?;
+        // The stored count includes them from now on.
+        if !self.load_assumed().await?.is_empty() {
+            let forgotten = self.journal.put_kv(RESTORED.to_owned(), Vec::new()).await;
+            forgotten.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ mod failed_logins;
 mod journal;
 mod lifecycle;
 mod ports;
+mod readiness;
 mod shared_state;
 mod transfer;
 mod waiting;
@@ -18,5 +19,8 @@ mod wiring;
 pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
-pub use transfer::{export_journal, import_journal, prepare_import};
+pub use transfer::{
+    back_up_journal, check_journal, check_journal_file, export_journal, import_journal,
+    prepare_import, restore_journal,
+};
 pub(crate) use wiring::SystemClock;

@@ -150,6 +150,7 @@ impl Waiting<'_> {
             limits.admin,
             (*telemetry).clone(),
             serving.subscribe(),
+            watch::channel(None).1,
             stop.clone(),
             stop.clone(),
         ));

@@ -3,18 +3,18 @@
 use std::{
     iter::zip,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::BoxFuture;
-use tokio::{sync::watch, time::interval};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{
         access::Access, admin_port, admin_socket::AdminSocket, audit_log::open_audit_log,
         error::StartError, failed_logins::JournalFailedLoginStore, ports::Ports,
-        shared_state::shared_state, waiting::Waiting,
+        readiness::Readiness, shared_state::shared_state, waiting::Waiting,
     },
     audit::AuditLog,
     background::{
@@ -36,14 +36,11 @@ use crate::{
     operations::ValidationRules,
     shares::CallerTurns,
     spool::{Spool, SpoolOptions},
-    telemetry::{Instruments, SpoolGauges, Telemetry},
+    telemetry::{SpoolGauges, Telemetry},
     thingspace::ThingSpace,
     tls::{ServerTls, TlsOptions},
     watch::{StreamTimes, Watches},
 };
-
-/// Interval of the readiness check.
-const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The only clock that reads the system time.
 pub(crate) struct SystemClock;
@@ -83,6 +80,8 @@ struct Shared<'a> {
     inflight_dispatches: TaskTracker,
     access: Access,
     serving: watch::Sender<bool>,
+    /// The error of the last write, while the gateway is ready only for reads.
+    write_error: watch::Sender<Option<String>>,
     /// True while this replica runs the jobs that one replica runs for all.
     is_leader: watch::Sender<bool>,
     draining: CancellationToken,
@@ -170,6 +169,7 @@ impl Components {
             ports.limits.admin,
             telemetry.clone(),
             shared.serving.subscribe(),
+            shared.write_error.subscribe(),
             draining.clone(),
             stop.clone(),
         )));
@@ -242,6 +242,7 @@ impl<'a> Shared<'a> {
             inflight_dispatches: TaskTracker::new(),
             access,
             serving: watch::Sender::new(true),
+            write_error: watch::Sender::new(None),
             is_leader: watch::Sender::new(false),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -298,6 +299,17 @@ impl<'a> Shared<'a> {
         );
         let instruments = self.telemetry.instruments();
         Ok(Server::new(gateway, operator, health, config, tls, admission, instruments)?)
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness {
+            journal: self.journal.clone(),
+            spool: self.spool.clone(),
+            serving: self.serving.clone(),
+            write_error: self.write_error.clone(),
+            draining: self.draining.clone(),
+            instruments: self.telemetry.instruments(),
+        }
     }
 
     /// Returns a job that runs while this replica is the leader.
@@ -363,13 +375,7 @@ impl<'a> Shared<'a> {
             Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(self.pauses.clone().follow()),
             Box::pin(async move { audit.run().await }),
-            Box::pin(update_readiness(
-                journal.clone(),
-                self.spool.clone(),
-                self.serving.clone(),
-                self.draining.clone(),
-                self.telemetry.instruments(),
-            )),
+            Box::pin(self.readiness().update()),
         ]
     }
 
@@ -450,29 +456,4 @@ fn open_spool(
         }
     });
     Ok(Some(spool))
-}
-
-/// Updates readiness until a drain. It depends on the journal and the spool, not on ThingSpace, which no
-/// other replica could reach better.
-///
-/// Kubernetes removes a replica that is not ready from the Service of the callbacks. If the journal is away
-/// for all replicas, no replica would receive callbacks. So a replica whose spool has room stays ready, and its
-/// change calls fail with JOURNAL_UNAVAILABLE.
-async fn update_readiness(
-    journal: Arc<dyn Journal>,
-    spool: Option<Arc<Spool>>,
-    serving: watch::Sender<bool>,
-    draining: CancellationToken,
-    instruments: Instruments,
-) {
-    let mut interval = interval(READINESS_INTERVAL);
-    while draining.run_until_cancelled(interval.tick()).await.is_some() {
-        instruments.status().journal_writable(journal.is_writable());
-        serving.send_if_modified(|serving| {
-            // Checked under the lock, so that a drain that has begun stays not ready.
-            let has_room = || spool.as_ref().is_some_and(|spool| spool.has_room());
-            let ready = (journal.is_writable() || has_room()) && !draining.is_cancelled();
-            std::mem::replace(serving, ready) != ready
-        });
-    }
 }

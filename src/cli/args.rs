@@ -39,7 +39,7 @@ pub enum Command {
     Thingspace(ThingspaceCommand),
     /// Change the log filter of the local gateway
     Log(LogCommand),
-    /// Repair, export or import the journal of a stopped gateway
+    /// Back up, check, restore, move or repair a journal
     Journal(JournalCommand),
     /// Show or export the audit log
     Audit(AuditCommand),

@@ -1,15 +1,20 @@
-//! `journal`: repairs, exports and imports the journal of a stopped gateway.
+//! `journal`: backs up, checks, restores, moves and repairs a journal.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use thingspace_settings::{DurationRange, Kind as _};
 
 use crate::{
-    app::{export_journal, import_journal, prepare_import},
+    app::{
+        back_up_journal, check_journal, check_journal_file, export_journal, import_journal,
+        prepare_import, restore_journal,
+    },
     cli::{
         exit::ExitError,
         output::{print_error, print_line},
@@ -17,9 +22,9 @@ use crate::{
     },
     config::{self, Config, JournalEngine, Mode},
     journal::{
-        postgres,
+        CheckReport, Finding, postgres,
         sqlite::accept_loss,
-        transfer::{FileHeader, TransferError},
+        transfer::{FileHeader, FileKind, TransferError},
     },
 };
 
@@ -32,6 +37,16 @@ pub struct JournalCommand {
 
 #[derive(Debug, Subcommand)]
 enum JournalSubcommand {
+    /// Write a backup of the journal to a file, while the gateway runs or is stopped. The backup has
+    /// everything that was acknowledged before the command started. The last line on standard error is a
+    /// JSON object, and the exit code is 0, only if the backup is complete
+    Backup(Backup),
+    /// Fill an empty journal from a backup. Changes are paused until `changes resume`, because the
+    /// backup lacks the changes that were sent after it. Open resume tokens become invalid
+    Restore(Restore),
+    /// Check the journal, while the gateway runs or is stopped, or a backup or export. Changes nothing.
+    /// Exit code 0: it is sound
+    Check(Check),
     /// Accept the loss of data in a damaged journal, or in a PostgreSQL database that was restored from
     /// a backup. Open resume tokens become invalid. A retry of a lost change sends it to ThingSpace again
     AcceptLoss {
@@ -44,6 +59,42 @@ enum JournalSubcommand {
     /// Fill an empty journal from a file. Resume tokens and idempotency keys stay valid. Stop the
     /// gateways of the journal first
     Import(Import),
+}
+
+#[derive(Debug, Args)]
+struct Backup {
+    /// The new file, or - for standard output. It has device identifiers and results
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Maximum duration. Meanwhile, the write-ahead log of the journal grows
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    time_limit: Duration,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+struct Restore {
+    /// The backup, or - for standard input. An export is accepted, too
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The journal is one of `serve --sandbox`
+    #[arg(long)]
+    sandbox: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// A backup or an export, or - for standard input. Without it, the journal of the settings is checked
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Maximum duration of the check of an embedded journal. Meanwhile, its write-ahead log grows
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    time_limit: Duration,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -60,8 +111,8 @@ struct Import {
     /// The file of an export, or - for standard input
     #[arg(value_name = "FILE", required_unless_present = "prepare", conflicts_with = "prepare")]
     file: Option<PathBuf>,
-    /// Only reserve a PostgreSQL database for an import. Gateways that start with it wait for the
-    /// import, and those with a spool receive callbacks meanwhile
+    /// Only reserve a PostgreSQL database for an import or a restore. Gateways that start with it wait for
+    /// that, and those with a spool receive callbacks meanwhile
     #[arg(long)]
     prepare: bool,
     /// The journal is one of `serve --sandbox`
@@ -78,10 +129,13 @@ impl JournalCommand {
     ///
     /// # Errors
     ///
-    /// Exit code 1: the journal is complete, in use or not empty, or cannot be opened, or the file cannot be used. Exit
-    /// code 78: invalid settings, or a journal that is damaged or belongs to another ThingSpace.
+    /// Exit code 1: the journal is complete, in use, not empty or not sound, or cannot be opened, or the file cannot be
+    /// used. Exit code 78: invalid settings, or a journal that is damaged or belongs to another ThingSpace.
     pub fn run(self) -> Result<(), ExitError> {
         match self.command {
+            JournalSubcommand::Backup(backup) => backup.run(),
+            JournalSubcommand::Restore(restore) => restore.run(),
+            JournalSubcommand::Check(check) => check.run(),
             JournalSubcommand::AcceptLoss { settings } => run_accept_loss(&settings),
             JournalSubcommand::Export(export) => export.run(),
             JournalSubcommand::Import(import) => import.run(),
@@ -114,6 +168,57 @@ fn run_accept_loss(settings: &SettingsArgs) -> Result<(), ExitError> {
     Ok(print_line(&line.to_string())?)
 }
 
+impl Backup {
+    fn run(self) -> Result<(), ExitError> {
+        let Self { file, time_limit, settings } = self;
+        let config = load(&settings)?;
+        let report = back_up_journal(&config, &file, time_limit);
+        let report = report.map_err(|error| failure("backup to", &file, &error))?;
+        print_summary(&file, summary(&file, &report.header, &report.rows))
+    }
+}
+
+impl Restore {
+    fn run(self) -> Result<(), ExitError> {
+        let Self { file, sandbox, settings } = self;
+        let config = load(&settings)?;
+        let mode = if sandbox { Mode::ServeSandbox } else { Mode::Serve };
+        let report = restore_journal(&config, mode, &file);
+        let report = report.map_err(|error| failure("restore from", &file, &error))?;
+        let mut line = summary(&file, &report.header, &report.rows);
+        line.insert("epoch".into(), report.epoch.into());
+        line.insert("changes_paused".into(), true.into());
+        Ok(print_line(&Value::from(line).to_string())?)
+    }
+}
+
+impl Check {
+    fn run(self) -> Result<(), ExitError> {
+        let Self { file, time_limit, settings } = self;
+        let Some(file) = file else {
+            let config = load(&settings)?;
+            let report = check_journal(&config, time_limit);
+            return print_check(
+                report.map_err(|error| exit_error("check of the journal", &error))?,
+            );
+        };
+        let report = check_journal_file(&file);
+        let report = report.map_err(|error| {
+            let problem = failure("check of", &file, &error);
+            // The settings are not to blame for a file.
+            ExitError::failure(problem.message().unwrap_or_default())
+        })?;
+        let mut line = summary(&file, &report.header, &report.rows);
+        let kind = match report.header.kind {
+            FileKind::Export => "export",
+            FileKind::Backup { .. } => "backup",
+        };
+        line.insert("kind".into(), kind.into());
+        line.insert("sound".into(), true.into());
+        Ok(print_line(&Value::from(line).to_string())?)
+    }
+}
+
 impl Export {
     fn run(self) -> Result<(), ExitError> {
         let Self { file, settings } = self;
@@ -126,12 +231,7 @@ impl Export {
                 report.running_gateways.join(", ")
             ));
         }
-        let line = summary(&file, &report.header, &report.rows).to_string();
-        if file.as_os_str() == "-" {
-            print_error(&line);
-            return Ok(());
-        }
-        Ok(print_line(&line)?)
+        print_summary(&file, summary(&file, &report.header, &report.rows))
     }
 }
 
@@ -149,8 +249,49 @@ impl Import {
         let mode = if sandbox { Mode::ServeSandbox } else { Mode::Serve };
         let report = import_journal(&config, mode, &file);
         let report = report.map_err(|error| failure("import of", &file, &error))?;
-        Ok(print_line(&summary(&file, &report.header, &report.rows).to_string())?)
+        Ok(print_line(&Value::from(summary(&file, &report.header, &report.rows)).to_string())?)
     }
+}
+
+/// Prints the summary of a file that was written, to standard error if standard output has the file.
+fn print_summary(file: &Path, line: Map<String, Value>) -> Result<(), ExitError> {
+    let line = Value::from(line).to_string();
+    if file.as_os_str() == "-" {
+        print_error(&line);
+        return Ok(());
+    }
+    Ok(print_line(&line)?)
+}
+
+/// Prints the result of a check, and each finding as a line on standard error.
+fn print_check(report: CheckReport) -> Result<(), ExitError> {
+    let findings: Vec<String> = report.findings.iter().map(describe).collect();
+    findings.iter().for_each(|finding| print_error(finding));
+    let count = |table: &str| report.rows.get(table).copied().unwrap_or_default();
+    let line = json!({
+        "sound": findings.is_empty(),
+        "in_use": report.is_in_use,
+        "origin": report.origin,
+        "epoch": report.epoch,
+        "last_position": report.last_position,
+        "changes": count("change"),
+        "events": count("event"),
+        "findings": findings,
+    });
+    print_line(&line.to_string())?;
+    if findings.is_empty() { Ok(()) } else { Err(ExitError::silent()) }
+}
+
+fn describe(finding: &Finding) -> String {
+    match finding.remedy {
+        "" => finding.problem.clone(),
+        remedy => format!("{}. {remedy}", finding.problem),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let range = DurationRange { min: "1s", max: "1d" };
+    range.parse(text).ok_or_else(|| "expected a duration from 1s to 1d, such as 10m".to_owned())
 }
 
 fn load(settings: &SettingsArgs) -> Result<Config, ExitError> {
@@ -172,14 +313,21 @@ fn exit_error(action: &str, error: &TransferError) -> ExitError {
     }
 }
 
-fn summary(file: &Path, header: &FileHeader, rows: &BTreeMap<String, u64>) -> Value {
-    let count = |table: &str| rows.get(table).copied().unwrap_or_default();
-    json!({
-        "file": file,
-        "origin": header.origin,
-        "epoch": header.epoch,
-        "last_position": header.last_position,
-        "changes": count("change"),
-        "events": count("event"),
-    })
+fn summary(file: &Path, header: &FileHeader, rows: &BTreeMap<String, u64>) -> Map<String, Value> {
+    let count = |table: &str| rows.get(table).copied().unwrap_or_default().into();
+    let mut line: Map<String, Value> = [
+        ("file", file.to_string_lossy().into()),
+        ("origin", header.origin.as_str().into()),
+        ("epoch", header.epoch.as_str().into()),
+        ("last_position", header.last_position.into()),
+        ("changes", count("change")),
+        ("events", count("event")),
+    ]
+    .map(|(name, value): (&str, Value)| (name.to_owned(), value))
+    .into_iter()
+    .collect();
+    if let FileKind::Backup { snapshot_time_us } = header.kind {
+        line.insert("snapshot_time_us".into(), snapshot_time_us.into());
+    }
+    line
 }

@@ -144,7 +144,9 @@ impl Dispatcher {
         let selector = ChangeSelector::Key(request.account.clone(), key.clone());
         match self.journal.change(selector).await {
             Ok(Some(change)) => ExistingChange::Change(change.change_id),
-            Ok(None) if !is_in_flight => ExistingChange::Absent,
+            Ok(None) if !is_in_flight && !self.pauses.may_lack_changes(&request.account) => {
+                ExistingChange::Absent
+            }
             Ok(None) | Err(_) => ExistingChange::Unknown,
         }
     }
@@ -157,7 +159,13 @@ impl Dispatcher {
         };
         // Read after the check of the pause: a call of this replica that claims the key later finds the pause.
         let selector = ChangeSelector::Key(request.account.clone(), key);
-        match self.journal.change(selector).await.map_err(DispatchError::before_claim)? {
+        let stored = self.journal.change(selector).await.map_err(DispatchError::before_claim)?;
+        let is_sent = stored.as_ref().is_some_and(|change| change.state != ChangeState::NotSent);
+        if !is_sent && self.pauses.may_lack_changes(&request.account) {
+            // The lost journal may have sent it after the backup.
+            return paused(ExistingChange::Unknown);
+        }
+        match stored {
             None if self.pauses.is_paused_on_all_replicas(&request.account) => {
                 paused(ExistingChange::Absent)
             }

@@ -20,4 +20,5 @@ mod tests;
 pub use dispatcher::{CallContext, Dispatcher};
 pub use error::{DispatchError, ExistingChange};
 pub use in_flight::InFlight;
-pub use pauses::{Pause, PauseError, Pauses};
+pub(crate) use pauses::KV_KEY as PAUSES;
+pub use pauses::{Pause, PauseError, Pauses, pause_restored};

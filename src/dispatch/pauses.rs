@@ -13,7 +13,10 @@ use crate::{
         clock::{Clock, Timestamp},
         newtypes::AccountName,
     },
-    journal::{Journal, JournalError},
+    journal::{
+        Journal, JournalError,
+        transfer::{FileHeader, FileKind},
+    },
 };
 
 /// Maximum number of pauses.
@@ -26,7 +29,9 @@ const PROPAGATION_TIME: Duration = Duration::from_secs(5);
 const LEASE: &str = "pauses";
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 /// Name of the stored pauses.
-const KV_KEY: &str = "pauses";
+pub(crate) const KV_KEY: &str = "pauses";
+/// The name of the caller who paused the changes of a restored journal.
+const RESTORE: &str = "journal restore";
 
 /// The pauses of one journal.
 pub struct Pauses {
@@ -51,6 +56,9 @@ pub struct Pause {
     pub paused_by: String,
     /// The time at which the changes were paused, in microseconds since the Unix epoch.
     pub pause_time_us: i64,
+    /// True if the journal was restored from a backup: it lacks the changes that were sent after the backup.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_restore: bool,
 }
 
 /// The reason why a pause was not stored.
@@ -94,6 +102,12 @@ impl Pauses {
         self.journal.coordination().is_none() || find(&self.current.read(), account).any(is_old)
     }
 
+    /// True if changes of an account may have been sent that this journal does not have, or has as NOT_SENT, because it was
+    /// restored from a backup.
+    pub fn may_lack_changes(&self, account: &AccountName) -> bool {
+        find(&self.current.read(), account).any(|pause| pause.is_restore)
+    }
+
     /// Returns all pauses; that of all accounts is the first.
     pub fn list(&self) -> Vec<Pause> {
         self.current.read().values().cloned().collect()
@@ -111,12 +125,15 @@ impl Pauses {
         paused_by: String,
     ) -> Result<Pause, PauseError> {
         let pause_time_us = self.clock.now().as_micros();
-        let pause = Pause { account: account.clone(), reason, paused_by, pause_time_us };
+        let pause =
+            Pause { account: account.clone(), reason, paused_by, pause_time_us, is_restore: false };
         self.update(|pauses| {
             if pauses.len() == MAX_PAUSES && !pauses.contains_key(&account) {
                 return Err(PauseError::TooMany);
             }
-            Ok(pauses.entry(account).or_insert(pause).clone())
+            // A pause that follows that of a restore, for one account.
+            let is_restore = pauses.get(&None).is_some_and(|all| all.is_restore);
+            Ok(pauses.entry(account).or_insert(Pause { is_restore, ..pause }).clone())
         })
         .await
     }
@@ -182,17 +199,58 @@ impl Pause {
     }
 }
 
+/// Adds a pause of all accounts to the pauses of a journal that is restored from a file, and returns them encoded.
+///
+/// # Errors
+///
+/// One line with the reason: the stored pauses cannot be decoded.
+pub fn pause_restored(
+    header: &FileHeader,
+    stored: &[u8],
+    now: Timestamp,
+) -> Result<Vec<u8>, String> {
+    let mut pauses = decode(stored).map_err(|error| error.to_string())?;
+    let source = match header.kind {
+        FileKind::Backup { snapshot_time_us } => {
+            let time = prost_types::Timestamp::from(Timestamp::from_micros(snapshot_time_us));
+            format!("a backup of {time}")
+        }
+        FileKind::Export => "an export".to_owned(),
+    };
+    pauses.values_mut().for_each(|pause| pause.is_restore = true);
+    let position = header.last_position;
+    let mut reason = format!(
+        "restored from {source}, which ends at position {position}; see docs/journal.md, section \"After a \
+         restore\", before you resume"
+    );
+    if let Some(earlier) = pauses.get(&None).filter(|earlier| !earlier.reason.is_empty()) {
+        reason.push_str(&format!("; paused before: {}", earlier.reason));
+    }
+    let pause = Pause {
+        account: None,
+        reason,
+        paused_by: RESTORE.to_owned(),
+        pause_time_us: now.as_micros(),
+        is_restore: true,
+    };
+    pauses.insert(None, pause);
+    encode(&pauses.values().collect::<Vec<_>>()).map_err(|error| error.to_string())
+}
+
 /// Returns the pauses that concern an account.
 fn find<'t>(pauses: &'t PauseTable, account: &AccountName) -> impl Iterator<Item = &'t Pause> {
     [pauses.get(&None), pauses.get(&Some(account.clone()))].into_iter().flatten()
 }
 
 async fn load(journal: &dyn Journal) -> Result<PauseTable, JournalError> {
-    let stored = journal.get_kv(KV_KEY.to_owned()).await?;
+    decode(&journal.get_kv(KV_KEY.to_owned()).await?)
+}
+
+fn decode(stored: &[u8]) -> Result<PauseTable, JournalError> {
     if stored.is_empty() {
         return Ok(PauseTable::new());
     }
-    let pauses: Vec<Pause> = serde_json::from_slice(&stored)
+    let pauses: Vec<Pause> = serde_json::from_slice(stored)
         .map_err(|error| JournalError::Unavailable(format!("cannot decode the pauses: {error}")))?;
     Ok(pauses.into_iter().map(|pause| (pause.account.clone(), pause)).collect())
 }

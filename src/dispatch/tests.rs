@@ -16,6 +16,7 @@ use crate::{
     journal::{
         ChangeFilter, Journal,
         sqlite::{self, SqliteOptions},
+        transfer::{FileHeader, FileKind},
     },
     operations::{ChangeRequest, testing::esim},
     shares::CallerShares,
@@ -156,4 +157,50 @@ async fn a_paused_account_sends_nothing_until_it_is_resumed_and_keeps_its_pause_
 
     dispatcher.pauses.pause(None, String::new(), "first".into()).await.unwrap();
     assert!(dispatcher.pauses.is_paused(&other) && dispatcher.pauses.is_paused(&account));
+}
+
+#[tokio::test]
+async fn a_restored_journal_sends_nothing_and_does_not_claim_that_nothing_was_sent() {
+    let (_directory, journal, dispatcher, _tasks) = dispatcher().await;
+    let submit =
+        |number| dispatcher.submit(change_request(number), CallContext::default(), |_id| {});
+    let not_sent = submit(0).await.unwrap();
+    assert_eq!(not_sent.state, ChangeState::NotSent);
+    dispatcher.pauses.pause(None, "planned work".into(), "first".into()).await.unwrap();
+
+    let header = FileHeader {
+        kind: FileKind::Backup { snapshot_time_us: 1_800_000_000_000_000 },
+        gateway_version: String::new(),
+        schema_version: 0,
+        origin: String::new(),
+        epoch: String::new(),
+        last_position: 42,
+        last_quarantine_id: 0,
+    };
+    let stored = journal.get_kv(PAUSES.to_owned()).await.unwrap();
+    let restored = pause_restored(&header, &stored, Timestamp::from_micros(7)).unwrap();
+    journal.put_kv(PAUSES.to_owned(), restored).await.unwrap();
+    let pauses = Pauses::load(Arc::clone(&journal), Arc::new(FixedClock)).await.unwrap();
+    let [pause] = &pauses.list()[..] else { panic!() };
+    let start = "restored from a backup of 2027-01-15T08:00:00Z, which ends at position 42;";
+    assert!(pause.reason.starts_with(start), "{pause:?}");
+    assert!(pause.reason.ends_with("paused before: planned work"), "{pause:?}");
+    assert_eq!((&pause.account, pause.paused_by.as_str()), (&None, "journal restore"));
+    let account = change_request(0).account;
+    assert!(pauses.may_lack_changes(&account));
+
+    // The pauses of the journal are read again by an update.
+    let by = "second".to_owned();
+    dispatcher.pauses.pause(Some(account.clone()), "not checked yet".into(), by).await.unwrap();
+    for number in [0, 1] {
+        let paused = submit(number).await.unwrap_err();
+        assert!(matches!(paused, DispatchError::Paused(ExistingChange::Unknown)), "{paused:?}");
+    }
+    // The pause of one account may end later.
+    assert!(dispatcher.pauses.resume(None).await.unwrap());
+    let paused = submit(1).await.unwrap_err();
+    assert!(matches!(paused, DispatchError::Paused(ExistingChange::Unknown)), "{paused:?}");
+    assert!(dispatcher.pauses.resume(Some(account.clone())).await.unwrap());
+    assert!(!dispatcher.pauses.may_lack_changes(&account));
+    assert_eq!(submit(1).await.unwrap().state, ChangeState::NotSent);
 }

@@ -43,6 +43,9 @@ pub trait Journal:
         None
     }
 
+    /// Returns the error of the last write, if it has failed: one line.
+    fn write_error(&self) -> Option<String>;
+
     /// Returns the range of positions.
     async fn kept_range(&self) -> Result<KeptRange>;
 

@@ -11,6 +11,7 @@
 mod apply;
 mod callbacks;
 mod changes;
+mod check;
 #[cfg(test)]
 mod conformance;
 mod coordination;
@@ -37,6 +38,7 @@ pub use changes::{
     DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Owner, Reservation, StateCounts,
     Step, VisibleAccounts,
 };
+pub use check::{CheckReport, Finding};
 pub use coordination::{Coordination, Rate};
 pub use engine::{Durability, Epoch, Journal, JournalInfo, KeptRange, KeyValueStore};
 pub use error::{JournalError, Result};

@@ -116,7 +116,7 @@ pub struct ReceivedCallback {
 pub enum Stored {
     /// The callback is stored.
     New(NewResult),
-    /// An equal callback was stored before.
+    /// An equal callback was stored before, or the device of a lookup has a result that takes precedence.
     Duplicate,
 }
 

@@ -29,6 +29,7 @@ mod faults;
 mod forwarding;
 mod guarantees;
 mod idempotency;
+mod journal_backup;
 mod journal_dir;
 mod journal_move;
 mod licences;

@@ -25,7 +25,7 @@ use crate::{
     },
     journal::{
         ChangeDevice, ChangeFilter, DeviceFilter, DeviceOutcome, Journal, JournalError,
-        ReceivedCallback,
+        ReceivedCallback, Stored,
     },
     operations,
     thingspace::{LookupError, ThingSpace},
@@ -176,9 +176,9 @@ impl Reconciler {
             LookupMethod::RequestStatus => self.look_up_request_status(change, &pending).await?,
             LookupMethod::DeviceList => self.look_up_device_list(change, &pending).await?,
         };
-        let count = findings.len();
+        let mut count = 0;
         for finding in findings {
-            self.store(request, finding).await?;
+            count += usize::from(self.store(request, finding).await?);
         }
         Ok(count)
     }
@@ -234,7 +234,8 @@ impl Reconciler {
         Ok(findings.collect())
     }
 
-    async fn store(&self, request: &RequestId, finding: Finding) -> Result<(), JournalError> {
+    /// Stores a finding, unless the callback of its device has arrived meanwhile. Returns true if it is stored.
+    async fn store(&self, request: &RequestId, finding: Finding) -> Result<bool, JournalError> {
         let result = DeviceResult {
             request_id: request.clone(),
             device_ids: finding.ids,
@@ -256,7 +257,8 @@ impl Reconciler {
             receive_time: self.clock.now(),
             forwarding: None,
         };
-        self.journal.store_callback(received).await.map(|_stored| ())
+        let stored = self.journal.store_callback(received).await?;
+        Ok(matches!(stored, Stored::New(_)))
     }
 }
 

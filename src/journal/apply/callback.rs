@@ -1,7 +1,12 @@
 //! Stores a callback.
 
 use crate::{
-    domain::{change::Change, newtypes::AccountName, result::Match},
+    domain::{
+        change::Change,
+        device_states::{DeviceRef, DeviceStateStore as _},
+        newtypes::AccountName,
+        result::{Match, ResultSource},
+    },
     failpoints,
     journal::{
         ForwardOptions, JournalError, NewResult, ReceivedCallback, Stored,
@@ -14,7 +19,8 @@ use crate::{
     },
 };
 
-/// Stores a callback, unless an equal one of the same request is stored.
+/// Stores a callback, unless an equal one of the same request is stored. Stores a result of a lookup only if it decides
+/// its device, or has none.
 #[derive(Debug)]
 pub(in crate::journal) struct StoreCallback {
     received: ReceivedCallback,
@@ -79,9 +85,14 @@ impl Command for StoreCallback {
         let mut is_stored = request.digests.contains(&self.digest);
         let mut found = (None, Match::None);
         if let Some(change) = change {
-            let devices = &set.change(change)?.devices;
+            let devices = &mut set.change(change)?.devices;
             found = devices.find(&result.device_ids)?;
-            is_stored |= found.0.is_some_and(|device| devices.has_digest(device, &self.digest));
+            if let Some(device) = found.0 {
+                is_stored |= devices.has_digest(device, &self.digest);
+                // A lookup answers late: the callback of the device may be stored by now.
+                is_stored |= result.source == ResultSource::Reconciled
+                    && devices.state(DeviceRef::Device(device))?.precedence >= result.precedence();
+            }
         }
         if is_stored && !failpoints::is_active("no-deduplication") {
             return Ok(Stored::Duplicate);

@@ -12,6 +12,11 @@ use crate::{
     journal::apply::{ApplyError, Command, Keys, WorkingSet, transition::apply_transition},
 };
 
+/// The owner of a change whose request was not known when its journal was backed up: it was in flight, or its outcome
+/// was unknown. The gateway may have sent it after the backup, and may have sent other changes of the same devices. So
+/// the outcome is unknown, and no request is attributed to the change.
+pub(in crate::journal) const RESTORED_OWNER: i64 = -1;
+
 /// Settles a change in flight, unless the process that claimed it holds its lease: a QUEUED change was not sent,
 /// and the outcome of a DISPATCHED change is unknown.
 #[derive(Debug)]
@@ -39,6 +44,11 @@ impl Command for SettleChange {
         let transition = match state {
             _ if is_owned => return Ok(None),
             ChangeState::Dispatched if !failpoints::is_active("crash-means-not-sent") => {
+                Transition::MarkOutcomeUnknown
+            }
+            ChangeState::Queued if owner == RESTORED_OWNER => {
+                let dispatch = Transition::Dispatch { trace: None, already_on_plan: None };
+                apply_transition(set, row, dispatch, self.now)?;
                 Transition::MarkOutcomeUnknown
             }
             ChangeState::Queued | ChangeState::Dispatched => {

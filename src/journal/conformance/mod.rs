@@ -42,6 +42,7 @@ macro_rules! tests {
             results:
                 a_callback_is_stored_once_and_finishes_its_change_once,
                 callbacks_of_one_call_are_stored_in_order_and_once,
+                a_result_of_a_lookup_is_stored_only_if_it_decides_its_device,
                 an_early_callback_joins_the_timeline_when_its_request_is_linked,
                 early_callbacks_of_every_device_finish_a_change_when_its_request_is_linked,
                 commit_listeners_receive_the_targets_of_each_commit,

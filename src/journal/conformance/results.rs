@@ -3,7 +3,10 @@
 use parking_lot::Mutex;
 
 use super::fixtures::*;
-use crate::journal::ResultRecord;
+use crate::{
+    domain::result::{Outcome, ResultSource},
+    journal::ResultRecord,
+};
 
 pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_change_once(
     engine: &dyn Engine,
@@ -67,6 +70,38 @@ pub(in crate::journal) async fn callbacks_of_one_call_are_stored_in_order_and_on
     journal.close().await;
     let (stored, result) = journal.store_callbacks(vec![received(success("r", 9), 22)]).await;
     assert!(stored.is_empty() && result.is_err());
+}
+
+/// A lookup answers late: a callback that arrived meanwhile decides the device.
+pub(in crate::journal) async fn a_result_of_a_lookup_is_stored_only_if_it_decides_its_device(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    accepted(&*journal, &esim("key", 0..3), "r").await;
+    let looked_up = |device, outcome| {
+        let mut result = success("r", device).result;
+        (result.source, result.outcome) = (ResultSource::Reconciled, outcome);
+        journal.store_callback(received(Callback::from_lookup(result), 20))
+    };
+    let is_new = |stored: Result<Stored, _>| matches!(stored.unwrap(), Stored::New(_));
+    let callback = journal.store_callback(received(success("r", 0), 10));
+    assert!(is_new(callback.await));
+    let last = journal.kept_range().await.unwrap().last;
+    assert_eq!(looked_up(0, Outcome::Succeeded).await.unwrap(), Stored::Duplicate);
+    assert_eq!(looked_up(0, Outcome::Failed).await.unwrap(), Stored::Duplicate);
+    assert_eq!(journal.kept_range().await.unwrap().last, last);
+    // In one commit, too.
+    let (callback, lookup) = tokio::join!(
+        journal.store_callback(received(success("r", 1), 21)),
+        looked_up(1, Outcome::Succeeded)
+    );
+    assert!(is_new(callback));
+    lookup.unwrap();
+    // Without a callback, the lookups decide, and the callback afterwards is kept.
+    assert!(is_new(looked_up(2, Outcome::Failed).await));
+    assert!(is_new(looked_up(2, Outcome::Succeeded).await));
+    assert_eq!(looked_up(2, Outcome::Failed).await.unwrap(), Stored::Duplicate);
+    assert!(is_new(journal.store_callback(received(success("r", 2), 22)).await));
 }
 
 pub(in crate::journal) async fn an_early_callback_joins_the_timeline_when_its_request_is_linked(

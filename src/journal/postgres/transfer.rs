@@ -1,4 +1,4 @@
-//! Export and import of the journal of a database.
+//! Export, backup, check and import of the journal of a database.
 
 use std::{
     future::Future,
@@ -10,21 +10,27 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt as _, TryStreamExt as _};
 use thingspace_settings::Secret;
 
-use crate::journal::{
-    Origin,
-    postgres::{
-        connection::{Connection, Connector},
-        database::PostgresDatabase,
-        durability::DurabilityCheck,
-        error::{JournalOpenError, OpenFailure},
-        schema,
-        url::ConnectionSettings,
-        value::{Parameter, PostgresRow},
-        writer::{LOCK_HEAD, encode_counts},
-    },
-    sql::{Column, Database, Row, SqlError, tables::meta, value::values},
-    transfer::{
-        self, ExportReport, ImportReport, Imported, Rows, Source, Table, Target, TransferError,
+use crate::{
+    domain::clock::Clock,
+    journal::{
+        Origin,
+        apply::Counts,
+        check::{self, CheckReport, Finding},
+        postgres::{
+            connection::{Connection, Connector},
+            database::PostgresDatabase,
+            durability::DurabilityCheck,
+            error::{JournalOpenError, OpenFailure},
+            schema,
+            url::ConnectionSettings,
+            value::{Parameter, PostgresRow},
+            writer::{LOCK_HEAD, decode_counts, encode_counts},
+        },
+        sql::{Column, Database, Row, SqlError, tables::meta, value::values},
+        transfer::{
+            self, ExportReport, FileKind, ImportReport, Imported, LimitedOutput, Purpose, Rows,
+            Source, Table, Target, TimeLimit, TransferError,
+        },
     },
 };
 
@@ -80,7 +86,58 @@ pub fn export(
     schema::check(&connection)?;
     let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
     let running = running_gateways(&db)?;
-    transfer::export(&PostgresTransfer { connection: &connection, db }, running, output)
+    let transfer = PostgresTransfer { connection: &connection, db };
+    transfer::export(&transfer, FileKind::Export, running, output)
+}
+
+/// Writes a backup of the journal of a database as it is at one moment. Gateways may use it.
+///
+/// Blocks the thread, which must be in the context of a runtime and not be one of its threads.
+///
+/// # Errors
+///
+/// Fails if there is no journal, if the database cannot be reached, if the output cannot be written, or if the backup
+/// takes longer than `limit`.
+pub fn back_up(
+    database: &TransferDatabase,
+    clock: &dyn Clock,
+    limit: TimeLimit,
+    output: &mut dyn Write,
+) -> Result<ExportReport, TransferError> {
+    let connection = connect(database)?;
+    schema::check(&connection)?;
+    // The first read of the transaction is later.
+    let snapshot_time_us = clock.now().as_micros();
+    let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
+    let running = running_gateways(&db)?;
+    let transfer = PostgresTransfer { connection: &connection, db };
+    let mut check = || limit.remaining().map(drop);
+    let mut output = LimitedOutput::new(output, &mut check);
+    transfer::export(&transfer, FileKind::Backup { snapshot_time_us }, running, &mut output)
+}
+
+/// Checks the journal of a database as it is at one moment. Gateways may use it.
+///
+/// Blocks the thread, which must be in the context of a runtime and not be one of its threads.
+///
+/// # Errors
+///
+/// Fails if there is no journal, or if the database cannot be reached or read. Damage is no error, but a finding.
+pub fn check(database: &TransferDatabase) -> Result<CheckReport, TransferError> {
+    let connection = connect(database)?;
+    schema::check(&connection)?;
+    let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
+    let is_in_use = !running_gateways(&db)?.is_empty();
+    let sql = "SELECT counts, epoch FROM head WHERE id = 1";
+    let (counts, epoch): (Counts, i64) =
+        db.as_database().get(sql, &[], |row| Ok((decode_counts(row.get(0)?), row.get(1)?)))?;
+    let transfer = PostgresTransfer { connection: &connection, db };
+    let mut report = check::check(&transfer)?;
+    if report.epoch != format!("{epoch:016x}") {
+        report.findings.push(Finding::new("the tables head and meta have different epochs".into()));
+    }
+    report.compare_counts(&counts);
+    Ok(CheckReport { is_in_use, ..report })
 }
 
 /// Prepares a database without a journal, or with an empty one, for an import: no gateway opens it before.
@@ -107,6 +164,7 @@ pub fn prepare(database: &TransferDatabase) -> Result<(), TransferError> {
 pub fn import(
     database: &TransferDatabase,
     origin: &Origin,
+    purpose: Purpose<'_>,
     input: &mut dyn Read,
 ) -> Result<ImportReport, TransferError> {
     let connection = connect(database)?;
@@ -116,7 +174,7 @@ pub fn import(
     let durability = DurabilityCheck::new(database.allow_relaxed_durability);
     durability.check(&db)?.map_err(OpenFailure::NotDurable)?;
     let transfer = PostgresTransfer { connection: &connection, db };
-    let imported = transfer::import(&transfer, origin, input)?;
+    let imported = transfer::import(&transfer, origin, purpose, input)?;
     meta::delete(&transfer.db, meta::AWAITS_IMPORT)?;
     transfer.db.wait()?;
     transfer.execute("COMMIT")?;
@@ -199,14 +257,18 @@ impl Source for PostgresTransfer<'_> {
         Ok(self.db.as_database().get(sql, &[], |row| row.get(0))?)
     }
 
+    fn collation(&self) -> &'static str {
+        " COLLATE \"C\""
+    }
+
     fn stream(
         &self,
-        table: &Table,
+        sql: &str,
         each: &mut dyn FnMut(&dyn Row) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         let client = self.connection.client();
         let rows = self.block_on(async {
-            let statement = client.prepare(&table.select(" COLLATE \"C\"")).await?;
+            let statement = client.prepare(sql).await?;
             client.query_raw(&statement, std::iter::empty::<Parameter>()).await
         })?;
         let mut rows = pin!(rows);

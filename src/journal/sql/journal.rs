@@ -167,6 +167,10 @@ impl<E: SqlEngine> Journal for SqlJournal<E> {
         self.engine.coordination()
     }
 
+    fn write_error(&self) -> Option<String> {
+        self.engine.writer().write_error()
+    }
+
     async fn kept_range(&self) -> Result<KeptRange> {
         self.engine.read(meta::kept_range).await
     }

@@ -37,6 +37,12 @@ pub enum OpenFailure {
         /// The version of this program.
         supported: i64,
     },
+    /// An import or a restore has failed, or has not ended.
+    #[error(
+        "it waits for a file: an import or a restore has failed or was interrupted. Repeat it. A gateway with \
+         the empty journal would send repeated calls again"
+    )]
+    AwaitsImport,
     /// Another process uses the directory.
     #[error("another process is using it")]
     Locked,

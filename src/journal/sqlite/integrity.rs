@@ -62,7 +62,10 @@ pub(super) fn check(dir: &Path, allow_network: bool) -> Result<FileLocks, OpenFa
 
 /// Returns true if there is a database that SQLite may open, and the damage that file sizes show.
 /// SQLite must not open an empty database: it would delete the write-ahead log.
-fn check_file_sizes(dir: &Path, marker: MarkerFile) -> io::Result<(bool, Option<Damage>)> {
+pub(super) fn check_file_sizes(
+    dir: &Path,
+    marker: MarkerFile,
+) -> io::Result<(bool, Option<Damage>)> {
     let size = |name: &str| match fs::metadata(dir.join(name)) {
         Ok(found) => Ok(Some(found.len())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -83,19 +86,28 @@ fn check_file_sizes(dir: &Path, marker: MarkerFile) -> io::Result<(bool, Option<
 fn inspect(path: &Path) -> Result<(Option<Epoch>, u64), OpenFailure> {
     let connection = Connection::open(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    if !schema::is_initialized(&connection)? {
+    read_state(&connection)
+}
+
+/// Reads the epoch and the position on a connection; no epoch if there are no tables.
+pub(super) fn read_state(connection: &Connection) -> Result<(Option<Epoch>, u64), OpenFailure> {
+    if !schema::is_initialized(connection)? {
         return Ok((None, 0));
     }
-    let epoch = meta::load(&connection, meta::EPOCH)?.map(u64::from_be_bytes).map(Epoch);
-    Ok((epoch, meta::kept_range(&connection)?.last))
+    let epoch = meta::load(connection, meta::EPOCH)?.map(u64::from_be_bytes).map(Epoch);
+    Ok((epoch, meta::kept_range(connection)?.last))
 }
 
 /// True if the file itself is damaged.
-fn is_unreadable(error: &rusqlite::Error) -> bool {
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
-fn find_damage(marker: MarkerFile, epoch: Option<Epoch>, position: u64) -> Option<Damage> {
+pub(super) fn find_damage(
+    marker: MarkerFile,
+    epoch: Option<Epoch>,
+    position: u64,
+) -> Option<Damage> {
     match marker {
         MarkerFile::Damaged => Some(Damage::UnreadableMarker),
         // The first start did not finish.

@@ -96,6 +96,9 @@ impl SqliteEngine {
         let mut connection = LockedConnection::open(&path, WRITER_CACHE_KIB, &locks)?;
         schema::initialize(&mut connection)?;
         let db: &dyn Database = &*connection;
+        if meta::load::<Vec<u8>>(db, meta::AWAITS_IMPORT)?.is_some() {
+            return Err(OpenFailure::AwaitsImport);
+        }
         meta::record_origin(db, &options.origin)??;
         let epoch = Epoch(u64::from_be_bytes(meta::load_or_create_random(db, meta::EPOCH)?));
         let fingerprint_key: [u8; 32] = meta::load_or_create_random(db, meta::FINGERPRINT_KEY)?;

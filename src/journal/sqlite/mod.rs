@@ -17,6 +17,7 @@ mod marker_writer;
 pub mod memory_journal;
 mod readers;
 pub(in crate::journal) mod schema;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod transfer;

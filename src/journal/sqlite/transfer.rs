@@ -1,4 +1,4 @@
-//! Export and import of the journal of a directory.
+//! Export, backup, check and import of the journal of a directory.
 
 use std::{
     io::{Read, Write},
@@ -12,25 +12,33 @@ use rusqlite::{
     types::{ToSqlOutput, ValueRef},
 };
 
-use crate::journal::{
-    Origin,
-    sql::{Column, Database, Row, SqlError, tables::meta, value::values},
-    sqlite::{
-        checkpoint,
-        connection::LockedConnection,
-        directory::{self, DATABASE},
-        error::{JournalOpenError, OpenFailure},
-        integrity,
-        marker::{self, Marker},
-        schema,
-    },
-    transfer::{
-        self, ExportReport, ImportReport, Imported, Rows, Source, Table, Target, TransferError,
+use crate::{
+    domain::clock::Clock,
+    journal::{
+        Origin,
+        check::{self, CheckReport, Finding},
+        sql::{Column, Database, Row, SqlError, tables::meta, value::values},
+        sqlite::{
+            checkpoint,
+            connection::LockedConnection,
+            directory::{self, DATABASE},
+            error::{Damage, JournalOpenError, OpenFailure},
+            integrity::{self, is_unreadable},
+            marker::{self, Marker, MarkerFile},
+            schema,
+            snapshot::{Snapshot, check_log},
+        },
+        transfer::{
+            self, ExportReport, FileKind, ImportReport, Imported, LimitedOutput, Purpose, Rows,
+            Source, Table, Target, TimeLimit, TransferError,
+        },
     },
 };
 
 /// Page cache of the connection, in KiB.
 const CACHE_KIB: i64 = 32_000;
+/// Steps of SQLite's virtual machine between two checks of the limits, some milliseconds.
+const PROGRESS_STEPS: i32 = 100_000;
 
 /// A connection in a transaction.
 struct SqliteTransfer<'c>(&'c rusqlite::Connection);
@@ -54,19 +62,138 @@ pub fn export(
     if !schema::is_initialized(&transaction).map_err(|failure| at(dir, failure))? {
         return Err(TransferError::NoJournal);
     }
-    transfer::export(&SqliteTransfer(&transaction), Vec::new(), output)
+    transfer::export(&SqliteTransfer(&transaction), FileKind::Export, Vec::new(), output)
 }
 
-/// Imports a journal into a directory, which is created if it is missing.
+/// Writes a backup of the journal of a directory. A gateway may use it meanwhile. Changes no file of the journal.
 ///
 /// # Errors
 ///
-/// Fails if the directory has a journal with data, if another process uses it, or if the input is damaged or belongs
-/// to another ThingSpace. The journal stays empty then.
+/// Fails if there is no journal, if data is missing or damaged, if the output cannot be written, or if the backup takes
+/// longer than `limit` or lets the write-ahead log fill the file system.
+pub fn back_up(
+    dir: &Path,
+    allow_network: bool,
+    clock: &dyn Clock,
+    limit: TimeLimit,
+    output: &mut dyn Write,
+) -> Result<ExportReport, TransferError> {
+    let mut snapshot = open_snapshot(dir, allow_network)?;
+    let marker = snapshot.marker();
+    // The first read of the transaction is later.
+    let snapshot_time_us = clock.now().as_micros();
+    let transaction = snapshot.connection().transaction().map_err(SqlError::from)?;
+    let damage = Snapshot::find_damage(marker, &transaction).map_err(|failure| at(dir, failure))?;
+    if let Some(damage) = damage {
+        return Err(at(dir, damage.into()));
+    }
+    let mut check = || limit.remaining().and_then(|_| check_log(dir));
+    let mut output = LimitedOutput::new(output, &mut check);
+    let kind = FileKind::Backup { snapshot_time_us };
+    transfer::export(&SqliteTransfer(&transaction), kind, Vec::new(), &mut output)
+}
+
+/// Checks the journal of a directory. A gateway may use it meanwhile. Changes no file of the journal.
+///
+/// # Errors
+///
+/// Fails if there is no journal, if it cannot be read, or if the check takes longer than `limit` or lets the write-ahead
+/// log fill the file system. Damage is no error, but a finding.
+pub fn check(
+    dir: &Path,
+    allow_network: bool,
+    limit: TimeLimit,
+) -> Result<CheckReport, TransferError> {
+    let mut snapshot = match open_snapshot(dir, allow_network) {
+        Err(TransferError::Open { source, is_final: true }) => {
+            return Ok(CheckReport::of_unreadable(Finding::with_remedy(source.to_string())));
+        }
+        snapshot => snapshot?,
+    };
+    let (marker, is_in_use) = (snapshot.marker(), snapshot.is_in_use());
+    let path = dir.to_owned();
+    let is_over = move || limit.remaining().and_then(|_| check_log(&path)).is_err();
+    let connection = snapshot.connection();
+    connection.progress_handler(PROGRESS_STEPS, Some(is_over)).map_err(SqlError::from)?;
+    let transaction = connection.transaction().map_err(SqlError::from)?;
+    let mut checked = check_snapshot(&transaction, marker, dir);
+    if let Err(error) = &checked
+        && let Some(finding) = find_unreadable(error)
+    {
+        checked = Ok(CheckReport::of_unreadable(finding));
+    }
+    // The handler has interrupted a statement.
+    let checked = checked.or_else(|error| {
+        limit.remaining()?;
+        check_log(dir)?;
+        Err(error)
+    })?;
+    Ok(CheckReport { is_in_use, ..checked })
+}
+
+fn check_snapshot(
+    connection: &rusqlite::Connection,
+    marker: MarkerFile,
+    dir: &Path,
+) -> Result<CheckReport, TransferError> {
+    let damage = Snapshot::find_damage(marker, connection).map_err(|failure| at(dir, failure))?;
+    if let Some(damage @ Damage::NoTables) = damage {
+        let finding = Finding::with_remedy(at(dir, damage.into()).to_string());
+        return Ok(CheckReport::of_unreadable(finding));
+    }
+    let mut findings = Vec::new();
+    if let Some(damage) = damage {
+        findings.push(Finding::with_remedy(at(dir, damage.into()).to_string()));
+    }
+    let db: &dyn Database = connection;
+    let integrity: Vec<String> = db.list("PRAGMA integrity_check(20)", &[], |row| row.get(0))?;
+    let problems = integrity.into_iter().filter(|line| line != "ok");
+    findings.extend(problems.map(|line| Finding::new(format!("journal.db is damaged: {line}"))));
+    let mut report = check::check(&SqliteTransfer(connection))?;
+    report.findings.splice(0..0, findings);
+    Ok(report)
+}
+
+/// Returns the finding of an error that shows that the database is damaged.
+fn find_unreadable(error: &TransferError) -> Option<Finding> {
+    match error {
+        TransferError::Open { source, is_final: true } => {
+            Some(Finding::with_remedy(source.to_string()))
+        }
+        TransferError::Database(text) if is_text_of_damage(text) => {
+            Some(Finding::new(format!("journal.db cannot be read: {text}")))
+        }
+        _ => None,
+    }
+}
+
+/// True for the texts of SQLITE_CORRUPT and SQLITE_NOTADB.
+fn is_text_of_damage(text: &str) -> bool {
+    text.contains("disk image is malformed") || text.contains("file is not a database")
+}
+
+fn open_snapshot(dir: &Path, allow_network: bool) -> Result<Snapshot, TransferError> {
+    let snapshot = Snapshot::open(dir, allow_network).map_err(|failure| at(dir, failure))?;
+    let mut snapshot = snapshot.ok_or(TransferError::NoJournal)?;
+    let is_initialized = schema::is_initialized(snapshot.connection());
+    match is_initialized.map_err(|failure| at(dir, failure))? {
+        true => Ok(snapshot),
+        false if snapshot.marker() == MarkerFile::Missing => Err(TransferError::NoJournal),
+        false => Err(at(dir, Damage::NoTables.into())),
+    }
+}
+
+/// Fills the journal of a directory, which is created if it is missing, from a file.
+///
+/// # Errors
+///
+/// Fails if the directory has a journal with data, if another process uses it, or if the input is damaged, belongs
+/// to another ThingSpace, or does not fit the purpose. The journal stays empty then.
 pub fn import(
     dir: &Path,
     allow_network: bool,
     origin: &Origin,
+    purpose: Purpose<'_>,
     input: &mut dyn Read,
 ) -> Result<ImportReport, TransferError> {
     let opened = directory::create(dir, "journal.dir").map_err(OpenFailure::from).and_then(|()| {
@@ -75,10 +202,12 @@ pub fn import(
         Ok(connection)
     });
     let mut connection = opened.map_err(|failure| at(dir, failure))?;
+    reserve(&mut connection)?;
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(SqlError::from)?;
-    let imported = transfer::import(&SqliteTransfer(&transaction), origin, input)?;
+    let imported = transfer::import(&SqliteTransfer(&transaction), origin, purpose, input)?;
+    meta::delete(&*transaction, meta::AWAITS_IMPORT)?;
     transaction.commit().map_err(SqlError::from)?;
     checkpoint::truncate(&connection);
     // The marker must not be ahead of the database, whose directory entry may be new.
@@ -88,12 +217,26 @@ pub fn import(
     Ok(imported.report)
 }
 
+/// Keeps a gateway from starting with the empty journal after an import that has failed.
+fn reserve(connection: &mut rusqlite::Connection) -> Result<(), TransferError> {
+    let transaction = connection.transaction().map_err(SqlError::from)?;
+    transfer::check_empty(&*transaction)?;
+    meta::store(&*transaction, meta::AWAITS_IMPORT, &[])?;
+    Ok(transaction.commit().map_err(SqlError::from)?)
+}
+
 fn open(dir: &Path, allow_network: bool) -> Result<LockedConnection, OpenFailure> {
     let locks = Arc::new(integrity::check(dir, allow_network)?);
     Ok(LockedConnection::open(&dir.join(DATABASE), CACHE_KIB, &locks)?)
 }
 
 fn at(dir: &Path, failure: OpenFailure) -> TransferError {
+    let failure = match failure {
+        OpenFailure::Database(error) if is_unreadable(&error) => {
+            Damage::Unreadable(error.to_string()).into()
+        }
+        failure => failure,
+    };
     let is_final = failure.is_final();
     let source = Box::new(JournalOpenError { dir: dir.to_owned(), failure });
     TransferError::Open { source, is_final }
@@ -114,13 +257,17 @@ impl Source for SqliteTransfer<'_> {
         Ok(db.get(sql, &[], |row| row.get(0))?)
     }
 
+    fn collation(&self) -> &'static str {
+        ""
+    }
+
     fn stream(
         &self,
-        table: &Table,
+        sql: &str,
         each: &mut dyn FnMut(&dyn Row) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         let mut failed = Ok(());
-        self.0.query(&table.select(""), &[], &mut |row| {
+        self.0.query(sql, &[], &mut |row| {
             failed = each(row);
             Ok(if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;

@@ -1,23 +1,23 @@
-//! Errors of exports and imports.
+//! Errors of exports, backups, imports and restores.
 
 use std::{error::Error, io};
 
 use crate::journal::{OtherOrigin, sql::SqlError};
 
-/// An error of an export or an import. The journal is unchanged.
+/// An error of an export, a backup, an import or a restore. The journal is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// The file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The file is something else.
-    #[error("it is not an export of a journal")]
+    #[error("it is neither an export nor a backup of a journal")]
     NotAnExport,
     /// Another version of the gateway wrote the file.
     #[error("it has format version {0}, and this version of the gateway supports {supported}", supported = super::file::FORMAT_VERSION)]
     FormatVersion(u32),
     /// The file ends too early.
-    #[error("it is incomplete: it ends before the end of the export")]
+    #[error("it is incomplete: it ends before its end mark. Copy it again, or use another one")]
     Truncated,
     /// The file was modified.
     #[error("it is damaged: {0}")]
@@ -37,12 +37,18 @@ pub enum TransferError {
     #[error("{0}: correct thingspace.base_url")]
     OtherOrigin(#[from] OtherOrigin),
     /// The journal to export does not exist.
-    #[error("there is no journal to export")]
+    #[error("there is no journal")]
     NoJournal,
+    /// The file to import is a backup.
+    #[error(
+        "it is a backup, which lacks what the gateway stored later. Use `thingspace-gateway journal restore`, \
+         which pauses changes"
+    )]
+    IsBackup,
     /// The journal to import into has data.
-    #[error("the journal is not empty ({0}). Import into an empty one")]
+    #[error("the journal is not empty ({0}). Use an empty one")]
     NotEmpty(String),
-    /// Gateways use the journal to import into.
+    /// Gateways use the journal that the file is to fill.
     #[error(
         "gateways use this journal: {0}. Stop them. The lease of a gateway that was killed expires after \
          10 seconds"

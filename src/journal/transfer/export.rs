@@ -29,17 +29,37 @@ pub(in crate::journal) trait Source {
     /// Returns the highest id that an entry of the quarantine had; 0 if there was none.
     fn last_quarantine_id(&self) -> Result<i64, TransferError>;
 
+    /// Follows the name of a text column in an order by its bytes.
+    fn collation(&self) -> &'static str;
+
     /// Runs a query without parameters, and calls `each` for its rows as they arrive.
     fn stream(
         &self,
-        table: &Table,
+        sql: &str,
         each: &mut dyn FnMut(&dyn Row) -> Result<(), TransferError>,
     ) -> Result<(), TransferError>;
+}
+
+/// The kind of a file. It decides which commands accept the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FileKind {
+    /// A journal that moves: its gateways are stopped, and the copy replaces it.
+    Export,
+    /// A journal at one moment. Its gateways may have continued.
+    Backup {
+        /// The time of that moment, in microseconds since the Unix epoch. Everything that was acknowledged before
+        /// it is in the file.
+        snapshot_time_us: i64,
+    },
 }
 
 /// The first block of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileHeader {
+    /// The kind of the file.
+    #[serde(flatten)]
+    pub kind: FileKind,
     /// The version of the gateway that wrote the file.
     pub gateway_version: String,
     /// The version of the tables.
@@ -68,14 +88,15 @@ pub(super) struct FileEnd {
     pub(super) rows: BTreeMap<String, u64>,
 }
 
-/// An export that has succeeded.
+/// An export or a backup that has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportReport {
     /// The header of the file.
     pub header: FileHeader,
     /// The number of rows of each table.
     pub rows: BTreeMap<String, u64>,
-    /// The gateways that used the journal during the export. The file lacks the events that they store later.
+    /// The gateways that used the journal meanwhile, if the engine knows them. The file lacks the events that they
+    /// store later.
     pub running_gateways: Vec<String>,
 }
 
@@ -89,17 +110,18 @@ impl From<&Table> for TableHeader {
 /// Writes a file. The caller syncs it.
 pub(in crate::journal) fn export(
     source: &dyn Source,
+    kind: FileKind,
     running_gateways: Vec<String>,
     output: &mut dyn Write,
 ) -> Result<ExportReport, TransferError> {
-    let header = load_header(source)?;
+    let header = load_header(source, kind)?;
     let mut file = FileWriter::new(output)?;
     file.write_json(BlockKind::Header, &header)?;
     let mut end = FileEnd::default();
     for table in TABLES {
         file.write_json(BlockKind::Table, &TableHeader::from(table))?;
         let mut rows = 0;
-        source.stream(table, &mut |row| {
+        source.stream(&table.select(source.collation()), &mut |row| {
             rows += 1;
             let columns = 0..table.columns.len();
             file.write_row(columns.map(|index| row.column(index).map_err(TransferError::from)))
@@ -110,13 +132,14 @@ pub(in crate::journal) fn export(
     Ok(ExportReport { header, rows: end.rows, running_gateways })
 }
 
-fn load_header(source: &dyn Source) -> Result<FileHeader, TransferError> {
+fn load_header(source: &dyn Source, kind: FileKind) -> Result<FileHeader, TransferError> {
     let db = source.database();
     let epoch = meta::load(db, meta::EPOCH)?.map(u64::from_be_bytes);
     let (Some(epoch), Some(origin)) = (epoch, meta::load_origin(db)?) else {
         return Err(TransferError::NoJournal);
     };
     Ok(FileHeader {
+        kind,
         gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
         schema_version: schema::VERSION,
         origin,

@@ -1,4 +1,4 @@
-//! The format of an export.
+//! The format of an export and of a backup.
 //!
 //! A file is a title, the format version as 4 bytes, and blocks up to the block `End`. A block is its kind in 1 byte,
 //! the length of its content in 4, the content, and the CRC-32 of the file up to here without the earlier checksums.
@@ -6,7 +6,7 @@
 //!
 //! | block | content |
 //! | --- | --- |
-//! | `Header` | JSON: the schema version, the identity and the positions of the journal |
+//! | `Header` | JSON: the kind of the file, the schema version, the identity and the positions of the journal |
 //! | `Table` | JSON: the name and the columns of the table that the following rows belong to |
 //! | `Rows` | the values of one or more whole rows |
 //! | `End` | JSON: the number of rows of each table |
@@ -25,8 +25,8 @@ use crate::journal::{
 };
 
 /// The version of the format.
-pub(super) const FORMAT_VERSION: u32 = 1;
-const TITLE: &[u8] = b"thingspace-gateway journal export\n";
+pub(super) const FORMAT_VERSION: u32 = 2;
+pub(super) const TITLE: &[u8] = b"thingspace-gateway journal\n";
 /// The size from which on a block of rows is written.
 const BLOCK_SIZE: usize = 256 * 1024;
 /// Maximum size of a block. A row is far smaller.
@@ -148,12 +148,12 @@ impl<R: Read> FileReader<R> {
     /// Reads the title and the first block.
     pub(super) fn new(mut input: R) -> Result<Self, TransferError> {
         let mut title = [0; TITLE.len()];
-        let is_export = match input.read_exact(&mut title) {
+        let has_title = match input.read_exact(&mut title) {
             Ok(()) => title == TITLE,
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
             Err(error) => return Err(error.into()),
         };
-        if !is_export {
+        if !has_title {
             return Err(TransferError::NotAnExport);
         }
         let mut version = [0; 4];

@@ -11,8 +11,9 @@ use crate::journal::{
     },
     transfer::{
         error::TransferError,
-        export::{FileEnd, FileHeader, TableHeader},
+        export::{FileEnd, FileHeader, FileKind, TableHeader},
         file::{BlockKind, FileReader},
+        restore::{self, ValueUpdate},
         tables::{Rows, TABLES, Table},
     },
 };
@@ -28,6 +29,15 @@ pub(in crate::journal) trait Target {
     fn finish(&self, imported: &Imported) -> Result<(), TransferError>;
 }
 
+/// The purpose of an import.
+#[derive(Clone, Copy)]
+pub enum Purpose<'u> {
+    /// The journal of the file moves here: it keeps its epoch.
+    Move,
+    /// The journal of the file was lost after the file was written: the copy gets a new epoch and these values.
+    Restore(&'u [ValueUpdate<'u>]),
+}
+
 /// The state of the journal after an import.
 pub(in crate::journal) struct Imported {
     pub(in crate::journal) epoch: Epoch,
@@ -37,11 +47,13 @@ pub(in crate::journal) struct Imported {
     pub(in crate::journal) report: ImportReport,
 }
 
-/// An import that has succeeded.
+/// An import or a restore that has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportReport {
     /// The header of the file.
     pub header: FileHeader,
+    /// The epoch of the journal, as a hexadecimal number.
+    pub epoch: String,
     /// The number of rows of each table.
     pub rows: BTreeMap<String, u64>,
 }
@@ -67,38 +79,63 @@ impl<R: Read> Rows for FileRows<'_, R> {
 pub(in crate::journal) fn import(
     target: &dyn Target,
     origin: &Origin,
+    purpose: Purpose<'_>,
     input: &mut dyn Read,
 ) -> Result<Imported, TransferError> {
     let mut file = FileReader::new(input)?;
     let header: FileHeader = file.json(BlockKind::Header)?;
-    check_header(&header, origin)?;
+    check_header(&header, origin, purpose)?;
     let db = target.database();
     clear(db)?;
     file.next_block()?;
-    let mut inserted = FileEnd::default();
-    for table in TABLES {
-        if file.json::<TableHeader>(BlockKind::Table)? != TableHeader::from(table) {
-            return Err(TransferError::invalid("a table is missing or has other columns"));
-        }
-        let mut rows = FileRows { file: &mut file, table, count: 0 };
-        target.insert(table, &mut rows)?;
-        inserted.rows.insert(table.name.to_owned(), rows.count);
+    let rows = read_tables(&mut file, &mut |table, rows| target.insert(table, rows))?;
+    let mut imported = complete(db, header, rows)?;
+    if let Purpose::Restore(updates) = purpose {
+        let epoch = restore::separate(db, &imported.report.header, updates)?;
+        imported.epoch = epoch;
+        imported.report.epoch = format!("{:016x}", epoch.0);
     }
-    if file.json::<FileEnd>(BlockKind::End)? != inserted {
-        return Err(TransferError::invalid("the number of rows is wrong"));
-    }
-    file.check_end()?;
-    let imported = complete(db, ImportReport { header, rows: inserted.rows })?;
     target.finish(&imported)?;
     Ok(imported)
 }
 
-fn check_header(header: &FileHeader, origin: &Origin) -> Result<(), TransferError> {
-    let (found, supported) = (header.schema_version, schema::VERSION);
-    if found != supported {
-        return Err(TransferError::SchemaVersion { found, supported });
+/// Reads all tables, and checks that the file ends after them. Returns the number of rows of each table.
+pub(super) fn read_tables<R: Read>(
+    file: &mut FileReader<R>,
+    read: &mut dyn FnMut(&Table, &mut dyn Rows) -> Result<(), TransferError>,
+) -> Result<BTreeMap<String, u64>, TransferError> {
+    let mut found = FileEnd::default();
+    for table in TABLES {
+        if file.json::<TableHeader>(BlockKind::Table)? != TableHeader::from(table) {
+            return Err(TransferError::invalid("a table is missing or has other columns"));
+        }
+        let mut rows = FileRows { file, table, count: 0 };
+        read(table, &mut rows)?;
+        found.rows.insert(table.name.to_owned(), rows.count);
     }
-    Ok(origin.check(&header.origin)?)
+    if file.json::<FileEnd>(BlockKind::End)? != found {
+        return Err(TransferError::invalid("the number of rows is wrong"));
+    }
+    file.check_end()?;
+    Ok(found.rows)
+}
+
+fn check_header(
+    header: &FileHeader,
+    origin: &Origin,
+    purpose: Purpose<'_>,
+) -> Result<(), TransferError> {
+    check_schema(header)?;
+    origin.check(&header.origin)?;
+    match (header.kind, purpose) {
+        (FileKind::Backup { .. }, Purpose::Move) => Err(TransferError::IsBackup),
+        (FileKind::Export, _) | (FileKind::Backup { .. }, Purpose::Restore(_)) => Ok(()),
+    }
+}
+
+pub(super) fn check_schema(header: &FileHeader) -> Result<(), TransferError> {
+    let (found, supported) = (header.schema_version, schema::VERSION);
+    if found == supported { Ok(()) } else { Err(TransferError::SchemaVersion { found, supported }) }
 }
 
 /// Deletes the values of a journal that was only opened. Rejects one with data.
@@ -109,7 +146,7 @@ pub(in crate::journal) fn clear(db: &dyn Database) -> Result<(), TransferError> 
 }
 
 /// Rejects a journal that a gateway has stored anything in.
-fn check_empty(db: &dyn Database) -> Result<(), TransferError> {
+pub(in crate::journal) fn check_empty(db: &dyn Database) -> Result<(), TransferError> {
     for table in TABLES.iter().filter(|table| !table.is_meta()) {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name);
         if db.find(&sql, &[], |_| Ok(()))?.is_some() {
@@ -123,9 +160,12 @@ fn check_empty(db: &dyn Database) -> Result<(), TransferError> {
 }
 
 /// Checks the identity of the journal, and completes what depends on its rows.
-fn complete(db: &dyn Database, report: ImportReport) -> Result<Imported, TransferError> {
-    let FileHeader { epoch: exported, origin, last_position, last_quarantine_id, .. } =
-        &report.header;
+fn complete(
+    db: &dyn Database,
+    header: FileHeader,
+    rows: BTreeMap<String, u64>,
+) -> Result<Imported, TransferError> {
+    let FileHeader { epoch: exported, origin, last_position, last_quarantine_id, .. } = &header;
     let epoch = meta::load(db, meta::EPOCH)?.map_or(0, u64::from_be_bytes);
     let key: Option<[u8; 32]> = meta::load(db, meta::FINGERPRINT_KEY)?;
     if *exported != format!("{epoch:016x}")
@@ -152,6 +192,6 @@ fn complete(db: &dyn Database, report: ImportReport) -> Result<Imported, Transfe
         last_position: *last_position,
         last_quarantine_id: *last_quarantine_id,
         counts,
-        report,
+        report: ImportReport { epoch: exported.clone(), header, rows },
     })
 }

@@ -1,6 +1,7 @@
 //! The tables of an export.
 
 use crate::journal::{
+    apply::RESTORED_OWNER,
     sql::{
         Column,
         Type::{self, Bytes, Int, Text},
@@ -24,9 +25,10 @@ pub(in crate::journal) trait Rows {
     fn next_row(&mut self) -> Result<Option<Vec<Column<'_>>>, TransferError>;
 }
 
-/// The number that is exported as the owner of a change, instead of that of the process. No process has it, so the
-/// gateway settles changes in flight.
-const NO_OWNER: &str = "0 AS owner";
+/// The owner of a change in a file. No process has the number 0, so the gateway settles changes in flight. A change that
+/// was restored keeps its mark, see [`RESTORED_OWNER`](crate::journal::apply::RESTORED_OWNER).
+const NO_OWNER: &str = "CASE WHEN owner = -1 THEN -1 ELSE 0 END AS owner";
+const _: () = assert!(RESTORED_OWNER == -1, "see NO_OWNER");
 
 /// All tables that both engines have. A test compares them with the schema.
 pub(super) const TABLES: &[Table] = &[

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -7,16 +7,17 @@ use tempfile::TempDir;
 
 use super::{
     export::{FileEnd, TableHeader},
-    file::{BlockKind, FileReader, FileWriter},
+    file::{BlockKind, FileReader, FileWriter, TITLE},
     tables::TABLES,
     *,
 };
 use crate::{
+    domain::clock::{Clock, Timestamp},
     journal::{
-        Journal, Origin,
+        CheckReport, Journal, Origin,
         conformance::every_row::{accept_change, check_continuation, fill, read_all, success_of},
         sql::{Column, Type, tables::schema},
-        sqlite::{SqliteOptions, open, transfer as sqlite},
+        sqlite::{JournalOpenError, OpenFailure, SqliteOptions, open, transfer as sqlite},
     },
     telemetry::Instruments,
 };
@@ -24,23 +25,37 @@ use crate::{
 /// A directory for an embedded journal.
 pub(in crate::journal) struct Directory(TempDir);
 
+/// The time of all backups.
+pub(in crate::journal) const NOON: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+pub(in crate::journal) struct NoonClock;
+
+impl Clock for NoonClock {
+    fn now(&self) -> Timestamp {
+        NOON
+    }
+}
+
 impl Directory {
     pub(in crate::journal) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self) -> PathBuf {
+    pub(in crate::journal) fn path(&self) -> PathBuf {
         self.0.path().join("journal")
     }
 
     pub(in crate::journal) fn open(&self) -> Arc<dyn Journal> {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<Arc<dyn Journal>, JournalOpenError> {
         let options = SqliteOptions {
             dir: self.path(),
             origin: Origin::sandbox(),
             allow_network_filesystem: false,
             instruments: Instruments::noop(),
         };
-        open(&options).unwrap()
+        open(&options)
     }
 
     pub(in crate::journal) fn export(&self) -> Vec<u8> {
@@ -56,11 +71,27 @@ impl Directory {
         panic!("the journal is locked");
     }
 
-    pub(in crate::journal) fn import(
+    pub(in crate::journal) fn import(&self, file: &[u8]) -> Result<ImportReport, TransferError> {
+        self.import_for(Purpose::Move, file)
+    }
+
+    pub(in crate::journal) fn import_for(
         &self,
+        purpose: Purpose<'_>,
         mut file: &[u8],
     ) -> Result<ImportReport, TransferError> {
-        sqlite::import(&self.path(), false, &Origin::sandbox(), &mut file)
+        sqlite::import(&self.path(), false, &Origin::sandbox(), purpose, &mut file)
+    }
+
+    pub(in crate::journal) fn back_up(&self) -> Result<(Vec<u8>, ExportReport), TransferError> {
+        let mut file = Vec::new();
+        let limit = TimeLimit::start(Duration::from_secs(60));
+        let report = sqlite::back_up(&self.path(), false, &NoonClock, limit, &mut file);
+        report.map(|report| (file, report))
+    }
+
+    pub(in crate::journal) fn check(&self) -> Result<CheckReport, TransferError> {
+        sqlite::check(&self.path(), false, TimeLimit::start(Duration::from_secs(60)))
     }
 }
 
@@ -176,7 +207,8 @@ async fn only_an_empty_journal_is_imported_into() {
     assert!(matches!(in_use, Err(TransferError::Open { is_final: false, .. })), "{in_use:?}");
     journal.close().await;
     drop(journal);
-    // A journal that was only opened is replaced.
+    // A journal that was only opened is replaced, also after an import that has failed.
+    assert!(other.import(&file[..file.len() - 1]).is_err());
     other.import(&file).unwrap();
     let again = other.import(&file);
     assert!(matches!(again, Err(TransferError::NotEmpty(_))), "{again:?}");
@@ -188,7 +220,8 @@ async fn a_file_of_another_origin_or_schema_is_rejected() {
     let (file, _) = filled_file().await;
     let directory = Directory::new();
     let url = Origin::from_url(&"https://thingspace.example".parse().unwrap());
-    let other = sqlite::import(&directory.path(), false, &url, &mut &*file).unwrap_err();
+    let other =
+        sqlite::import(&directory.path(), false, &url, Purpose::Move, &mut &*file).unwrap_err();
     assert!(matches!(other, TransferError::OtherOrigin(_)) && other.is_final());
 
     let mut header: FileHeader = FileReader::new(&*file).unwrap().json(BlockKind::Header).unwrap();
@@ -228,17 +261,25 @@ async fn a_damaged_or_truncated_file_imports_nothing() {
     }
     damaged.push([&*file, b"x"].concat());
     for (number, damaged) in damaged.iter().enumerate() {
-        let rejected = directory.import(damaged);
-        assert!(rejected.is_err(), "{number}");
-        assert!(!matches!(rejected, Err(TransferError::NotEmpty(_))), "{number}: {rejected:?}");
+        for purpose in [Purpose::Move, Purpose::Restore(&[])] {
+            let rejected = directory.import_for(purpose, damaged);
+            assert!(rejected.is_err(), "{number}");
+            assert!(!matches!(rejected, Err(TransferError::NotEmpty(_))), "{number}: {rejected:?}");
+        }
+        assert!(verify(&mut &**damaged).is_err(), "{number}");
     }
+    assert_eq!(verify(&mut &*file).unwrap().rows["event"], 43);
+    // A gateway with the empty journal would send repeated calls again.
+    let Err(error) = directory.try_open() else { panic!("it opens") };
+    assert!(matches!(error.failure, OpenFailure::AwaitsImport), "{error}");
+    assert!(matches!(directory.check(), Err(TransferError::NoJournal)));
     directory.import(&file).unwrap();
     check_imported(directory.open(), &content).await;
 }
 
 /// Returns the ends of the title and of each block.
 fn block_ends(file: &[u8]) -> Vec<usize> {
-    let title = b"thingspace-gateway journal export\n".len() + 4;
+    let title = TITLE.len() + 4;
     let mut ends = vec![title];
     while let Some(length) =
         file.get(ends[ends.len() - 1] + 1..).and_then(|rest| rest.first_chunk())
@@ -287,7 +328,7 @@ proptest! {
         let cut = file.len() - FileEnd::default_length();
         prop_assert!(read_to_end(&[&file[..cut], &rest].concat()).is_err());
         prop_assert!(read_to_end(&rest).is_err());
-        let mut blocks = file[..38].to_vec();
+        let mut blocks = file[..TITLE.len() + 4].to_vec();
         let mut checksum = crc32fast::Hasher::new();
         checksum.update(&blocks);
         for kind in [1, 3, 3] {

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::support::{
     env::TestEnv,
-    http::{http_client, post, wait_for_readiness},
+    http::{http_client, http_get, http_get_text, post},
     requests::{
         esim, esim_callback, iccid, parse_error, stored_iccids, until_caught_up, watch_change,
         watch_request,
@@ -75,13 +75,21 @@ async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers
     let expected: HashSet<String> = acknowledged.iter().map(|number| iccid(*number)).collect();
     let stored = stored_iccids(&mut env.client, REQUEST).await;
     assert!(stored.is_superset(&expected));
-    wait_for_readiness(&env.gateway, 503).await;
+    // No other replica could do more, so the gateway stays ready, and says what does not work.
+    let readyz = format!("http://{}/readyz", env.gateway.admin);
+    eventually("/readyz names the full disk", async || {
+        let response = http_get(&readyz).await;
+        assert_eq!(response.status(), 200);
+        let text = response.text().await.expect("a text");
+        text.starts_with("ready for reads only") && text.contains("database or disk is full")
+    })
+    .await;
 
     // The gateway recovers without a restart.
     disk.empty();
     let change = in_time(in_flight).await.expect("a call").expect("OK");
     assert_eq!(change.state(), ChangeState::Accepted);
-    wait_for_readiness(&env.gateway, 200).await;
+    eventually("/readyz is as usual", async || http_get_text(&readyz).await == "ready\n").await;
     let accepted = env.change(esim("rejected", [900_003])).await;
     assert_eq!(accepted.state(), ChangeState::Accepted);
     assert_eq!(env.thingspace.posts(), 3);

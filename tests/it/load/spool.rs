@@ -8,7 +8,7 @@ use crate::support::{
     disk::FaultyDisk,
     env::TestEnv,
     gateway::Client,
-    http::{post, read_metrics, readiness, wait_for_readiness},
+    http::{http_get_text, post, read_metrics, readiness},
     requests::{esim, esim_callback, iccid, parse_error, stored_results, watch_request},
     wait::{eventually, in_time},
 };
@@ -125,7 +125,7 @@ async fn spooled_callbacks_survive_a_kill_and_are_delivered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_a_full_spool_the_replica_is_not_ready_until_the_journal_is_back() {
+async fn with_a_full_spool_the_gateway_stays_ready_for_reads_and_recovers() {
     let (mut env, disk, _spool) = start_with_spool("1048576").await;
     let url = env.gateway.callback_url("DeviceProfileService");
     let mut count = fill_and_spool(&mut env, &disk).await;
@@ -138,9 +138,12 @@ async fn with_a_full_spool_the_replica_is_not_ready_until_the_journal_is_back() 
         count += 1;
     };
     assert_eq!((status, &body["error"]), (503, &json!("unavailable")));
-    wait_for_readiness(&env.gateway, 503).await;
+    let readyz = format!("http://{}/readyz", env.gateway.admin);
+    let is_limited = async || http_get_text(&readyz).await.starts_with("ready for reads only");
+    eventually("only reads work", is_limited).await;
+    assert_eq!(readiness(&env.gateway).await, 200);
 
     disk.empty();
-    wait_for_readiness(&env.gateway, 200).await;
+    eventually("all works", async || http_get_text(&readyz).await == "ready\n").await;
     check_results(&mut env, count).await;
 }

@@ -6,11 +6,14 @@ use std::{
 use tokio::{task::spawn_blocking, time::Instant};
 
 use super::*;
-use crate::journal::{
-    Journal,
-    conformance::every_row::{read_all, success_of},
-    postgres::{PostgresOptions, open, tests::create_database},
-    transfer::tests::{Directory, check_imported, filled_file, store_results},
+use crate::{
+    domain::state::ChangeState,
+    journal::{
+        Journal,
+        conformance::every_row::{read_all, success_of},
+        postgres::{PostgresOptions, open, tests::create_database},
+        transfer::tests::{Directory, NOON, NoonClock, check_imported, filled_file, store_results},
+    },
 };
 
 fn database(options: &PostgresOptions) -> TransferDatabase {
@@ -26,7 +29,7 @@ async fn import_bytes(
     file: Vec<u8>,
 ) -> Result<ImportReport, TransferError> {
     let (database, origin) = (database(options), options.origin.clone());
-    spawn_blocking(move || import(&database, &origin, &mut &*file)).await.unwrap()
+    spawn_blocking(move || import(&database, &origin, Purpose::Move, &mut &*file)).await.unwrap()
 }
 
 async fn export_bytes(options: &PostgresOptions) -> Result<(Vec<u8>, ExportReport), TransferError> {
@@ -161,7 +164,7 @@ async fn a_start_on_postgres_waits_for_an_import() {
     let (go_on, gate) = mpsc::channel::<()>();
     let mut halted = HaltedFile { first: file.len() / 2, file, reached_half, gate };
     let (database, origin) = (database(&options), options.origin.clone());
-    let import = spawn_blocking(move || import(&database, &origin, &mut halted));
+    let import = spawn_blocking(move || import(&database, &origin, Purpose::Move, &mut halted));
     spawn_blocking(move || half.recv()).await.unwrap().unwrap();
     let starting = {
         let options = options.clone();
@@ -217,4 +220,65 @@ async fn a_large_journal_moves_to_postgres_and_back() {
         assert_eq!(journal.kept_range().await.unwrap(), kept);
         journal.close().await;
     }
+}
+
+/// A backup of a database that gateways use fills another database and an embedded journal, and a check finds damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_on_postgres_is_backed_up_and_checked_while_a_gateway_uses_it_and_restored() {
+    let (file, _) = filled_file().await;
+    let options = create_database().await;
+    import_bytes(&options, file).await.unwrap();
+    let journal = open(&options).await.unwrap();
+    let used = database(&options);
+    let (backup, report, checked) = spawn_blocking(move || {
+        let mut backup = Vec::new();
+        let limit = TimeLimit::start(std::time::Duration::from_secs(60));
+        let report = back_up(&used, &NoonClock, limit, &mut backup).unwrap();
+        (backup, report, check(&used).unwrap())
+    })
+    .await
+    .unwrap();
+    assert_eq!(report.running_gateways, [options.replica_name.as_str()]);
+    assert!(checked.is_in_use && checked.findings.is_empty(), "{checked:?}");
+    journal.close().await;
+
+    let rejected = import_bytes(&create_database().await, backup.clone()).await;
+    assert!(matches!(rejected, Err(TransferError::IsBackup)), "{rejected:?}");
+    let other = create_database().await;
+    let (target, origin) = (database(&other), other.origin.clone());
+    let restored = spawn_blocking(move || {
+        let restored = import(&target, &origin, Purpose::Restore(&[]), &mut &*backup).unwrap();
+        let embedded = Directory::new();
+        embedded.import_for(Purpose::Restore(&[]), &backup).unwrap();
+        assert_eq!(embedded.check().unwrap().findings, vec![]);
+        let checked = check(&target).unwrap();
+        assert_eq!((checked.findings, &checked.epoch), (vec![], &restored.epoch));
+        restored
+    })
+    .await
+    .unwrap();
+    assert_ne!(restored.epoch, report.header.epoch);
+    let journal = open(&other).await.unwrap();
+    assert_eq!(format!("{:016x}", journal.epoch().0), restored.epoch);
+    for change in journal.interrupted().await.unwrap() {
+        let settled = journal.settle(change, NOON).await.unwrap().unwrap();
+        assert_eq!(settled.state, ChangeState::OutcomeUnknown);
+    }
+    journal.close().await;
+
+    let target = database(&other);
+    let damage = "UPDATE thingspace_gateway.head SET last_position = last_position - 1;
+         DELETE FROM thingspace_gateway.device_state";
+    let findings = spawn_blocking(move || {
+        let connection = connect(&target).unwrap();
+        connection.driver().block_on(connection.client().batch_execute(damage)).unwrap();
+        check(&target).unwrap().findings
+    });
+    let findings = findings.await.unwrap();
+    let problems: Vec<_> = findings.iter().map(|finding| finding.problem.as_str()).collect();
+    assert!(
+        problems.iter().any(|problem| problem.contains("after the last position")),
+        "{problems:?}"
+    );
+    assert!(problems.iter().any(|problem| problem.contains("counts")), "{problems:?}");
 }

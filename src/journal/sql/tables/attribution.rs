@@ -18,7 +18,7 @@ use crate::{
     },
     failpoints,
     journal::{
-        apply::ChangeDevices,
+        apply::{ChangeDevices, RESTORED_OWNER},
         record::{decode_result, receive_time},
         sql::{
             Database, Result,
@@ -79,6 +79,12 @@ pub(in crate::journal::sql) fn find_likely_change(
     let Some(Candidate { change, rules, coverage }) = select_candidate(&candidates) else {
         return Ok(None);
     };
+    let is_restored = |stored: &StoredChange| {
+        stored.owner == RESTORED_OWNER && stored.change.change_id == change.change_id
+    };
+    if unanswered.iter().any(is_restored) {
+        return Ok(None);
+    }
     if rules.identifying_kinds == IdentifyingKinds::All
         && has_rival_of_other_kinds(db, &unanswered, &candidates, &results)?
     {

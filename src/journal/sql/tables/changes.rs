@@ -11,7 +11,7 @@ use crate::{
         ChangeFilter, ChangePage, ChangeSelector, DueChanges, StateCounts,
         record::{DEVICES_PER_BLOCK, packed_key},
         sql::{
-            Database, Result, Value,
+            Database, Result, Row, Value,
             tables::{
                 columns::{HAS_SEVERAL_BLOCKS, IS_FINAL, IS_OPEN, state_codes},
                 devices::ChangeDeviceTable,
@@ -163,6 +163,16 @@ fn matches_filter(filter: &ChangeFilter, change: &Change) -> bool {
         && (filter.change_types.is_empty() || filter.change_types.contains(&change.change_type))
         && filter.created_from.is_none_or(|from| change.create_time >= from)
         && filter.created_before.is_none_or(|before| change.create_time < before)
+}
+
+/// Decodes a change from the columns record and status, which begin at `first`.
+pub(in crate::journal) fn decode_stored(row: &dyn Row, first: usize) -> Result<Change> {
+    decode(row, first)
+}
+
+/// Returns the condition of changes that ThingSpace may be executing without a known request.
+pub(in crate::journal) fn has_device_lock() -> String {
+    format!("{IS_OPEN} AND state IN ({})", state_codes(ChangeState::has_device_lock))
 }
 
 /// Returns the changes in flight and their owners.

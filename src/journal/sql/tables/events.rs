@@ -41,6 +41,11 @@ struct Stream {
     link_position: u64,
 }
 
+/// True for the kind of an event that is a state of a change; others are results.
+pub(in crate::journal) fn is_state(kind: i64) -> bool {
+    kind == STATE_EVENT
+}
+
 pub(in crate::journal) fn events(
     db: &dyn Database,
     target: &WatchTarget,

@@ -28,7 +28,7 @@ pub(in crate::journal) const SCHEMA_VERSION: &str = "schema_version";
 pub(in crate::journal) const AWAITS_IMPORT: &str = "awaits_import";
 /// The condition of the values that an export has. The others belong to one database.
 pub(in crate::journal) const IS_MOVED: &str =
-    "name NOT IN ('awaits_import', 'owner', 'schema_version', 'skipped_position')";
+    "name NOT IN ('awaits_import', 'owner', 'schema_version')";
 
 pub(in crate::journal) fn load<T: for<'a> FromColumn<'a>>(
     db: &dyn Database,
@@ -110,6 +110,12 @@ pub(in crate::journal) fn kept_range(db: &dyn Database) -> Result<KeptRange> {
     let trimmed = trimmed_position(db)?;
     let skipped = load(db, SKIPPED_POSITION)?.map_or(0, u64::from_be_bytes);
     Ok(KeptRange { last: last.max(trimmed).max(skipped), trimmed })
+}
+
+/// Returns the position from which on no position is missing: the newest one that was trimmed or skipped.
+pub(in crate::journal) fn consecutive_from(db: &dyn Database) -> Result<u64> {
+    let skipped = load(db, SKIPPED_POSITION)?.map_or(0, u64::from_be_bytes);
+    Ok(trimmed_position(db)?.max(skipped))
 }
 
 /// Returns the newest position that was trimmed; 0 if none was.

@@ -7,10 +7,7 @@ mod unit_of_work;
 
 use std::{
     io, process,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -102,7 +99,8 @@ pub(in crate::journal) struct WriterState {
     pub(in crate::journal) commit_listeners: RwLock<Vec<Arc<dyn CommitListener>>>,
     /// The counts after the last commit.
     pub(in crate::journal) counts: Mutex<Counts>,
-    is_failing: AtomicBool,
+    /// The error of the last commit, if it has failed.
+    failure: Mutex<Option<String>>,
     commit_times: Mutex<CommitTimes>,
     instruments: Instruments,
 }
@@ -199,7 +197,12 @@ impl Writer {
         let lanes = self.lanes.lock();
         // The lanes are closed if the thread has ended.
         let is_open = lanes.as_ref().is_some_and(|lanes| !lanes.callbacks.is_closed());
-        is_open && !self.state.is_failing.load(Ordering::Relaxed)
+        is_open && self.state.failure.lock().is_none()
+    }
+
+    /// Returns the error of the last commit, if it has failed.
+    pub(in crate::journal) fn write_error(&self) -> Option<String> {
+        self.state.failure.lock().clone()
     }
 
     pub(in crate::journal) async fn close(&self) {
@@ -262,7 +265,7 @@ impl<E: CommitEngine> Worker<E> {
             Err(error) => return tracing::error!(%error, "cannot start the journal writer"),
         };
         loop {
-            let is_failing = self.state.is_failing.load(Ordering::Relaxed);
+            let is_failing = self.state.failure.lock().is_some();
             let Some(first) = runtime.block_on(self.queue.next(is_failing)) else {
                 break;
             };
@@ -285,7 +288,7 @@ impl<E: CommitEngine> Worker<E> {
             .transact(&mut commands)
             .inspect_err(|error| tracing::error!(%error, "journal commit failed"))
             .map_err(JournalError::from);
-        self.state.is_failing.store(committed.is_err(), Ordering::Relaxed);
+        *self.state.failure.lock() = committed.as_ref().err().map(ToString::to_string);
         let result = committed.as_ref().map(|_| ());
         let mut dispatches = Vec::new();
         for command in commands {
@@ -325,7 +328,7 @@ impl WriterState {
         Self {
             commit_listeners: RwLock::default(),
             counts: Mutex::new(counts),
-            is_failing: AtomicBool::new(false),
+            failure: Mutex::new(None),
             commit_times: Mutex::default(),
             instruments,
         }

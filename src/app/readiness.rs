@@ -1,0 +1,69 @@
+//! Decides if the gateway is ready: if a load balancer is to send it calls and callbacks.
+//!
+//! Readiness depends on the journal and the spool, not on ThingSpace, which no other replica could reach better.
+//! Kubernetes removes a replica that is not ready from all its Services. That helps only if another replica can do more:
+//!
+//! * A replica on PostgreSQL that cannot write is not ready: another replica may reach the database. If the database is away
+//!   for all replicas, no replica would receive callbacks, so a replica whose spool has room stays ready.
+//! * A gateway with an embedded journal is the only one. As long as it can read the journal, it stays ready: calls that only
+//!   read, and watches, work. Change calls fail with JOURNAL_UNAVAILABLE, and callbacks are answered 503.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{journal::Journal, spool::Spool, telemetry::Instruments};
+
+/// Interval of the check.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Maximum duration of a read that shows that the journal can be read.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Updates the readiness of a gateway.
+pub(super) struct Readiness {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) spool: Option<Arc<Spool>>,
+    /// True while the gateway is ready.
+    pub(super) serving: watch::Sender<bool>,
+    /// The error of the last write, while the gateway is ready only for reads.
+    pub(super) write_error: watch::Sender<Option<String>>,
+    pub(super) draining: CancellationToken,
+    pub(super) instruments: Instruments,
+}
+
+impl Readiness {
+    /// Updates the readiness until a drain.
+    pub(super) async fn update(self) {
+        let mut interval = interval(INTERVAL);
+        while self.draining.run_until_cancelled(interval.tick()).await.is_some() {
+            let is_writable = self.journal.is_writable();
+            self.instruments.status().journal_writable(is_writable);
+            let has_room = || self.spool.as_ref().is_some_and(|spool| spool.has_room());
+            let is_only_readable = !is_writable && !has_room() && self.is_readable().await;
+            let error = is_only_readable.then(|| self.journal.write_error().unwrap_or_default());
+            self.write_error.send_if_modified(|current| {
+                let is_modified = *current != error;
+                *current = error;
+                is_modified
+            });
+            self.serving.send_if_modified(|serving| {
+                // Checked under the lock, so that a drain that has begun stays not ready.
+                let is_ready = is_writable || is_only_readable || has_room();
+                let is_ready = is_ready && !self.draining.is_cancelled();
+                std::mem::replace(serving, is_ready) != is_ready
+            });
+        }
+    }
+
+    /// True if no other replica can use the journal, and it can be read.
+    async fn is_readable(&self) -> bool {
+        if self.journal.coordination().is_some() {
+            return false;
+        }
+        matches!(timeout(READ_TIMEOUT, self.journal.kept_range()).await, Ok(Ok(_)))
+    }
+}

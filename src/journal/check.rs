@@ -1,0 +1,324 @@
+//! Checks that the rows of a journal's tables fit together. Reads only.
+//!
+//! The engines add what they alone can check: the pages of the database, the marker, the head row.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    domain::{
+        device_states::{DeviceCounts, DeviceStates},
+        result::Outcome,
+    },
+    journal::{
+        apply::Counts,
+        record::{StatusRecord, decode_result},
+        sql::{
+            tables::{changes, events, forward_queue, meta, quarantine},
+            value::{Json, state_code},
+        },
+        transfer::{Source, TransferError},
+    },
+};
+
+/// Maximum number of findings of one rule that have a line of their own.
+const MAX_FINDINGS: usize = 5;
+/// The remedy of damage that no command repairs.
+const RESTORE: &str = "The journal is damaged. Copy it, then restore the newest backup into an empty journal with \
+                       `thingspace-gateway journal restore`";
+
+/// A result of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The problem.
+    pub problem: String,
+    /// What to do about it. Empty if the problem says it.
+    pub remedy: &'static str,
+}
+
+/// The state of a journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// The ThingSpace that the changes were sent to. Empty if the journal cannot be read.
+    pub origin: String,
+    /// The epoch, as a hexadecimal number. Empty if the journal cannot be read.
+    pub epoch: String,
+    /// The newest position.
+    pub last_position: u64,
+    /// The number of changes and of events.
+    pub rows: BTreeMap<String, u64>,
+    /// True if a gateway, or another command, used the journal during the check.
+    pub is_in_use: bool,
+    /// The problems. None if the journal is sound.
+    pub findings: Vec<Finding>,
+    /// The counts that the rows have.
+    pub(in crate::journal) counts: Counts,
+}
+
+/// Rows of one table that must have a row in another.
+struct Rule {
+    /// The description of a row that violates the rule, up to its number.
+    problem: &'static str,
+    /// Returns the number of rows that violate the rule, and the lowest of their numbers.
+    sql: &'static str,
+}
+
+/// The rules between tables. Retention deletes the rows of a change before the change itself, so they also hold while it
+/// removes one.
+const RULES: &[Rule] = &[
+    Rule {
+        problem: "events belong to no account",
+        sql: "SELECT count(*), min(position) FROM event e WHERE account IS NOT NULL
+              AND NOT EXISTS (SELECT 1 FROM account a WHERE a.id = e.account)",
+    },
+    Rule {
+        problem: "events belong to no change",
+        sql: "SELECT count(*), min(position) FROM event e WHERE kind = 0
+              AND NOT EXISTS (SELECT 1 FROM change c WHERE c.id = e.stream)",
+    },
+    Rule {
+        problem: "results belong to no request",
+        sql: "SELECT count(*), min(position) FROM event e WHERE kind <> 0
+              AND NOT EXISTS (SELECT 1 FROM request r WHERE r.id = e.stream)",
+    },
+    Rule {
+        problem: "bodies of callbacks belong to no result",
+        sql: "SELECT count(*), min(position) FROM callback_body b
+              WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.position = b.position AND kind <> 0)",
+    },
+    Rule {
+        problem: "changes belong to no account",
+        sql: "SELECT count(*), min(id) FROM change c
+              WHERE NOT EXISTS (SELECT 1 FROM account a WHERE a.id = c.account)",
+    },
+    Rule {
+        problem: "changes have no first event",
+        sql: "SELECT count(*), min(id) FROM change c WHERE trimmed = 0
+              AND NOT EXISTS (SELECT 1 FROM event e WHERE e.position = c.id AND kind = 0)",
+    },
+    Rule {
+        problem: "changes have a request that is not theirs",
+        sql: "SELECT count(*), min(id) FROM change c WHERE trimmed = 0 AND request IS NOT NULL
+              AND NOT EXISTS (SELECT 1 FROM request r WHERE r.id = c.request AND r.change = c.id)",
+    },
+    Rule {
+        problem: "requests belong to no change",
+        sql: "SELECT count(*), min(id) FROM request r WHERE change IS NOT NULL
+              AND NOT EXISTS (SELECT 1 FROM change c WHERE c.id = r.change)",
+    },
+    Rule {
+        problem: "digests belong to no request",
+        sql: "SELECT count(*), min(request) FROM result_digest d
+              WHERE NOT EXISTS (SELECT 1 FROM request r WHERE r.id = d.request)",
+    },
+    Rule {
+        problem: "blocks of devices belong to no change",
+        sql: "SELECT count(*), min(id) FROM device_block b
+              WHERE NOT EXISTS (SELECT 1 FROM change c WHERE c.id = (b.id >> 20))",
+    },
+    Rule {
+        problem: "parts of a device index belong to no change",
+        sql: "SELECT count(*), min(id) FROM key_part k
+              WHERE NOT EXISTS (SELECT 1 FROM change c WHERE c.id = (k.id >> 20))",
+    },
+    Rule {
+        problem: "identifiers of devices belong to no change",
+        sql: "SELECT count(*), min(change) FROM device_key k
+              WHERE NOT EXISTS (SELECT 1 FROM change c WHERE c.id = k.change)",
+    },
+    Rule {
+        problem: "states of devices belong to no change",
+        sql: "SELECT count(*), min(id) FROM device_state d
+              WHERE NOT EXISTS (SELECT 1 FROM change c WHERE c.id = (d.id >> 20))",
+    },
+    Rule {
+        problem: "states of devices have no deciding result",
+        sql: "SELECT count(*), min(d.id) FROM device_state d JOIN change c ON c.id = (d.id >> 20)
+              WHERE c.trimmed = 0 AND d.decided_by IS NOT NULL AND NOT EXISTS
+                (SELECT 1 FROM event e WHERE e.position = d.decided_by AND kind <> 0)",
+    },
+    Rule {
+        problem: "unmatched results belong to no change",
+        sql: "SELECT count(*), min(change) FROM unmatched_result u
+              WHERE NOT EXISTS (SELECT 1 FROM change c WHERE c.id = u.change)",
+    },
+    Rule {
+        problem: "owners of identifiers belong to no change",
+        sql: "SELECT count(*), min(change) FROM identifier_owner o
+              WHERE NOT EXISTS (SELECT 1 FROM change c WHERE c.id = o.change)",
+    },
+];
+
+/// Checks a journal.
+pub(in crate::journal) fn check(source: &dyn Source) -> Result<CheckReport, TransferError> {
+    let db = source.database();
+    let epoch = meta::load(db, meta::EPOCH)?.map(u64::from_be_bytes);
+    let key: Option<[u8; 32]> = meta::load(db, meta::FINGERPRINT_KEY)?;
+    let (Some(epoch), Some(_), Some(origin)) = (epoch, key, meta::load_origin(db)?) else {
+        return Err(TransferError::NoJournal);
+    };
+    let mut report = CheckReport {
+        origin,
+        epoch: format!("{epoch:016x}"),
+        last_position: source.last_position()?,
+        ..CheckReport::default()
+    };
+    for Rule { problem, sql } in RULES {
+        source.stream(sql, &mut |row| {
+            let (count, first): (u64, Option<i64>) = (row.get(0)?, row.get(1)?);
+            if count > 0 {
+                let first = first.unwrap_or_default();
+                report.add(format!("{problem}: {count}, the first one has the number {first}"));
+            }
+            Ok(())
+        })?;
+    }
+    report.check_events(source)?;
+    report.check_changes(source)?;
+    report.counts.quarantine_bytes = quarantine::count_bytes(db)?;
+    report.counts.forward_queue.waiting = forward_queue::count(db)?;
+    Ok(report)
+}
+
+impl Finding {
+    /// A problem that only a backup repairs.
+    pub(in crate::journal) fn new(problem: String) -> Self {
+        Self { problem, remedy: RESTORE }
+    }
+
+    /// A problem with its remedy.
+    pub(in crate::journal) fn with_remedy(problem: String) -> Self {
+        Self { problem, remedy: "" }
+    }
+}
+
+impl CheckReport {
+    /// The report of a journal that cannot be read.
+    pub(in crate::journal) fn of_unreadable(finding: Finding) -> Self {
+        Self { findings: vec![finding], ..Self::default() }
+    }
+
+    /// Compares counts that an engine has stored with those of the rows.
+    pub(in crate::journal) fn compare_counts(&mut self, stored: &Counts) {
+        let Counts { states, forward_queue, quarantine_bytes } = &self.counts;
+        if stored.states != *states
+            || stored.forward_queue.waiting != forward_queue.waiting
+            || stored.quarantine_bytes != *quarantine_bytes
+        {
+            self.add(
+                "the stored counts of changes, forwards or quarantined bytes are wrong".into(),
+            );
+        }
+    }
+
+    fn add(&mut self, problem: String) {
+        self.findings.push(Finding::new(problem));
+    }
+
+    /// Adds a finding for a row, unless there are many of the kind.
+    fn add_row(&mut self, found: &mut usize, problem: impl FnOnce() -> String) {
+        *found += 1;
+        if *found <= MAX_FINDINGS {
+            self.add(problem());
+        }
+    }
+
+    /// Checks that each event can be decoded, and that no position is missing since the last one that was removed or
+    /// skipped.
+    fn check_events(&mut self, source: &dyn Source) -> Result<(), TransferError> {
+        let base = meta::consecutive_from(source.database())?;
+        let (mut count, mut consecutive, mut last, mut invalid) = (0_u64, 0_u64, 0_u64, 0);
+        source.stream("SELECT position, kind, body FROM event ORDER BY position", &mut |row| {
+            last = row.get(0)?;
+            count += 1;
+            consecutive += u64::from(last > base);
+            let body = row.get(2)?;
+            let is_valid = if events::is_state(row.get(1)?) {
+                StatusRecord::from_bytes(body).is_ok()
+            } else {
+                decode_result(body).is_ok()
+            };
+            if !is_valid {
+                self.add_row(&mut invalid, || format!("the event {last} cannot be decoded"));
+            }
+            Ok(())
+        })?;
+        self.rows.insert("event".into(), count);
+        if last > base && last - base != consecutive {
+            let missing = (last - base).saturating_sub(consecutive);
+            self.add(format!(
+                "{missing} events between the positions {base} and {last} are missing"
+            ));
+        }
+        if last > self.last_position {
+            let end = self.last_position;
+            self.add(format!("there are events up to {last}, after the last position {end}"));
+        }
+        Ok(())
+    }
+
+    /// Checks that each change can be decoded, and that its state and counts are those of its rows.
+    fn check_changes(&mut self, source: &dyn Source) -> Result<(), TransferError> {
+        let mut decided = decided_devices(source)?;
+        let (mut count, mut invalid, mut wrong) = (0_u64, 0, 0);
+        let sql =
+            "SELECT id, trimmed, state, device_states, device_count, record, status FROM change";
+        source.stream(sql, &mut |row| {
+            count += 1;
+            let id: i64 = row.get(0)?;
+            let decided = decided.remove(&id).unwrap_or_default();
+            if row.get::<i64>(1)? != 0 {
+                return Ok(());
+            }
+            let (Ok(change), Ok(Json(states))) =
+                (changes::decode_stored(row, 5), row.get::<Json<DeviceStates>>(3))
+            else {
+                self.add_row(&mut invalid, || format!("the change {id} cannot be decoded"));
+                return Ok(());
+            };
+            self.counts.states.add(change.state, 1);
+            let (change_id, counts) = (change.change_id, change.counts);
+            if row.get::<i64>(2)? != state_code(change.state) {
+                let problem =
+                    || format!("the state of the change {change_id} is stored twice, and differs");
+                self.add_row(&mut wrong, problem);
+            }
+            if states.counts(row.get(4)?) != counts || !is_consistent(counts, decided) {
+                self.add_row(&mut wrong, || {
+                    format!("the counts of the change {change_id} are not those of its results")
+                });
+            }
+            Ok(())
+        })?;
+        self.rows.insert("change".into(), count);
+        Ok(())
+    }
+}
+
+/// Returns the number of devices of each change that a final result has decided, by outcome.
+fn decided_devices(source: &dyn Source) -> Result<BTreeMap<i64, DeviceCounts>, TransferError> {
+    let mut decided: BTreeMap<i64, DeviceCounts> = BTreeMap::new();
+    let sql =
+        "SELECT d.id >> 20, e.body FROM device_state d JOIN event e ON e.position = d.decided_by
+         WHERE d.precedence IS NOT NULL";
+    source.stream(sql, &mut |row| {
+        let counts = decided.entry(row.get(0)?).or_default();
+        match decode_result(row.get(1)?).map(|result| result.outcome) {
+            Ok(Outcome::Succeeded) => counts.succeeded += 1,
+            Ok(Outcome::Failed) => counts.failed += 1,
+            // The event is a finding already.
+            Ok(Outcome::Interim) | Err(_) => {}
+        }
+        Ok(())
+    })?;
+    Ok(decided)
+}
+
+/// True if a change can have these counts, which include unmatched results, with these decided devices.
+fn is_consistent(counts: DeviceCounts, decided: DeviceCounts) -> bool {
+    counts.succeeded + counts.failed == decided.succeeded + decided.failed + counts.unmatched
+        && counts.succeeded >= decided.succeeded
+        && counts.failed >= decided.failed
+}
+
+#[cfg(test)]
+mod tests;

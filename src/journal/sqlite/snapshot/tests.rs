@@ -1,0 +1,111 @@
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _};
+
+use super::*;
+use crate::journal::{
+    conformance::every_row::{accept_change, fill, success_of},
+    transfer::{TransferError, tests::Directory},
+};
+
+/// The content, the mode and the time of the last modification of each file. The shared memory of SQLite has locks of
+/// readers, but is not created.
+fn files(dir: &Path) -> BTreeMap<String, (Vec<u8>, u32, i64)> {
+    let file = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let metadata = entry.metadata().unwrap();
+        let is_shared = name == SHARED_MEMORY;
+        let content = if is_shared { Vec::new() } else { fs::read(entry.path()).unwrap() };
+        let time = if is_shared { 0 } else { metadata.mtime_nsec() };
+        (name, (content, metadata.mode(), time))
+    };
+    fs::read_dir(dir).unwrap().map(file).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_and_a_check_change_no_file_of_a_journal_in_use_or_stopped() {
+    let directory = Directory::new();
+    assert!(matches!(directory.back_up(), Err(TransferError::NoJournal)));
+    assert!(matches!(directory.check(), Err(TransferError::NoJournal)));
+    assert!(!directory.path().exists());
+
+    let journal = directory.open();
+    fill(&*journal).await;
+    // The checkpoint of an idle journal would change the files.
+    let copy = Directory::new();
+    let (in_use, checked) = loop {
+        let before = files(&directory.path());
+        let (in_use, _) = directory.back_up().unwrap();
+        let checked = directory.check().unwrap();
+        fs::create_dir_all(copy.path()).unwrap();
+        for name in [DATABASE, WAL, "journal.marker"] {
+            fs::copy(directory.path().join(name), copy.path().join(name)).unwrap();
+        }
+        if files(&directory.path()) == before {
+            break (in_use, checked);
+        }
+    };
+    assert!(checked.is_in_use && checked.findings.is_empty(), "{checked:?}");
+
+    // A copy has a write-ahead log and no shared memory, as after a power loss.
+    assert!(fs::metadata(copy.path().join(WAL)).unwrap().len() > 0);
+    let before = files(&copy.path());
+    assert!(copy.back_up().unwrap().0 == in_use);
+    let checked = copy.check().unwrap();
+    assert!(!checked.is_in_use && checked.findings.is_empty(), "{checked:?}");
+    assert_eq!(files(&copy.path()), before);
+
+    journal.close().await;
+    drop(journal);
+    let before = files(&directory.path());
+    assert!(directory.back_up().unwrap().0 == in_use);
+    assert!(directory.check().unwrap().findings.is_empty());
+    assert_eq!(files(&directory.path()), before);
+}
+
+/// The writer does not wait for a backup, and the backup does not see what is stored after its start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_stores_callbacks_while_a_backup_reads_and_its_log_starts_over_afterwards() {
+    let directory = Directory::new();
+    let journal = directory.open();
+    accept_change(&*journal, "key", "r", 0..10).await;
+    for device in 0..5 {
+        journal.store_callback(success_of("r", device)).await.unwrap();
+    }
+    let mut snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
+    assert!(snapshot.is_in_use());
+    let transaction = snapshot.connection().transaction().unwrap();
+    let (_, seen) = read_state(&transaction).unwrap();
+    for device in 5..10 {
+        journal.store_callback(success_of("r", device)).await.unwrap();
+    }
+    let last = journal.kept_range().await.unwrap().last;
+    assert!(last > seen);
+    assert_eq!(read_state(&transaction).unwrap().1, seen);
+    drop(transaction);
+    drop(snapshot);
+    let (_, report) = directory.back_up().unwrap();
+    assert_eq!(report.header.last_position, last);
+    journal.close().await;
+    assert_eq!(size(&directory.path().join(WAL)).unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_journal_cannot_be_opened_while_it_is_backed_up() {
+    let directory = Directory::new();
+    directory.open().close().await;
+    let snapshot = loop {
+        // A process that another test starts holds a copy of the lock until it executes its program.
+        let snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
+        if !snapshot.is_in_use() {
+            break snapshot;
+        }
+    };
+    let locked = crate::journal::sqlite::integrity::check(&directory.path(), false);
+    assert!(matches!(locked, Err(OpenFailure::Locked)));
+    drop(snapshot);
+}
+
+#[test]
+fn a_path_with_special_characters_is_encoded() {
+    assert_eq!(encode_path(Path::new("/a b/c?d#e%f/é")), "/a%20b/c%3fd%23e%25f/%c3%a9");
+}
