@@ -1,5 +1,6 @@
 """The chart under test, the chart of the last version, and their values."""
 
+import copy
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # The last commit whose chart has version 0.1.0.
 PREVIOUS_COMMIT = "c76dc26"
 # Arguments and values of helm.
-CASES = {name: ([], values) for name, values in VALUES.items()}
+CASES = {name: ([], copy.deepcopy(values)) for name, values in VALUES.items()}
+# Kubernetes 1.35 renamed this preference, and warns of the name that older versions know.
+CASES["everything"][1]["service"]["grpc"]["trafficDistribution"] = "PreferSameZone"
 CASES |= {path.stem: (["--values", path], {}) for path in sorted(CHART.glob("values-*.yaml"))}
 
 POSTGRES = {"replicaCount": 3, "journal": {"engine": "postgres", "url": "postgresql://gateway@db/gateway"}}

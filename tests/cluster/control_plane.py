@@ -10,7 +10,7 @@ from pathlib import Path
 from api import Api
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from network import MACHINE, PODS, SERVICES
+from network import MACHINE, PODS, SERVICES, SERVICES_IPV6
 
 # Maximum seconds for a start.
 TIMEOUT = 120
@@ -88,7 +88,7 @@ class ControlPlane:
             "--etcd-servers=http://127.0.0.1:2379", f"--bind-address={MACHINE}", f"--advertise-address={MACHINE}",
             "--secure-port=6443", "--cert-dir", self.directory / "certificates",
             "--token-auth-file", self.directory / "tokens.csv", "--authorization-mode=RBAC",
-            f"--service-cluster-ip-range={SERVICES}", "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-cluster-ip-range={SERVICES},{SERVICES_IPV6}", "--service-account-issuer=https://kubernetes.default.svc",
             "--service-account-key-file", key, "--service-account-signing-key-file", key,
         ]
 

@@ -21,6 +21,9 @@ MODULES = {
         f"example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml"
         for kind in ("servicemonitors", "podmonitors", "prometheusrules")
     ],
+    "github.com/envoyproxy/gateway@v1.9.0": [
+        "charts/gateway-crds-helm/templates/generated/gateway.envoyproxy.io_backendtrafficpolicies.yaml"
+    ],
     "istio.io/api@v1.32.0": ["kubernetes/customresourcedefinitions.gen.yaml"],
 }
 
@@ -32,6 +35,8 @@ def download(module):
 
 
 def definitions(text):
+    # Templates of Helm are in conditions and labels only.
+    text = "\n".join(line for line in text.splitlines() if "{{" not in line)
     return [o for o in yaml.safe_load_all(text) if o and o["kind"] == "CustomResourceDefinition"]
 
 
@@ -44,8 +49,7 @@ def main(directory, linkerd=None):
             assert files, f"{module} has no {pattern}"
             found += [o for file in files for o in definitions(file.read_text())]
     for file in sorted(Path(linkerd).glob("charts/linkerd-crds/templates/policy/*.yaml")) if linkerd else []:
-        # Templates of Helm are in conditions and labels only.
-        found += definitions("\n".join(line for line in file.read_text().splitlines() if "{{" not in line))
+        found += definitions(file.read_text())
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob("*.yaml"):
         old.unlink()

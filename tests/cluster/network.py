@@ -9,6 +9,8 @@ import subprocess
 MACHINE = "198.18.0.1"
 PODS = "198.18.128.0/17"
 SERVICES = "198.19.0.0/16"
+# Services can have addresses of both families. Pods and nodes have IPv4 addresses only.
+SERVICES_IPV6 = "2001:db8::/108"
 BRIDGE = "nodes"
 
 

@@ -71,7 +71,8 @@ def test_every_object_is_accepted_without_a_warning(helm, tools, namespace, rema
     arguments, values = case
     helm("install", "test", CHART, apply, *arguments, values=values)
     pods_are_created()
-    before = remaining()
+    # Each revision has a Job of its own.
+    before = {name: uid for name, uid in remaining().items() if "-maintenance-" not in name}
     helm("upgrade", "test", CHART, apply, *arguments, values=values)
     kept = remaining()
     assert before.items() <= kept.items(), "an upgrade without a change replaces nothing"
