@@ -24,6 +24,12 @@ CLUSTER = Path(os.environ.get("TSGW_CLUSTER", ROOT / "target" / "cluster"))
 # The standard that every namespace of the tests enforces.
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
+# What the values of test_chart.py name, and an administrator of a cluster provides.
+CLASSES = {
+    "/apis/scheduling.k8s.io/v1/priorityclasses": {"metadata": {"name": "high"}, "value": 1000},
+    "/apis/node.k8s.io/v1/runtimeclasses": {"metadata": {"name": "gvisor"}, "handler": "runsc"},
+}
+
 
 def eventually(condition, what, timeout=TIMEOUT, period=0.1):
     """Waits until a condition returns something true, and returns it."""
@@ -44,6 +50,8 @@ def plane(tmp_path_factory):
     tools = Tools(plane)
     tools.kubectl("apply", "--server-side", "-f", CLUSTER / "crds")
     tools.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    for path, body in CLASSES.items():
+        plane.api.create(path, body)
     yield plane
     plane.close()
 
@@ -143,11 +151,11 @@ def postgres(machine):
 
 
 @pytest.fixture
-def scenario(plane, tools, namespace, machine, client_package):
+def scenario(plane, tools, namespace, machine, state, client_package, print_figures):
     """A release under load."""
     from scenario import Scenario
 
-    scenario = Scenario(plane, tools, namespace, client_package)
+    scenario = Scenario(plane, tools, namespace, state, client_package, print_figures)
     yield scenario
     scenario.close()
 

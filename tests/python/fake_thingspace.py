@@ -23,7 +23,7 @@ CREDENTIALS = {
 class FakeThingSpace:
     """Records requests as (path, headers, body). `respond` can return the status and body of a change."""
 
-    def __init__(self, respond=None):
+    def __init__(self, respond=None, address="127.0.0.1"):
         self.requests = []
         thingspace = self
 
@@ -48,12 +48,13 @@ class FakeThingSpace:
             def log_message(self, *arguments):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer((address, 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
     def base_url(self):
-        return f"http://127.0.0.1:{self.server.server_port}/api"
+        host, port = self.server.server_address
+        return f"http://{host}:{port}/api"
 
     @staticmethod
     def default_response(path):

@@ -1,0 +1,163 @@
+"""A release of the chart in the cluster: installation, pods, services, and disturbances of its pods."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import yaml
+from charts import CHART
+from conftest import eventually
+from test_chart import SECRETS
+
+KEYS = {"callbacks.username": "callback-username", "callbacks.password": "callback-password"}
+
+
+# The profiles without what is outside the cluster: the load is sent to the services, over plain http and without tokens.
+INSIDE = {
+    "expose": {
+        "callbacks": {"type": "none", "host": ""},
+        "gateway": {"create": False, "className": ""},
+        "certificate": {"enabled": False, "issuer": {"name": ""}},
+    },
+    "policy": "",
+}
+NO_TOKENS = {"mode": "none", "jwt_issuer": None, "jwt_audience": None, "jwt_jwks_url": None}
+
+
+def common_values(thingspace_url):
+    """Values for a ThingSpace of the tests, with credentials."""
+    return INSIDE | {
+        "config": {"auth": NO_TOKENS, "thingspace": {"base_url": thingspace_url, "changes_per_minute": 100000}},
+        "secrets": {"create": True, "values": SECRETS, "keys": KEYS},
+    }
+
+
+def profile_values(name, overrides):
+    """The values of a profile of the chart, with others in their place. None removes a value."""
+    return merged(yaml.safe_load((CHART / f"values-{name}.yaml").read_text()), overrides)
+
+
+def merged(values, overrides):
+    if not isinstance(values, dict) or not isinstance(overrides, dict):
+        return overrides
+    keys = values.keys() | overrides.keys()
+    found = {key: merged(values.get(key, {}), overrides[key]) if key in overrides else values[key] for key in keys}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+class Release:
+    def __init__(self, plane, tools, namespace, state, name="test"):
+        """`state` is the directory of the nodes."""
+        self.plane, self.tools, self.namespace, self.state, self.name = plane, tools, namespace, state, name
+        self.api = plane.api
+        self.full_name = f"{name}-thingspace-gateway"
+        self.base = f"/api/v1/namespaces/{namespace}"
+
+    def helm(self, action, values):
+        """`helm install` or `helm upgrade`."""
+        return self.tools.helm(action, self.name, CHART, "--namespace", self.namespace, values=values)
+
+    def kubectl(self, *words, **options):
+        return self.tools.kubectl("--namespace", self.namespace, *words, **options).stdout
+
+    # --- Pods ---
+
+    def pods(self):
+        """The pods of the gateway that are not about to end, oldest first."""
+        selector = f"labelSelector=app.kubernetes.io/instance={self.name},app.kubernetes.io/component=gateway"
+        found = self.api.items(f"{self.base}/pods?{selector}")
+        alive = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        return sorted(alive, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
+
+    def ready_pods(self):
+        return [pod for pod in self.pods() if is_ready(pod)]
+
+    def wait_until_ready(self, count, timeout=120):
+        """Waits until exactly this number of pods exist, and all are ready."""
+        condition = lambda: len(self.ready_pods()) == len(self.pods()) == count
+        return eventually(condition, lambda: self.kubectl("describe", "pods") + self.kubectl("get", "events"), timeout)
+
+    def workload(self):
+        """The resource of the gateway's workload, such as `deployment/test-thingspace-gateway`."""
+        for kind in ("deployments", "statefulsets"):
+            if self.api.find(f"/apis/apps/v1/namespaces/{self.namespace}/{kind}/{self.full_name}"):
+                return f"{kind}/{self.full_name}"
+        raise AssertionError("the release has no workload")
+
+    def restart(self, timeout=300):
+        """A rolling restart, as `kubectl rollout restart` makes it."""
+        self.kubectl("rollout", "restart", self.workload())
+        self.kubectl("rollout", "status", self.workload(), f"--timeout={timeout}s", timeout=timeout + 10)
+
+    def evict(self, pod):
+        """Asks the Eviction API until the disruption budget allows it. Returns the number of refusals."""
+        name, refusals = pod["metadata"]["name"], 0
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": self.namespace}}
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                self.api.create(f"{self.base}/pods/{name}/eviction", body)
+                return refusals
+            except Exception as error:
+                if getattr(error, "status", None) != 429 or time.monotonic() > deadline:
+                    raise
+                refusals += 1
+                time.sleep(0.5)
+
+    @staticmethod
+    def _process(pod):
+        """The process of the gateway in a pod."""
+        namespace = f"pod-{pod['metadata']['uid']}"
+        pids = subprocess.run(["ip", "netns", "pids", namespace], check=True, capture_output=True, text=True).stdout
+        (found,) = [pid for pid in pids.split() if os.readlink(f"/proc/{pid}/exe").endswith("/thingspace-gateway")]
+        return int(found)
+
+    def kill_process(self, pod):
+        """Ends the gateway of a pod with SIGKILL."""
+        os.kill(self._process(pod), signal.SIGKILL)
+
+    def execute(self, pod, *words):
+        """Runs a program in the gateway's container, as `kubectl exec` does. Returns its output."""
+        process = self._process(pod)
+        namespaces = [f"--{kind}=/proc/{process}/ns/{name}" for kind, name in (("mount", "mnt"), ("pid", "pid"), ("net", "net"))]
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":\t" in line)
+        user = f"{status['Uid'].split()[0]}:{status['Gid'].split()[0]}"
+        environment = dict(
+            line.split("=", 1) for line in Path(f"/proc/{process}/environ").read_text().split("\0") if "=" in line
+        )
+        root = os.readlink(f"/proc/{process}/root")
+        done = subprocess.run(
+            ["nsenter", *namespaces, "--", "chroot", f"--userspec={user}", root, *words],
+            env=environment, capture_output=True, timeout=120,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    # --- The Job of `maintenance` ---
+
+    def finished_job(self):
+        """The newest Job of the release, once it has ended."""
+        jobs = self.api.items(f"/apis/batch/v1/namespaces/{self.namespace}/jobs")
+        jobs = [job for job in jobs if "deletionTimestamp" not in job["metadata"]]
+        newest = max(jobs, key=lambda job: int(job["metadata"]["name"].rpartition("-")[2]), default=None)
+        ended = newest and {c["type"] for c in newest["status"].get("conditions", [])} & {"Complete", "Failed"}
+        return newest if ended else None
+
+    def job_log(self, job):
+        pods = self.api.items(f"{self.base}/pods?labelSelector=job-name={job['metadata']['name']}")
+        logs = [log for pod in pods for log in self.state.glob(f"*/pods/{pod['metadata']['uid']}/*/log")]
+        return "\n".join(log.read_text() for log in logs)
+
+    # --- Services ---
+
+    def service(self, suffix):
+        """The cluster address and port of a service, such as `198.19.1.2:9001`."""
+        spec = self.api.get(f"{self.base}/services/{self.full_name}-{suffix}")["spec"]
+        return f"{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+
+def is_ready(pod):
+    conditions = pod["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

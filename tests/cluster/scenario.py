@@ -1,0 +1,108 @@
+"""What the scenarios share: a release under load, and the promises that must hold after it."""
+
+import time
+
+from conftest import eventually
+from load import ACCOUNT, Load
+from release import Release, common_values, merged, profile_values
+from test_chart import SECRETS
+
+
+class Scenario:
+    """A release of a profile of the chart, and a load on its services."""
+
+    def __init__(self, plane, tools, namespace, state, client_package, print_figures):
+        self.print_figures = print_figures
+        self.release = Release(plane, tools, namespace, state)
+        self.client_package = client_package
+        self.load = Load(client_package, SECRETS["callbacks.path_secret"])
+        self.figures = {}
+
+    def start(self, name, replicas, settings=None, **more):
+        """Installs the profile with further settings and values, and starts the load when this number of pods is ready."""
+        self.replicas = replicas
+        overrides = common_values(self.load.thingspace.base_url) | more
+        self.values = profile_values(name, merged(overrides, {"config": settings or {}}))
+        self.release.helm("install", self.values)
+        self.release.wait_until_ready(replicas)
+        self.load.start(self.release.service("grpc"), self.release.service("callbacks"))
+
+    def measure(self, name, disturb, settle=3):
+        """Adds the figures of the time from a disturbance until all pods are ready again, and some seconds."""
+        begin = time.monotonic()
+        more = disturb() or {}
+        self.release.wait_until_ready(self.replicas)
+        time.sleep(settle)
+        end = time.monotonic()
+        self.figures[name] = self.load.disturbance(begin, end) | {"duration_s": round(end - begin, 1)} | more
+
+    def finish(self, name, expected=None):
+        """Ends the load, prints the figures, and fails if a promise was broken. `expected` returns the ICCIDs of devices whose
+        results must arrive: by default those of acknowledged callbacks."""
+        load = self.load
+        expected = expected or (lambda: load.acknowledged)
+        begin = time.monotonic()
+        # Without a response and without callbacks, nobody knows the outcome of a request: its change says so.
+        unknown = lambda: self.devices_of(self.changes_in_doubt())
+        load.stop(lambda: expected() - unknown())
+        last_result = max(watcher.last_result or begin for watcher in load.watches)
+        required = expected() - unknown()
+        self.figures["totals"] = load.totals() | {
+            "changes_with_unknown_outcome": len(self.changes_in_doubt()),
+            "last_result_after_the_end_of_the_load_s": round(max(0, last_result - begin), 1),
+        }
+        self.print_figures(name, self.figures)
+        for watcher in load.watches:
+            assert watcher.error is None, watcher.error
+            missing = (load.acknowledged | required) - watcher.results
+            assert not missing, f"the results of {len(missing)} devices are in no event of a watch: {self.describe(missing)}"
+            assert not [key for key, count in watcher.events.items() if count > 1], "a watch has a result twice"
+        assert all(count == 1 for count in load.sent.values()), "a change was sent twice"
+        assert not load.failed_changes, load.failed_changes[:3]
+        self.unlisted, self.found = dict(load.accepted), set()
+        lacking = lambda: required - self.listed()
+        eventually(lambda: not lacking(), lambda: f"the lists of devices have all results; {len(lacking())} are missing")
+
+    def describe(self, missing):
+        """What the gateway and ThingSpace know of devices whose results are missing."""
+        v1, load, found = self.client_package.v1, self.load, []
+        with self.client_package.connect(load.grpc_address, plaintext=True) as client:
+            for change_id, first in load.accepted.items():
+                devices = {f"9994{first + index:016}" for index in range(load.devices)} & missing
+                if devices:
+                    change = client.get_change(v1.GetChangeRequest(change_id=change_id)).change
+                    listed = client.list_devices(v1.ListDevicesRequest(change_id=change_id))
+                    outcomes = {v1.DeviceOutcome.Name(device.outcome) for device in listed}
+                    state, delivered = v1.ChangeState.Name(change.state), len(devices & load.acknowledged)
+                    found.append(f"{len(devices)} of {change_id}, {state}, {outcomes}, {delivered} delivered")
+        return found
+
+    def changes_in_doubt(self):
+        """The changes whose requests the gateway knows nothing about."""
+        v1 = self.client_package.v1
+        with self.client_package.connect(self.load.grpc_address, plaintext=True) as client:
+            request = v1.ListChangesRequest(account_name=ACCOUNT, states=[v1.CHANGE_STATE_OUTCOME_UNKNOWN])
+            return {change.change_id for change in client.list_changes(request)}
+
+    def devices_of(self, changes):
+        first = [self.load.accepted[change_id] for change_id in changes if change_id in self.load.accepted]
+        return {f"9994{n + index:016}" for n in first for index in range(self.load.devices)}
+
+    def listed(self):
+        """The ICCIDs of devices with a result, as ListDevices has them."""
+        v1 = self.client_package.v1
+        with self.client_package.connect(self.load.grpc_address, plaintext=True) as client:
+            for change_id, first in list(self.unlisted.items()):
+                devices = client.list_devices(v1.ListDevicesRequest(change_id=change_id, page_size=1000))
+                done = [d.device_index for d in devices if d.outcome == v1.DEVICE_OUTCOME_SUCCEEDED]
+                self.found |= {f"9994{first + index:016}" for index in done}
+                if len(done) == self.load.devices:
+                    del self.unlisted[change_id]
+        return self.found
+
+    def close(self):
+        self.load.close()
+
+
+def node_of(pod):
+    return pod["spec"].get("nodeName")
