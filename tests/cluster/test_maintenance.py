@@ -1,0 +1,110 @@
+"""Backup while callbacks arrive, restore to another volume with the chart's Job, and a larger volume."""
+
+import json
+import time
+
+import pytest
+from conftest import eventually
+from load import ACCOUNT
+from release import merged
+
+CLAIM = "journal-test-thingspace-gateway-0"
+
+
+def claim(name, **more):
+    spec = {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "50Gi"}}, "storageClassName": "directory"}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec | more}
+
+
+def volume_with(state, release, name, content):
+    """A volume and a claim `name`, with a file for the Job."""
+    directory = state / "volumes" / name
+    directory.mkdir(parents=True)
+    (directory / "journal.backup").write_bytes(content)
+    volume = {
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "50Gi"},
+            "accessModes": ["ReadWriteOncePod"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "directory",
+            "claimRef": {"namespace": release.namespace, "name": name},
+            "hostPath": {"path": str(directory)},
+        },
+    }
+    release.api.create("/api/v1/persistentvolumes", volume)
+    release.api.create(f"{release.base}/persistentvolumeclaims", claim(name, volumeName=name))
+
+
+def maintain(release, scenario, *arguments):
+    """Runs a command on the stopped journal as the chart does. Returns its log when it has succeeded."""
+    values = scenario.values | {"maintenance": {"enabled": True, "args": list(arguments), "backupClaim": "backup"}}
+    release.helm("upgrade", values)
+    job = eventually(lambda: release.finished_job(), lambda: release.kubectl("describe", "jobs,pods"))
+    assert job["status"].get("succeeded") == 1, release.job_log(job)
+    return release.job_log(job)
+
+
+def test_a_backup_under_load_is_restored_to_another_volume(nodes, scenario, state, print_figures):
+    nodes(1)
+    release, load, package = scenario.release, scenario.load, scenario.client_package
+    scenario.start("one-node", 1)
+    time.sleep(8)
+    acknowledged, accepted = set(load.acknowledged), dict(load.accepted)
+    begin = time.monotonic()
+    backup = release.execute(release.pods()[0], "/thingspace-gateway", "journal", "backup", "-")
+    figures = {"backup_bytes": len(backup), "backup_s": round(time.monotonic() - begin, 2)}
+    end = time.monotonic()
+    time.sleep(3)
+    figures |= {"failed_callbacks_during_the_backup": load.disturbance(begin, end)["failed_attempts"]}
+    load.stop()
+    token = load.watches[0].token
+    assert token
+
+    # The runbook: stop the gateway, replace its volume, fill the new one, start the gateway.
+    begin = time.monotonic()
+    volume_with(state, release, "backup", backup)
+    maintain(release, scenario, "journal", "check", "/backup/journal.backup")
+    old = release.api.get(f"{release.base}/persistentvolumeclaims/{CLAIM}")["spec"]["volumeName"]
+    # Kubernetes keeps a claim while any pod names it, also one that has ended.
+    release.kubectl("delete", "jobs", "--selector", "app.kubernetes.io/component=maintenance")
+    release.kubectl("delete", "pvc", CLAIM)
+    release.kubectl("create", "-f", "-", stdin=json.dumps(claim(CLAIM)))
+    maintain(release, scenario, "journal", "restore", "/backup/journal.backup")
+    release.helm("upgrade", scenario.values)
+    release.wait_until_ready(1)
+    figures["restore_s"] = round(time.monotonic() - begin, 1)
+    assert release.api.get(f"{release.base}/persistentvolumeclaims/{CLAIM}")["spec"]["volumeName"] != old
+
+    scenario.unlisted, scenario.found = accepted, set()
+    assert acknowledged <= scenario.listed(), "the backup has everything that was acknowledged before it began"
+    v1 = package.v1
+    with package.connect(load.grpc_address, plaintext=True) as client:
+        with pytest.raises(package.GatewayError, match="RESUME_TOKEN_EXPIRED"):
+            next(client.watch_account(v1.WatchAccountRequest(account_name=ACCOUNT, resume_token=token)))
+        devices = [v1.EsimDevice(eid="99" + "9" * 30, iccid="9994" + "9" * 16)]
+        change = v1.ChangeEsimPlanRequest(
+            account_name=ACCOUNT, service_plan="Example Plan", idempotency_key="after the restore", devices=devices
+        )
+        with pytest.raises(package.GatewayError, match="PAUSED"):
+            client.change_esim_plan(change, total_timeout=1)
+        release.execute(release.pods()[0], "/thingspace-gateway", "changes", "resume")
+        assert client.change_esim_plan(change, total_timeout=30).change.change_id
+    print_figures("backup_and_restore", figures)
+
+
+def test_a_larger_volume_needs_no_restart(nodes, scenario, tools):
+    nodes(1)
+    release = scenario.release
+    scenario.start("one-node", 1)
+    (pod,) = release.pods()
+    size = {"spec": {"resources": {"requests": {"storage": "100Gi"}}}}
+    release.kubectl("patch", "pvc", CLAIM, "--patch", json.dumps(size))
+    release.kubectl("delete", release.workload(), "--cascade=orphan")
+    values = merged(scenario.values, {"persistence": {"size": "100Gi"}})
+    release.helm("upgrade", values)
+    time.sleep(5)
+    release.wait_until_ready(1)
+    assert release.pods()[0]["metadata"]["uid"] == pod["metadata"]["uid"], "the pod continues"
+    (template,) = release.api.get(f"/apis/apps/v1/namespaces/{release.namespace}/{release.workload()}")["spec"]["volumeClaimTemplates"]
+    assert template["spec"]["resources"]["requests"]["storage"] == "100Gi"
