@@ -8,7 +8,7 @@ import threading
 import time
 
 from fake_thingspace import FakeThingSpace, callback
-from network import MACHINE
+from network import MACHINE, SENDERS
 
 ACCOUNT = "0000123456-00001"
 # ThingSpace sends a callback again if it has no response after this time, and this time after an error: once (see
@@ -128,7 +128,8 @@ class Load:
         body = json.dumps(callback(request_id, iccid, callbackCount=number))
         begin, error = time.monotonic(), None
         try:
-            connection = http.client.HTTPConnection(self.callback_address, timeout=CALLBACK_TIMEOUT)
+            source = random.choice(SENDERS), 0
+            connection = http.client.HTTPConnection(self.callback_address, timeout=CALLBACK_TIMEOUT, source_address=source)
             connection.request("POST", self.path, body, {"content-type": "application/json"})
             status = connection.getresponse().status
             connection.close()

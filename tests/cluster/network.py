@@ -7,6 +7,9 @@ pod has one too. Every packet of a pod passes its node, where kube-proxy transla
 import subprocess
 
 MACHINE = "198.18.0.1"
+# Further addresses of it, from which callbacks are sent. With one address, a new connection could get the port of an old one to
+# a lost pod, and the kernel would send it there for two minutes more.
+SENDERS = [f"198.18.0.{number}" for number in range(100, 200)]
 PODS = "198.18.128.0/17"
 SERVICES = "198.19.0.0/16"
 # Services can have addresses of both families. Pods and nodes have IPv4 addresses only.
@@ -33,6 +36,8 @@ def make_machine():
     ip("link", "set", "lo", "up")
     ip("link", "add", BRIDGE, "type", "bridge")
     ip("address", "add", f"{MACHINE}/24", "dev", BRIDGE)
+    for address in SENDERS:
+        ip("address", "add", f"{address}/32", "dev", BRIDGE)
     ip("link", "set", BRIDGE, "up")
     # kube-proxy replaces these addresses before a packet leaves.
     ip("route", "add", SERVICES, "dev", BRIDGE)

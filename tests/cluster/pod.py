@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -297,7 +296,8 @@ class Pod:
 
     def _report(self, ended=False):
         main = self._main()
-        ready = bool(main) and len(main) == len(self.spec["containers"]) and all(slot.ready() for slot in self.slots.values() if slot.counts())
+        is_complete = bool(main) and len(main) == len(self.spec["containers"])
+        ready = is_complete and all(slot.ready() for slot in self.slots.values() if slot.counts())
         codes = [slot.container.code if slot.container else None for slot in main]
         if ended or self._ended_by_itself(codes):
             phase = "Succeeded" if codes and all(code == 0 for code in codes) else "Failed"

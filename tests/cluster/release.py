@@ -118,8 +118,8 @@ class Release:
         """Ends the gateway of a pod with SIGKILL."""
         os.kill(self._process(pod), signal.SIGKILL)
 
-    def execute(self, pod, *words):
-        """Runs a program in the gateway's container, as `kubectl exec` does. Returns its output."""
+    def execute(self, pod, *words, stdin=None):
+        """Runs a program in the gateway's container, as `kubectl exec` does, with these bytes as its input. Returns its output."""
         process = self._process(pod)
         namespaces = [f"--{kind}=/proc/{process}/ns/{name}" for kind, name in (("mount", "mnt"), ("pid", "pid"), ("net", "net"))]
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":\t" in line)
@@ -130,7 +130,7 @@ class Release:
         root = os.readlink(f"/proc/{process}/root")
         done = subprocess.run(
             ["nsenter", *namespaces, "--", "chroot", f"--userspec={user}", root, *words],
-            env=environment, capture_output=True, timeout=120,
+            env=environment, input=stdin, capture_output=True, timeout=120,
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout

@@ -1,0 +1,82 @@
+"""A node that stops without notice. High availability goes on by itself; one replica needs an operator."""
+
+import time
+
+from conftest import eventually
+from scenario import node_of
+
+# Kubernetes waits this long for a node by default, and it renews its lease every ten seconds. Seconds.
+NOTICED_WITHIN = 75
+# Then every callback must reach another pod. Seconds.
+SERVED_WITHIN = 40
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+
+
+def wait_until_noticed(plane, node):
+    """Waits until the control plane knows that the node is lost. From then on, its pods get no connections."""
+
+    def is_unknown():
+        conditions = plane.api.get(f"/api/v1/nodes/{node.name}")["status"]["conditions"]
+        return [c for c in conditions if c["type"] == "Ready" and c["status"] == "Unknown"]
+
+    begin = time.monotonic()
+    eventually(is_unknown, "the node is not ready", timeout=NOTICED_WITHIN)
+    return round(time.monotonic() - begin, 1)
+
+
+def test_the_loss_of_a_node_stops_no_service_with_three_replicas(plane, nodes, postgres, scenario):
+    machines = nodes(3)
+    release, load = scenario.release, scenario.load
+    scenario.start("high-availability", 3, journal={"engine": "postgres", "url": postgres})
+    time.sleep(5)
+    begin = time.monotonic()
+    (lost,) = [node for node in machines if node.name == node_of(release.pods()[0])]
+    lost.power_off()
+    noticed = wait_until_noticed(plane, lost)
+    eventually(lambda: len(release.ready_pods()) == 2, "the pod of the lost node is not ready")
+    scenario.figures["until_noticed"] = load.disturbance(begin, time.monotonic()) | {"node_not_ready_after_s": noticed}
+
+    begin = time.monotonic()
+    time.sleep(SERVED_WITHIN + 10)
+    failures = [attempt[0] - begin for attempt in list(load.attempts) if attempt[0] > begin and attempt[2] is not None]
+    scenario.figures["two_replicas"] = {"last_failed_attempt_after_s": round(max(failures, default=0), 1)}
+    assert not [moment for moment in failures if moment > SERVED_WITHIN], scenario.figures
+
+    # What an operator can do at once. Kubernetes does it after another five minutes.
+    release.tools.kubectl("taint", "nodes", lost.name, OUT_OF_SERVICE)
+    begin = time.monotonic()
+    moved = lambda: lost.name not in [node_of(pod) for pod in release.pods()]
+    eventually(moved, "the pod of the lost node is removed", timeout=90)
+    release.wait_until_ready(3)
+    scenario.figures["three_replicas_again"] = {"after_the_taint_s": round(time.monotonic() - begin, 1)}
+    scenario.finish("node_loss_high_availability")
+    # Connections to the lost pod time out, but most callbacks reach another one.
+    assert scenario.figures["until_noticed"]["longest_refusal_s"] <= 1.0
+
+
+def test_an_operator_moves_the_only_replica_from_a_lost_node(plane, nodes, scenario):
+    machines = nodes(2)
+    release, load = scenario.release, scenario.load
+    scenario.start("one-node", 1, settings={"changes": {"reconcile_after": "20s"}})
+    time.sleep(5)
+    begin = time.monotonic()
+    (lost,) = [node for node in machines if node.name == node_of(release.pods()[0])]
+    lost.power_off()
+    noticed = wait_until_noticed(plane, lost)
+    time.sleep(10)
+    pod = release.pods()[0]
+    assert node_of(pod) == lost.name, "nothing moves the pod by itself: two pods could write the same volume"
+
+    # The operator has made sure that the machine is off, and says so.
+    taint = time.monotonic()
+    release.tools.kubectl("taint", "nodes", lost.name, OUT_OF_SERVICE)
+    uid = pod["metadata"]["uid"]
+    moved = lambda: [p for p in release.ready_pods() if p["metadata"]["uid"] != uid]
+    eventually(moved, lambda: release.kubectl("get", "pods,events"))
+    ready = time.monotonic()
+    time.sleep(5)
+    scenario.figures["outage"] = load.disturbance(begin, time.monotonic()) | {
+        "node_not_ready_after_s": noticed,
+        "ready_after_the_taint_s": round(ready - taint, 1),
+    }
+    scenario.finish("node_loss_one_node", expected=lambda: load.sent.keys())
