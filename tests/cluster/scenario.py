@@ -1,5 +1,6 @@
 """What the scenarios share: a release under load, and the promises that must hold after it."""
 
+import socket
 import time
 
 from conftest import eventually
@@ -25,7 +26,10 @@ class Scenario:
         self.values = profile_values(name, merged(overrides, {"config": settings or {}}))
         self.release.helm("install", self.values)
         self.release.wait_until_ready(replicas)
-        self.load.start(self.release.service("grpc"), self.release.service("callbacks"))
+        addresses = self.release.service("grpc"), self.release.service("callbacks")
+        # The proxies know the pods shortly after the pods are ready.
+        eventually(lambda: all(accepts(address) for address in addresses), "the services accept connections")
+        self.load.start(*addresses)
 
     def measure(self, name, disturb, settle=3):
         """Adds the figures of the time from a disturbance until all pods are ready again, and some seconds."""
@@ -102,6 +106,15 @@ class Scenario:
 
     def close(self):
         self.load.close()
+
+
+def accepts(address):
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+        return True
+    except OSError:
+        return False
 
 
 def node_of(pod):
