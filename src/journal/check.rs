@@ -31,7 +31,7 @@ const RESTORE: &str = "The journal is damaged. Copy it, then restore the newest 
 pub struct Finding {
     /// The problem.
     pub problem: String,
-    /// What to do about it. Empty if the problem says it.
+    /// The remedy. Empty if the problem implies it.
     pub remedy: &'static str,
 }
 

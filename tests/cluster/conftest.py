@@ -24,7 +24,7 @@ CLUSTER = Path(os.environ.get("TSGW_CLUSTER", ROOT / "target" / "cluster"))
 # The standard that every namespace of the tests enforces.
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
-# What the values of test_chart.py name, and an administrator of a cluster provides.
+# Objects that the values of test_chart.py name, and that the administrator of a cluster provides.
 CLASSES = {
     "/apis/scheduling.k8s.io/v1/priorityclasses": {"metadata": {"name": "high"}, "value": 1000},
     "/apis/node.k8s.io/v1/runtimeclasses": {"metadata": {"name": "gvisor"}, "handler": "runsc"},

@@ -46,7 +46,7 @@ class Scenario:
         load = self.load
         expected = expected or (lambda: load.acknowledged)
         begin = time.monotonic()
-        # Without a response and without callbacks, nobody knows the outcome of a request: its change says so.
+        # Without a response and without callbacks, the outcome of a request is unknown, and so is that of its change.
         unknown = lambda: self.devices_of(self.changes_in_doubt())
         load.stop(lambda: expected() - unknown())
         last_result = max(watcher.last_result or begin for watcher in load.watches)

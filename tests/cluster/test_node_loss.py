@@ -42,7 +42,7 @@ def test_the_loss_of_a_node_stops_no_service_with_three_replicas(plane, nodes, p
     scenario.figures["two_replicas"] = {"last_failed_attempt_after_s": round(max(failures, default=0), 1)}
     assert not [moment for moment in failures if moment > SERVED_WITHIN], scenario.figures
 
-    # What an operator can do at once. Kubernetes does it after another five minutes.
+    # The step of an operator. Kubernetes does it after another five minutes.
     release.tools.kubectl("taint", "nodes", lost.name, OUT_OF_SERVICE)
     begin = time.monotonic()
     moved = lambda: lost.name not in [node_of(pod) for pod in release.pods()]

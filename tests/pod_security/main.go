@@ -22,7 +22,7 @@ import (
 // The oldest supported version, and the newest that the evaluator knows.
 var versions = []api.Version{api.MajorMinorVersion(1, 30), api.LatestVersion()}
 
-// Where objects of any kind have their pod template: workloads, and CronJobs.
+// The paths of the pod template in workloads and in CronJobs.
 var templates = [][]string{{"spec", "template"}, {"spec", "jobTemplate", "spec", "template"}}
 
 func main() {

@@ -535,7 +535,7 @@ def test_the_network_policy_admits_the_namespace_to_grpc_and_opens_only_needed_p
     assert not of_kind(objects({"networkPolicy": {"enabled": False}}), "NetworkPolicy")
     closed = {"networkPolicy": {"grpc": {"from": []}, "admin": {"from": []}}}
     (policy,) = of_kind(objects(closed), "NetworkPolicy").values()
-    assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": "callbacks"}]], "an empty list admits nobody"
+    assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": "callbacks"}]], "an empty list admits no source"
     (policy,) = of_kind(objects(MESHES["ambient"]), "NetworkPolicy").values()
     (admin,) = [rule["from"] for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": "admin"}]]
     assert {"ipBlock": {"cidr": "169.254.7.127/32"}} in admin, "the kubelet's probes in ambient mode"

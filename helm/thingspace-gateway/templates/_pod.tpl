@@ -26,7 +26,7 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 securityContext: {{- include "gateway.podSecurity" . | nindent 2 }}
 {{- end }}
 
-{{/* Where the pods of the gateway run. */}}
+{{/* The fields that decide on which nodes the pods of the gateway run. */}}
 {{- define "gateway.placement" -}}
 {{- range $field := list "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "schedulerName" "hostAliases" "dnsPolicy" "dnsConfig" }}
 {{- with index $.Values $field }}
@@ -173,7 +173,7 @@ httpGet:
       {{- end }}
 {{- end }}
 
-{{/* What the pods of `helm test` have in common. */}}
+{{/* The fields that the pods of `helm test` share. */}}
 {{- define "gateway.testPod" -}}
 restartPolicy: Never
 activeDeadlineSeconds: 300
