@@ -6,7 +6,7 @@
 //!
 //! An import runs in one transaction, so a file that is damaged or incomplete changes nothing.
 //!
-//! A backup has the same rows, but its gateways go on. So a restored journal is another one: see [`restore`].
+//! A backup has the same rows, but its gateways go on. So a restored journal is another one: see `restore.rs`.
 
 mod error;
 mod export;
