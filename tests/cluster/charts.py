@@ -4,16 +4,13 @@ import copy
 import subprocess
 from pathlib import Path
 
-from test_chart import CHART, VALUES
+from test_chart import CHART, PROFILES, VALUES  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 # The last commit whose chart has version 0.1.0.
 PREVIOUS_COMMIT = "c76dc26"
 # Arguments and values of helm.
 CASES = {name: ([], copy.deepcopy(values)) for name, values in VALUES.items()}
-# Kubernetes 1.35 renamed this preference, and warns of the name that older versions know.
-CASES["everything"][1]["service"]["grpc"]["trafficDistribution"] = "PreferSameZone"
-CASES |= {path.stem: (["--values", path], {}) for path in sorted(CHART.glob("values-*.yaml"))}
 
 POSTGRES = {"replicaCount": 3, "journal": {"engine": "postgres", "url": "postgresql://gateway@db/gateway"}}
 # Values of the last chart, and the values that an operator replaces them by.
@@ -21,6 +18,11 @@ UPGRADES = {
     "default": ({}, {}),
     "sandbox": ({"sandbox": {"enabled": True}}, {"sandbox": {"enabled": True}}),
     "postgres-3": (POSTGRES, POSTGRES),
+    "laptop": ({"sandbox": {"enabled": True}}, PROFILES["laptop"]),
+    "one-node": ({"persistence": {"size": "50Gi"}}, PROFILES["one-node"]),
+    "high-availability": ({"replicaCount": 3, "journal": {"engine": "postgres"}}, PROFILES["high-availability"]),
+    # The API server writes this size as 1Ti.
+    "canonical size": ({"persistence": {"size": "1024Gi"}}, {"persistence": {"size": "1024Gi"}}),
 }
 
 

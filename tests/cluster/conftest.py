@@ -61,13 +61,13 @@ def tools(plane):
     return Tools(plane)
 
 
-numbers = itertools.count(1)
+namespace_numbers, node_numbers = itertools.count(1), itertools.count(1)
 
 
 @pytest.fixture
 def namespace(plane):
     """A new namespace that enforces the restricted standard."""
-    name = f"test-{next(numbers)}"
+    name = f"test-{next(namespace_numbers)}"
     metadata = {"name": name, "labels": RESTRICTED}
     plane.api.create("/api/v1/namespaces", {"metadata": metadata})
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
@@ -108,7 +108,7 @@ def nodes(plane, machine, state):
 
     def start(count):
         for _ in range(count):
-            started.append(Node(plane, image, state, next(numbers)))
+            started.append(Node(plane, image, state, next(node_numbers)))
         names = {node.name for node in started}
         eventually(lambda: names <= ready_nodes(plane.api), "the nodes are ready")
         return started

@@ -20,9 +20,10 @@ from referencing import Registry, Resource
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "thingspace-gateway"
-# The supported versions of Kubernetes, and an older one.
+# API groups of Kubernetes itself.
 KUBERNETES = ["v1", "apps", "policy", "batch", "autoscaling", "networking.k8s.io"]
-VERSIONS = ["1.31", "1.34", "1.36"]
+# The oldest version that the chart supports, and newer ones.
+VERSIONS = ["1.30", "1.34", "1.36"]
 SECRETS = {
     "thingspace.app_key": "planted-app-key",
     "thingspace.app_secret": "planted-app-secret",
@@ -89,6 +90,7 @@ VALUES = {
         ],
         "service": {"grpc": {"trafficDistribution": "PreferSameZone"}, "ipFamilyPolicy": "PreferDualStack",
                     "ipFamilies": ["IPv6", "IPv4"]},
+        "listenAddress": "::",
         "podMonitor": {"enabled": True},
         "prometheusRule": {"enabled": True, "disabled": ["ThingspaceGatewayDown"], "alertLabels": {"team": "fleet"}},
         "dashboard": {"enabled": True, "annotations": {"folder": "Fleet"}},
@@ -131,7 +133,7 @@ def exposed(callbacks, grpc="none", **expose):
 EXPOSED = {
     "ingress": exposed("ingress", "ingress", certificate=ISSUER, ingress={"controller": "nginx", "className": "nginx"}),
     "routes": exposed("httpRoute", "grpcRoute", certificate=ISSUER, gateway=GATEWAY | {"envoyGateway": True}),
-    "route of JSON": exposed("httpRoute", "httpRoute", gateway={"name": "shared", "namespace": "gateways"}),
+    "route of JSON": exposed("httpRoute", "httpRoute", gateway={"name": "shared", "namespace": "gateways", "sectionName": "https"}),
     "load balancers": exposed("loadBalancer", "loadBalancer", certificate=ISSUER),
 }
 MESHES = {
@@ -217,7 +219,7 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"secrets": {"keys": {"thingspace.app_key": ""}}}, "thingspace.app_key has no key, and the gateway does not start"),
         ({"secrets": {"keys": {"callbacks.path_secret": ""}}}, "so every host that reaches the listener could deliver"),
         ({"secrets": {"keys": {"callbacks.username": "u"}}}, "callbacks.username and callbacks.password belong together"),
-        ({"sandbox": {"enabled": True}, "config": {"thingspace": {"base_url": "http://x"}}}, "its own ThingSpace"),
+        ({"sandbox": {"enabled": True}, "config": {"thingspace": {"base_url": "http://x"}}}, "because the sandbox replaces ThingSpace"),
         ({"sandbox": {"enabled": True}, "callbacks": {"tlsSecret": "t"}}, "the sandbox delivers over plain http"),
         ({"sandbox": {"enabled": True}, "grpc": {"tlsSecret": "t"}}, "helm test calls the gRPC port in plaintext"),
         ({"grpc": {"clientCaSecret": "c"}}, "grpc.clientCaSecret: only with grpc.tlsSecret"),
@@ -253,7 +255,10 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         (exposed("httpRoute", gateway={"create": True}, certificate=ISSUER), "expose.gateway.className: not set"),
         (exposed("ingress", certificate=ISSUER) | {"callbacks": {"tlsSecret": "t"}}, "whose proxy ends TLS"),
         (exposed("ingress", certificate={"enabled": True}), "expose.certificate.issuer.name: not set"),
-        (exposed("httpRoute", gateway={"name": "g"}, certificate=ISSUER), "nothing uses the certificate"),
+        (exposed("httpRoute", gateway={"name": "g", "sectionName": "s"}, certificate=ISSUER), "nothing uses the certificate"),
+        (exposed("httpRoute", gateway={"name": "g"}), "expose.gateway.sectionName: not set"),
+        (exposed("ingress", certificate=ISSUER) | {"service": {"callbacks": {"type": "NodePort"}}}, "callers could bypass the proxy"),
+        ({"service": {"ipFamilies": ["IPv6"]}}, "0.0.0.0 has no IPv6"),
         ({"expose": {"callbacks": {"type": "ingress", "host": HOST, "tlsSecret": "t", "port": 8443}}}, "does not call port 8443"),
         ({"expose": {"callbacks": {"type": "ingress", "host": HOST, "tlsSecret": "t", "sourceRanges": ["192.0.2.0/24"]}}}, "sourceRanges: only with type loadBalancer"),
         ({"expose": {"callbacks": {"type": "loadBalancer", "host": HOST, "tlsSecret": "t"}}, "config": {"callbacks": {"trusted_hops": 1}}}, "trusted_hops: must be 0"),
@@ -667,7 +672,7 @@ def test_labels_annotations_and_extra_parts_are_on_every_object_and_pod():
     assert [c["name"] for c in pod["containers"]] == ["gateway", "side"] and pod["initContainers"][0]["name"] == "before"
     assert pod["imagePullSecrets"] == [{"name": "registry"}] and pod["dnsConfig"]["options"] == [{"name": "ndots", "value": "2"}]
     assert pod["runtimeClassName"] == "gvisor" and pod["schedulerName"] == "other"
-    assert settings_of(values)["console"]["listen"] == "0.0.0.0:8080"
+    assert settings_of(values)["console"]["listen"] == "[::]:8080"
 
 
 def test_every_value_is_used_by_a_template():

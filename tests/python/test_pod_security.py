@@ -6,10 +6,9 @@ import subprocess
 
 import pytest
 import yaml
-from test_chart import CHART, VALUES, objects
+from test_chart import VALUES, objects
 
 CASES = {name: (values,) for name, values in VALUES.items()}
-CASES |= {path.stem: ({}, "--values", str(path)) for path in sorted(CHART.glob("values-*.yaml"))}
 
 
 def evaluate(parts):

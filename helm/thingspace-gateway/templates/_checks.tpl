@@ -42,23 +42,28 @@
 {{- end -}}
 {{- end }}
 
-{{/* Kubernetes refuses to change the claim of a StatefulSet, in words that do not say what to do. */}}
+{{/* Kubernetes rejects changes of `volumeClaimTemplates` with a message that names no fix. */}}
 {{- define "gateway.checkClaim" -}}
 {{- $name := include "gateway.workloadName" . -}}
 {{- $existing := lookup "apps/v1" "StatefulSet" .Release.Namespace $name -}}
 {{- if and $existing (include "gateway.stateful" .) -}}
 {{- $old := dict -}}
 {{- range dig "spec" "volumeClaimTemplates" list $existing -}}
-{{- $old = dict "name" .metadata.name "size" (dig "spec" "resources" "requests" "storage" "" .) "mode" (dig "spec" "accessModes" list . | join ",") "class" (dig "spec" "storageClassName" "" .) -}}
+{{- $size := dig "spec" "resources" "requests" "storage" "" . -}}
+{{- $old = dict "name" .metadata.name "size" $size "mode" (dig "spec" "accessModes" list . | join ",") "class" (dig "spec" "storageClassName" "" .) "bytes" (include "gateway.bytes" $size) -}}
+{{- end -}}
+{{- $mounted := "" -}}
+{{- range dig "spec" "template" "spec" "volumes" list $existing -}}
+{{- if eq .name "journal" }}{{ $mounted = dig "persistentVolumeClaim" "claimName" "" . }}{{ end -}}
 {{- end -}}
 {{- $new := include "gateway.claim" . | fromYaml -}}
-{{- if $new }}{{ $_ := set $new "mode" .Values.persistence.accessMode }}{{ end -}}
-{{- /* Without a class in the values, the cluster has filled it in. */ -}}
-{{- if and $old $new (not $new.class) }}{{ $_ := set $new "class" $old.class }}{{ end -}}
-{{- if ne (get $old "name" | default "none") (get $new "name" | default "none") -}}
-{{- fail (printf "%s: the volume claim of this StatefulSet changes from %s to %s, which Kubernetes does not allow; stop the gateway first, which keeps the claim: kubectl --namespace %s delete statefulset %s" $name (get $old "name" | default "none") (get $new "name" | default "none") .Release.Namespace $name) -}}
-{{- else if ne (toJson $old) (toJson $new) -}}
-{{- fail (printf "%s: the volume claim %s of this StatefulSet has the size %s, the access mode %s and the class %q, which Kubernetes does not change; set these values, or follow \"Enlarge the volume\" in the chart's README" $name $old.name $old.size $old.mode $old.class) -}}
+{{- if $new }}{{ $_ := set (set $new "mode" .Values.persistence.accessMode) "bytes" (include "gateway.bytes" $new.size) }}{{ end -}}
+{{- if and $mounted (ne $mounted .Values.persistence.existingClaim) -}}
+{{- fail (printf "persistence.existingClaim: this release uses the claim %s; set it to %s, because a gateway with another journal sends repeated calls again" $mounted $mounted) -}}
+{{- else if and (get $old "name") (ne $old.name (get $new "name")) -}}
+{{- fail (printf "%s: these values replace the volume claim %s of the StatefulSet, which Kubernetes does not allow; stop the gateway first, which keeps the claim: kubectl --namespace %s delete statefulset %s" $name $old.name .Release.Namespace $name) -}}
+{{- else if and $old $new (ne (omit $old "size" | toJson) (omit $new "size" | toJson)) -}}
+{{- fail (printf "%s: the volume claim %s of the StatefulSet has the size %s, the access mode %s and the class %q, which Kubernetes does not change; set these values, or follow \"Enlarge the volume\" in the chart's README" $name $old.name $old.size $old.mode $old.class) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
@@ -76,7 +81,7 @@
 {{- fail "autoscaling.enabled: not together with journal.spool.type claim, because the callbacks in the spool of a removed pod would wait for its return; use journal.spool.type emptyDir, or no spool" -}}
 {{- end -}}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
-{{- fail "autoscaling.minReplicas: more than autoscaling.maxReplicas" -}}
+{{- fail "autoscaling.minReplicas: more than autoscaling.maxReplicas; lower it, or raise autoscaling.maxReplicas" -}}
 {{- end -}}
 {{- if not (dig "requests" "cpu" "" .Values.resources) -}}
 {{- fail "autoscaling.enabled: needs resources.requests.cpu, of which autoscaling.targetCPUUtilizationPercentage is a part" -}}
@@ -129,7 +134,7 @@
 {{- fail "secrets.create: not together with sandbox.enabled, which accepts any credentials: do not give it real ones" -}}
 {{- end -}}
 {{- if dig "thingspace" "base_url" "" .Values.config -}}
-{{- fail "config.thingspace.base_url: not together with sandbox.enabled, which is its own ThingSpace" -}}
+{{- fail "config.thingspace.base_url: not together with sandbox.enabled, because the sandbox replaces ThingSpace; remove config.thingspace.base_url" -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
@@ -194,7 +199,7 @@
 {{- fail "config.auth.mode: mesh gives all clients behind expose.grpc the identity of the proxy; add jwt" -}}
 {{- end -}}
 {{- range .Values.mesh.clients -}}
-{{- if or (hasPrefix "spiffe://" .) (ne (hasSuffix ".linkerd.cluster.local" .) (eq $mesh "linkerd")) (ne (contains "/ns/" .) (ne $mesh "linkerd")) -}}
+{{- if or (hasPrefix "spiffe://" .) (ne (contains ".serviceaccount.identity." .) (eq $mesh "linkerd")) (ne (contains "/ns/" .) (ne $mesh "linkerd")) -}}
 {{- if ne . "*" -}}
 {{- fail (printf "mesh.clients: %s is not an identity of %s, such as %s" . $mesh (ternary "NAME.NAMESPACE.serviceaccount.identity.linkerd.cluster.local" "cluster.local/ns/NAMESPACE/sa/NAME" (eq $mesh "linkerd"))) -}}
 {{- end -}}
@@ -226,9 +231,15 @@
 {{- if not (or $gateway.create $gateway.name) -}}
 {{- fail (printf "expose.gateway.name: not set; expose.%s.type %s needs a Gateway: name one, or set expose.gateway.create" $port $expose.type) -}}
 {{- end -}}
+{{- if and (not $gateway.create) (not $gateway.sectionName) -}}
+{{- fail (printf "expose.gateway.sectionName: not set; name the HTTPS listener of the Gateway %s, because a route without it is also attached to listeners without TLS" $gateway.name) -}}
+{{- end -}}
 {{- if and $gateway.create (not $gateway.className) -}}
 {{- fail "expose.gateway.className: not set; expose.gateway.create needs it" -}}
 {{- end -}}
+{{- end -}}
+{{- if and (ne $expose.type "loadBalancer") (ne (index $values.service $port).type "ClusterIP") -}}
+{{- fail (printf "service.%s.type: only ClusterIP with expose.%s.type %s, because callers could bypass the proxy, with an address or an identity of their choice" $port $port $expose.type) -}}
 {{- end -}}
 {{- if and $expose.sourceRanges (ne $expose.type "loadBalancer") -}}
 {{- fail (printf "expose.%s.sourceRanges: only with type loadBalancer; restrict the sources in the proxy, or in config.callbacks.allow_cidrs" $port) -}}
@@ -236,7 +247,7 @@
 {{- end -}}
 {{- end -}}
 {{- if and (ne $values.expose.callbacks.type "none") (ne $values.expose.grpc.type "none") (eq $values.expose.callbacks.host $values.expose.grpc.host) -}}
-{{- fail (printf "expose.grpc.host: %s is also expose.callbacks.host; use two hosts, because a route for each path of a host can lead to one port only" $values.expose.grpc.host) -}}
+{{- fail (printf "expose.grpc.host: %s is also expose.callbacks.host; use two hosts, because both routes match all paths of the host" $values.expose.grpc.host) -}}
 {{- end -}}
 {{- if and $values.expose.gateway.create $values.expose.gateway.namespace -}}
 {{- fail "expose.gateway.namespace: not together with expose.gateway.create, which creates the Gateway in the namespace of the release" -}}
@@ -248,7 +259,7 @@
 {{- fail "expose.certificate.issuer.name: not set; name the issuer of cert-manager" -}}
 {{- end -}}
 {{- if and $values.expose.certificate.enabled (not (include "gateway.certificatePorts" . | fromYamlArray)) -}}
-{{- fail "expose.certificate.enabled: nothing uses the certificate; set expose.callbacks.type or expose.grpc.type. The certificate of an existing Gateway belongs to this Gateway" -}}
+{{- fail "expose.certificate.enabled: nothing uses the certificate; set expose.callbacks.type or expose.grpc.type. With an existing Gateway, configure its certificate there" -}}
 {{- end -}}
 {{- if and (include "gateway.authMode" (dict "root" . "mode" "mtls")) (has $values.expose.grpc.type (list "ingress" "grpcRoute" "httpRoute")) -}}
 {{- fail (printf "expose.grpc.type: %s ends TLS in a proxy, so certificates of clients do not reach the gateway; use loadBalancer, or config.auth.mode jwt" $values.expose.grpc.type) -}}
@@ -297,16 +308,16 @@
 {{- end }}
 
 {{- define "gateway.checkLifecycle" -}}
+{{- if and (eq .Values.listenAddress "0.0.0.0") (has "IPv6" .Values.service.ipFamilies) -}}
+{{- fail "listenAddress: 0.0.0.0 has no IPv6, which service.ipFamilies names; set listenAddress to \"::\"" -}}
+{{- end -}}
 {{- $grace := dig "shutdown" "grace" "25s" .Values.config -}}
 {{- if not (regexMatch "^[0-9]+(ms|s|m|h|d)$" $grace) -}}
-{{- fail (printf "config.shutdown.grace: %q must be one number with the unit ms, s, m or h, such as 90s, so that the chart can derive the grace period of the pod" $grace) -}}
+{{- fail (printf "config.shutdown.grace: %q must be one number with the unit ms, s, m, h or d, such as 90s, so that the chart can derive the grace period of the pod" $grace) -}}
 {{- end -}}
 {{- $period := include "gateway.terminationGracePeriod" . | int -}}
 {{- $needed := add (include "gateway.preStopSleep" . | int) (include "gateway.shutdownGrace" . | int) -}}
 {{- if ge $needed $period -}}
 {{- fail (printf "terminationGracePeriodSeconds: %d does not cover config.shutdown.grace and preStopSleepSeconds, %d s together: the pod would be killed in its shutdown; set at least %d, or 0 to derive it" $period $needed (add $needed 5)) -}}
-{{- end -}}
-{{- if and (eq (int .Values.podDisruptionBudget.maxUnavailable) 0) (kindIs "float64" .Values.podDisruptionBudget.maxUnavailable) -}}
-{{- fail "podDisruptionBudget.maxUnavailable: 0 blocks every drain of a node; use at least 1" -}}
 {{- end -}}
 {{- end }}

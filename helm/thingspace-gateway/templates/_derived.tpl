@@ -33,18 +33,27 @@
 {{- if gt (int $replicas) 1 }}true{{ end -}}
 {{- end }}
 
+{{/* The modes of authentication, as a list in YAML. */}}
+{{- define "gateway.authModes" -}}
+{{- $modes := dig "auth" "mode" "" .Values.config -}}
+{{- if kindIs "string" $modes }}{{ $modes = splitList "," (nospace $modes) }}{{ end -}}
+{{- without $modes "none" "" | toYaml -}}
+{{- end }}
+
 {{/* Clients are authenticated. */}}
 {{- define "gateway.authenticated" -}}
-{{- $modes := dig "auth" "mode" "" .Values.config -}}
-{{- if kindIs "string" $modes }}{{ $modes = splitList "," $modes }}{{ end -}}
-{{- if without (without $modes "none") "" }}true{{ end -}}
+{{- if include "gateway.authModes" . | fromYamlArray }}true{{ end -}}
 {{- end }}
 
 {{/* A mode of authentication is on. Arguments: root, mode. */}}
 {{- define "gateway.authMode" -}}
-{{- $modes := dig "auth" "mode" "" .root.Values.config -}}
-{{- if kindIs "string" $modes }}{{ $modes = splitList "," (nospace $modes) }}{{ end -}}
-{{- if has .mode $modes }}true{{ end -}}
+{{- if has .mode (include "gateway.authModes" .root | fromYamlArray) }}true{{ end -}}
+{{- end }}
+
+{{/* A size of a volume in bytes: the API server writes 1024Gi as 1Ti. */}}
+{{- define "gateway.bytes" -}}
+{{- $units := dict "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{ mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[A-Za-z]+$" .) | default 1 | int64) }}
 {{- end }}
 
 {{/* The Secret with the certificate of an exposed host. Arguments: root, port. */}}
