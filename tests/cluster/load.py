@@ -20,6 +20,11 @@ REPEAT_INTERVAL = 0.05
 CHANGE_TIMEOUT = 180
 
 
+def numbered_iccid(number):
+    """The ICCID of the device with this number."""
+    return f"9994{number:016}"
+
+
 class Load:
     """Sends changes at a constant rate. A fake ThingSpace accepts them and sends a callback for each device, whose rate does
     not depend on the responses."""
@@ -87,7 +92,7 @@ class Load:
     # --- Callbacks ---
 
     def _deliver_all(self):
-        """Starts each attempt at its time, whatever became of the ones before."""
+        """Starts each attempt at its time, independently of earlier attempts."""
         while not (self.changes_done.is_set() and not self.undelivered):
             try:
                 when, number, request_id, iccid = self.due.get(timeout=0.1)
@@ -135,9 +140,7 @@ class Load:
             connection.close()
             if status != 200:
                 error = f"status {status}"
-        except OSError as caught:
-            error = type(caught).__name__
-        except http.client.HTTPException as caught:
+        except (OSError, http.client.HTTPException) as caught:
             error = type(caught).__name__
         with self.lock:
             self.attempts.append((begin, time.monotonic(), error))
@@ -165,7 +168,7 @@ class Load:
         v1 = self.package.v1
         first = number * self.devices
         devices = [
-            v1.EsimDevice(eid=f"99{n:030}", iccid=f"9994{n:016}") for n in range(first, first + self.devices)
+            v1.EsimDevice(eid=f"99{n:030}", iccid=numbered_iccid(n)) for n in range(first, first + self.devices)
         ]
         request = v1.ChangeEsimPlanRequest(
             account_name=ACCOUNT, service_plan="Example Plan", idempotency_key=f"change-{number}", devices=devices

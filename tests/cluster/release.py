@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import yaml
+from api import ApiError
 from charts import CHART
 from conftest import eventually
 from test_chart import SECRETS
@@ -100,27 +101,31 @@ class Release:
             try:
                 self.api.create(f"{self.base}/pods/{name}/eviction", body)
                 return refusals
-            except Exception as error:
-                if getattr(error, "status", None) != 429 or time.monotonic() > deadline:
+            except ApiError as error:
+                if error.status != 429 or time.monotonic() > deadline:
                     raise
                 refusals += 1
                 time.sleep(0.5)
 
     @staticmethod
-    def _process(pod):
-        """The process of the gateway in a pod."""
+    def _pid(pod):
+        """The process id of the gateway in a pod."""
         namespace = f"pod-{pod['metadata']['uid']}"
         pids = subprocess.run(["ip", "netns", "pids", namespace], check=True, capture_output=True, text=True).stdout
         (found,) = [pid for pid in pids.split() if os.readlink(f"/proc/{pid}/exe").endswith("/thingspace-gateway")]
         return int(found)
 
-    def kill_process(self, pod):
-        """Ends the gateway of a pod with SIGKILL."""
-        os.kill(self._process(pod), signal.SIGKILL)
+    def kill_and_wait(self, pod):
+        """Ends the gateway of a pod with SIGKILL, and waits until its container is restarted."""
+        path = f"{self.base}/pods/{pod['metadata']['name']}"
+        restarts = lambda: self.api.get(path)["status"]["containerStatuses"][0]["restartCount"]
+        before = restarts()
+        os.kill(self._pid(pod), signal.SIGKILL)
+        eventually(lambda: restarts() > before, "the container is restarted")
 
     def execute(self, pod, *words, stdin=None):
         """Runs a program in the gateway's container, as `kubectl exec` does, with these bytes as its input. Returns its output."""
-        process = self._process(pod)
+        process = self._pid(pod)
         namespaces = [f"--{kind}=/proc/{process}/ns/{name}" for kind, name in (("mount", "mnt"), ("pid", "pid"), ("net", "net"))]
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":\t" in line)
         user = f"{status['Uid'].split()[0]}:{status['Gid'].split()[0]}"

@@ -4,7 +4,7 @@ import socket
 import time
 
 from conftest import eventually
-from load import ACCOUNT, Load
+from load import ACCOUNT, Load, numbered_iccid
 from release import Release, common_values, merged, profile_values
 from test_chart import SECRETS
 
@@ -56,6 +56,7 @@ class Scenario:
             "last_result_after_the_end_of_the_load_s": round(max(0, last_result - begin), 1),
         }
         self.print_figures(name, self.figures)
+        assert load.acknowledged, "callbacks arrived"
         for watcher in load.watches:
             assert watcher.error is None, watcher.error
             missing = (load.acknowledged | required) - watcher.results
@@ -72,7 +73,7 @@ class Scenario:
         v1, load, found = self.client_package.v1, self.load, []
         with self.client_package.connect(load.grpc_address, plaintext=True) as client:
             for change_id, first in load.accepted.items():
-                devices = {f"9994{first + index:016}" for index in range(load.devices)} & missing
+                devices = {numbered_iccid(first + index) for index in range(load.devices)} & missing
                 if devices:
                     change = client.get_change(v1.GetChangeRequest(change_id=change_id)).change
                     listed = client.list_devices(v1.ListDevicesRequest(change_id=change_id))
@@ -90,7 +91,7 @@ class Scenario:
 
     def devices_of(self, changes):
         first = [self.load.accepted[change_id] for change_id in changes if change_id in self.load.accepted]
-        return {f"9994{n + index:016}" for n in first for index in range(self.load.devices)}
+        return {numbered_iccid(n + index) for n in first for index in range(self.load.devices)}
 
     def listed(self):
         """The ICCIDs of devices with a result, as ListDevices has them."""
@@ -99,7 +100,7 @@ class Scenario:
             for change_id, first in list(self.unlisted.items()):
                 devices = client.list_devices(v1.ListDevicesRequest(change_id=change_id, page_size=1000))
                 done = [d.device_index for d in devices if d.outcome == v1.DEVICE_OUTCOME_SUCCEEDED]
-                self.found |= {f"9994{first + index:016}" for index in done}
+                self.found |= {numbered_iccid(first + index) for index in done}
                 if len(done) == self.load.devices:
                     del self.unlisted[change_id]
         return self.found

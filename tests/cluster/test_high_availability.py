@@ -2,8 +2,6 @@
 
 import time
 
-from conftest import eventually
-
 # Longest time in seconds in which callbacks may fail.
 ALLOWED_REFUSAL = 1.0
 
@@ -23,7 +21,7 @@ def test_restart_eviction_and_kill_lose_no_callback_and_refuse_none_for_a_second
     scenario.measure("rolling_restart", release.restart)
     scenario.measure("evictions", evict_each)
     for number in range(3):
-        scenario.measure(f"kill_{number + 1}", lambda: kill_and_wait(release, number))
+        scenario.measure(f"kill_{number + 1}", lambda: release.kill_and_wait(release.pods()[number]))
     scenario.finish("high_availability")
     figures = scenario.figures
     assert all(watcher.retries for watcher in load.watches), "watches were interrupted"
@@ -31,12 +29,3 @@ def test_restart_eviction_and_kill_lose_no_callback_and_refuse_none_for_a_second
     assert max(refusals.values()) <= ALLOWED_REFUSAL, refusals
     planned = {name: figures[name]["failed_attempts"] for name in ("undisturbed", "rolling_restart", "evictions")}
     assert not any(planned.values()), f"planned disturbances make no callback fail: {planned}"
-
-
-def kill_and_wait(release, number):
-    pod = release.pods()[number]
-    name = pod["metadata"]["name"]
-    restarts = lambda: release.api.get(f"{release.base}/pods/{name}")["status"]["containerStatuses"][0]["restartCount"]
-    before = restarts()
-    release.kill_process(pod)
-    eventually(lambda: restarts() > before, "the container is restarted")

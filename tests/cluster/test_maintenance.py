@@ -59,7 +59,7 @@ def test_a_backup_under_load_is_restored_to_another_volume(nodes, scenario, stat
     begin = time.monotonic()
     volume_with(state, release, "backup", backup)
     release.kubectl("create", "-f", "-", stdin=json.dumps(claim("restored")))
-    release.kubectl("delete", release.workload())
+    release.kubectl("delete", release.workload(), "--cascade=foreground")
     values = merged(scenario.values, {"persistence": {"existingClaim": "restored"}})
     arguments = ["journal", "restore", "/backup/journal.backup"]
     maintenance = {"enabled": True, "args": arguments, "backupClaim": "backup"}
@@ -99,9 +99,11 @@ def test_a_larger_volume_needs_no_restart(nodes, scenario, tools):
     release.kubectl("delete", release.workload(), "--cascade=orphan")
     values = merged(scenario.values, {"persistence": {"size": "100Gi"}})
     release.helm("upgrade", values)
-    time.sleep(5)
+    path = f"/apis/apps/v1/namespaces/{release.namespace}/{release.workload()}"
+    observed = lambda stateful: stateful["status"].get("observedGeneration") == stateful["metadata"]["generation"]
+    eventually(lambda: observed(release.api.get(path)), "the controller has seen the new StatefulSet")
     release.wait_until_ready(1)
     assert release.pods()[0]["metadata"]["uid"] == pod["metadata"]["uid"], "the pod continues"
-    spec = release.api.get(f"/apis/apps/v1/namespaces/{release.namespace}/{release.workload()}")["spec"]
+    spec = release.api.get(path)["spec"]
     (template,) = spec["volumeClaimTemplates"]
     assert template["spec"]["resources"]["requests"]["storage"] == "100Gi"

@@ -89,7 +89,7 @@ impl Command for StoreCallback {
             found = devices.find(&result.device_ids)?;
             if let Some(device) = found.0 {
                 is_stored |= devices.has_digest(device, &self.digest);
-                // A lookup answers late: the callback of the device may be stored by now.
+                // The callback of the device can be stored between the request and the response of a lookup.
                 is_stored |= result.source == ResultSource::Reconciled
                     && devices.state(DeviceRef::Device(device))?.precedence >= result.precedence();
             }

@@ -72,7 +72,7 @@ pub(in crate::journal) async fn callbacks_of_one_call_are_stored_in_order_and_on
     assert!(stored.is_empty() && result.is_err());
 }
 
-/// A lookup answers late: a callback that arrived meanwhile decides the device.
+/// The response of a lookup arrives after a callback, which has decided the device.
 pub(in crate::journal) async fn a_result_of_a_lookup_is_stored_only_if_it_decides_its_device(
     engine: &dyn Engine,
 ) {
