@@ -193,7 +193,7 @@ settings! {
         attribution_quiet_period: Duration = WithDefault(DurationRange { min: "0s", max: "1d" }) or "5s";
         /// Time after the acceptance of a change after which the gateway looks up missing results. It
         /// repeats the lookup with a delay that doubles each time, up to six hours. After a start, it looks
-        /// them up at once.
+        /// them up at once and a minute later.
         reconcile_after: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "15m";
         /// Time after which an accepted change with missing results becomes OVERDUE.
         overdue_after: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "24h";

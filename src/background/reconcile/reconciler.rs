@@ -83,8 +83,8 @@ impl LeaderJob for Reconciler {
 
 impl Reconciler {
     /// Creates a reconciler. It looks up the results of a change when they are missing `reconcile_after`
-    /// after ThingSpace accepted the change, and at once if the change was stored before this process
-    /// started to run the job: callbacks can be missed during a restart.
+    /// after ThingSpace accepted the change. If the change was stored before this process started to run the job, it does so
+    /// at once and a minute later: callbacks can be missed during a restart.
     pub fn new(
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
@@ -112,13 +112,12 @@ impl Reconciler {
         }
         while let Some(change) = self.rest.pop_front() {
             let change_id = change.change_id;
+            if is_first {
+                self.changes.add_after_restart(change_id);
+            }
             let remaining = || {
                 let age = change.accept_time.map(|time| self.clock.now().since(time));
-                if is_first {
-                    Duration::ZERO
-                } else {
-                    self.reconcile_after.saturating_sub(age.unwrap_or_default())
-                }
+                self.reconcile_after.saturating_sub(age.unwrap_or_default())
             };
             if !self.changes.is_due_or_add(change_id, remaining) {
                 continue;

@@ -13,6 +13,10 @@ use crate::{journal::JournalError, thingspace::LookupError};
 /// Longest interval between lookups of one change or result.
 const MAX_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// Interval between the first lookup after a start and the second one. ThingSpace may still be sending the callbacks that failed
+/// while the gateway was stopped.
+const RESTART_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The next lookup of each key, at intervals that double.
 pub(super) struct Schedule<K> {
     initial_interval: Duration,
@@ -57,11 +61,23 @@ impl<K: Eq + Hash> Schedule<K> {
         entry.next <= now
     }
 
+    /// Adds a key that is due at once, and again after a minute. Then it has the usual intervals.
+    pub(super) fn add_after_restart(&mut self, key: K) {
+        if self.entries.len() < self.max_entries {
+            let interval = RESTART_INTERVAL.min(self.initial_interval);
+            self.entries.entry(key).or_insert_with(|| Entry { next: Instant::now(), interval });
+        }
+    }
+
     /// Schedules the next lookup of a key after its present interval, and doubles the interval.
     pub(super) fn advance(&mut self, key: &K) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.next = Instant::now() + entry.interval;
-            entry.interval = (entry.interval * 2).min(MAX_INTERVAL.max(self.initial_interval));
+            entry.interval = if entry.interval < self.initial_interval {
+                self.initial_interval
+            } else {
+                (entry.interval * 2).min(MAX_INTERVAL.max(self.initial_interval))
+            };
         }
     }
 
@@ -79,3 +95,6 @@ impl From<LookupError> for SweepError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
