@@ -186,7 +186,7 @@ impl Dispatcher {
         _permit: InFlightPermit,
         claimed: impl FnOnce(ChangeId) + Send,
     ) -> Result<Change, DispatchError> {
-        if self.pauses.is_paused(&request.account) {
+        if self.pauses.is_paused(&request.account).await {
             self.check_paused(&request).await?;
         }
         let (request, mut intent) = self.build_intent(request).await?;

@@ -14,7 +14,7 @@ use crate::{
         newtypes::AccountName,
     },
     journal::{
-        Journal, JournalError,
+        Epoch, Journal, JournalError,
         transfer::{FileHeader, FileKind},
     },
 };
@@ -30,16 +30,24 @@ const LEASE: &str = "pauses";
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 /// Name of the stored pauses.
 pub(crate) const KV_KEY: &str = "pauses";
-/// The name of the caller who paused the changes of a restored journal.
-const RESTORE: &str = "journal restore";
+/// The name of the command that pauses the changes of all accounts.
+const RESTORE_COMMAND: &str = "journal restore";
 
 /// The pauses of one journal.
 pub struct Pauses {
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
-    current: RwLock<PauseTable>,
-    /// Held while this replica changes the stored pauses.
+    current: RwLock<LoadedPauses>,
+    /// Held while this replica reads or changes the stored pauses.
     writing: tokio::sync::Mutex<()>,
+}
+
+/// Pauses that were read from the journal.
+struct LoadedPauses {
+    table: PauseTable,
+    /// The epoch of the database that they were read from. A database of another epoch may have other pauses: it may have
+    /// been restored.
+    epoch: Epoch,
 }
 
 /// The pauses by account; `None` stands for all accounts.
@@ -85,32 +93,42 @@ impl Pauses {
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, JournalError> {
-        let current = RwLock::new(load(&*journal).await?);
+        let current = RwLock::new(LoadedPauses::load(&*journal).await?);
         Ok(Arc::new(Self { journal, clock, current, writing: tokio::sync::Mutex::default() }))
     }
 
-    /// True if the changes of an account must not be sent.
-    pub fn is_paused(&self, account: &AccountName) -> bool {
+    /// True if the changes of an account must not be sent. Reads the pauses first if the journal has a new epoch. Until they
+    /// have been read, all accounts are paused.
+    pub async fn is_paused(&self, account: &AccountName) -> bool {
+        if !self.is_current() {
+            self.refresh().await;
+        }
         let current = self.current.read();
-        // Copies the name only if there are pauses.
-        !current.is_empty() && find(&current, account).next().is_some()
+        current.epoch != self.journal.epoch() || current.find(account).next().is_some()
+    }
+
+    /// True if the pauses were read in the present epoch.
+    fn is_current(&self) -> bool {
+        self.current.read().epoch == self.journal.epoch()
     }
 
     /// True if every replica has read the pause of an account by now.
     pub fn is_paused_on_all_replicas(&self, account: &AccountName) -> bool {
         let is_old = |pause: &Pause| self.clock.now().since(pause.pause_time()) >= PROPAGATION_TIME;
-        self.journal.coordination().is_none() || find(&self.current.read(), account).any(is_old)
+        let current = self.current.read();
+        self.journal.coordination().is_none() || current.find(account).any(is_old)
     }
 
     /// True if changes of an account may have been sent that this journal does not have, or has as NOT_SENT, because it was
-    /// restored from a backup.
+    /// restored from a backup. Also true if the pauses of the present epoch have not been read.
     pub fn may_lack_changes(&self, account: &AccountName) -> bool {
-        find(&self.current.read(), account).any(|pause| pause.is_restore)
+        let current = self.current.read();
+        current.epoch != self.journal.epoch() || current.find(account).any(|pause| pause.is_restore)
     }
 
     /// Returns all pauses; that of all accounts is the first.
     pub fn list(&self) -> Vec<Pause> {
-        self.current.read().values().cloned().collect()
+        self.current.read().table.values().cloned().collect()
     }
 
     /// Pauses the changes of an account, or of all accounts. Returns the earlier pause if there is one.
@@ -154,11 +172,15 @@ impl Pauses {
         }
         loop {
             sleep(REFRESH_INTERVAL).await;
-            let _writing = self.writing.lock().await;
-            match load(&*self.journal).await {
-                Ok(pauses) => *self.current.write() = pauses,
-                Err(error) => tracing::debug!(%error, "cannot read the pauses of changes"),
-            }
+            self.refresh().await;
+        }
+    }
+
+    async fn refresh(&self) {
+        let _writing = self.writing.lock().await;
+        match LoadedPauses::load(&*self.journal).await {
+            Ok(pauses) => *self.current.write() = pauses,
+            Err(error) => tracing::debug!(%error, "cannot read the pauses of changes"),
         }
     }
 
@@ -175,9 +197,9 @@ impl Pauses {
             return Err(PauseError::Contended);
         }
         let updated = async {
-            let mut pauses = load(&*self.journal).await?;
-            let result = change(&mut pauses)?;
-            let stored: Vec<&Pause> = pauses.values().collect();
+            let mut pauses = LoadedPauses::load(&*self.journal).await?;
+            let result = change(&mut pauses.table)?;
+            let stored: Vec<&Pause> = pauses.table.values().collect();
             let stored = if stored.is_empty() { Vec::new() } else { encode(&stored)? };
             self.journal.put_kv(KV_KEY.to_owned(), stored).await?;
             *self.current.write() = pauses;
@@ -189,6 +211,21 @@ impl Pauses {
             let _released = shared.release_lease(LEASE).await;
         }
         updated
+    }
+}
+
+impl LoadedPauses {
+    async fn load(journal: &dyn Journal) -> Result<Self, JournalError> {
+        let (stored, epoch) = journal.get_kv_and_epoch(KV_KEY.to_owned()).await?;
+        Ok(Self { table: decode(&stored)?, epoch })
+    }
+
+    /// Returns the pauses that concern an account.
+    fn find(&self, account: &AccountName) -> impl Iterator<Item = &Pause> {
+        // Copies the name only if there are pauses.
+        let of_account =
+            if self.table.is_empty() { None } else { self.table.get(&Some(account.clone())) };
+        [self.table.get(&None), of_account].into_iter().flatten()
     }
 }
 
@@ -209,7 +246,6 @@ pub fn pause_restored(
     stored: &[u8],
     now: Timestamp,
 ) -> Result<Vec<u8>, String> {
-    let mut pauses = decode(stored).map_err(|error| error.to_string())?;
     let source = match header.kind {
         FileKind::Backup { snapshot_time_us } => {
             let time = prost_types::Timestamp::from(Timestamp::from_micros(snapshot_time_us));
@@ -217,33 +253,35 @@ pub fn pause_restored(
         }
         FileKind::Export => "an export".to_owned(),
     };
-    pauses.values_mut().for_each(|pause| pause.is_restore = true);
     let position = header.last_position;
-    let mut reason = format!(
+    let reason = format!(
         "restored from {source}, which ends at position {position}; see docs/journal.md, section \"After a \
          restore\", before you resume"
     );
+    pause_all(stored, reason, RESTORE_COMMAND, now)
+}
+
+/// Pauses the changes of all accounts in a journal that may lack changes.
+fn pause_all(
+    stored: &[u8],
+    mut reason: String,
+    command: &str,
+    now: Timestamp,
+) -> Result<Vec<u8>, String> {
+    let mut pauses = decode(stored).map_err(|error| error.to_string())?;
+    pauses.values_mut().for_each(|pause| pause.is_restore = true);
     if let Some(earlier) = pauses.get(&None).filter(|earlier| !earlier.reason.is_empty()) {
         reason.push_str(&format!("; paused before: {}", earlier.reason));
     }
     let pause = Pause {
         account: None,
         reason,
-        paused_by: RESTORE.to_owned(),
+        paused_by: command.to_owned(),
         pause_time_us: now.as_micros(),
         is_restore: true,
     };
     pauses.insert(None, pause);
     encode(&pauses.values().collect::<Vec<_>>()).map_err(|error| error.to_string())
-}
-
-/// Returns the pauses that concern an account.
-fn find<'t>(pauses: &'t PauseTable, account: &AccountName) -> impl Iterator<Item = &'t Pause> {
-    [pauses.get(&None), pauses.get(&Some(account.clone()))].into_iter().flatten()
-}
-
-async fn load(journal: &dyn Journal) -> Result<PauseTable, JournalError> {
-    decode(&journal.get_kv(KV_KEY.to_owned()).await?)
 }
 
 fn decode(stored: &[u8]) -> Result<PauseTable, JournalError> {

@@ -75,13 +75,14 @@ impl Dispatcher {
         trace: Option<&TraceParent>,
         reservation: Box<dyn Reservation>,
     ) -> Result<Change, DispatchError> {
-        if !self.journal.can_send(change.owner) {
-            let detail = "this replica has lost the database for too long to send the change";
+        if self.pauses.is_paused(&request.account).await {
+            let detail = "the changes of this account were paused before this one was sent";
             let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
             return self.record(Some(reservation), change, transition).await;
         }
-        if self.pauses.is_paused(&request.account) {
-            let detail = "an operator paused the changes of this account before this one was sent";
+        // Last, because it becomes false with time.
+        if !self.journal.can_send(change.owner) {
+            let detail = "this replica has lost the database for too long to send the change";
             let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
             return self.record(Some(reservation), change, transition).await;
         }

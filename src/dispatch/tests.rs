@@ -145,7 +145,7 @@ async fn a_paused_account_sends_nothing_until_it_is_resumed_and_keeps_its_pause_
     let expected = ExistingChange::Change(sent_before.change_id);
     assert!(matches!(not_sent, DispatchError::Paused(existing) if existing == expected));
     let other = AccountName::parse("0000999999-00001").unwrap();
-    assert!(!dispatcher.pauses.is_paused(&other));
+    assert!(!dispatcher.pauses.is_paused(&other).await);
     let filter = ChangeFilter { limit: 10, ..ChangeFilter::default() };
     assert_eq!(journal.changes(filter).await.unwrap().changes.len(), 1);
 
@@ -156,7 +156,9 @@ async fn a_paused_account_sends_nothing_until_it_is_resumed_and_keeps_its_pause_
     assert_eq!(submit(1).await.unwrap().state, ChangeState::NotSent);
 
     dispatcher.pauses.pause(None, String::new(), "first".into()).await.unwrap();
-    assert!(dispatcher.pauses.is_paused(&other) && dispatcher.pauses.is_paused(&account));
+    assert!(
+        dispatcher.pauses.is_paused(&other).await && dispatcher.pauses.is_paused(&account).await
+    );
 }
 
 #[tokio::test]

@@ -63,6 +63,9 @@ pub trait KeyValueStore: Send + Sync {
     /// Returns a value; empty if there is none.
     async fn get_kv(&self, name: String) -> Result<Vec<u8>>;
 
+    /// Returns a value as [`get_kv`](Self::get_kv) does, and the epoch of the database that it was read from.
+    async fn get_kv_and_epoch(&self, name: String) -> Result<(Vec<u8>, Epoch)>;
+
     /// Sets a value. An empty value deletes it.
     async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<()>;
 }

@@ -51,7 +51,7 @@ impl Continuity {
     pub(super) fn adopt(&self, before: Epoch, head: Head) {
         if self.identity.replace_epoch(before, head.epoch) {
             self.newest_seen.store(head.last_position, Ordering::Release);
-            self.replica.lose();
+            self.replica.start_over();
             self.announce_epoch();
             tracing::error!(
                 last_position = head.last_position,
@@ -72,12 +72,13 @@ impl Continuity {
     }
 
     /// Compares the database with what this replica has seen. Starts a new epoch if commits are missing. The caller
-    /// adopts the head once the transaction is committed.
+    /// adopts the head once the transaction is committed. Fails if an import or a restore has replaced the journal.
     pub(super) fn check(&self, db: &PostgresDatabase<'_>) -> Result<Head> {
         let head = db.as_database().get(LOCK_HEAD, &[], |row| {
             let epoch = Epoch(row.get::<i64>(2)?.cast_unsigned());
             Ok(Head { epoch, last_position: row.get(0)? })
         })?;
+        self.replica.check_instance(db)?;
         if head.epoch != self.identity.epoch() {
             return Ok(head);
         }

@@ -26,15 +26,17 @@ pub(super) struct PostgresCoordination {
     /// The holder of the leases of this process. It is not the number of the replica, which changes when the lease on
     /// its changes expires, and which a replica without commits does not have.
     holder: i64,
+    replica: Arc<Replica>,
 }
 
 impl PostgresCoordination {
-    pub(super) fn new(readers: Arc<Readers>) -> Self {
-        Self { readers, holder: fastrand::i64(..) }
+    pub(super) fn new(readers: Arc<Readers>, replica: Arc<Replica>) -> Self {
+        Self { readers, holder: fastrand::i64(..), replica }
     }
 
     /// Gives up the lease of this replica on its changes.
-    pub(super) async fn release_replica(&self, replica: Arc<Replica>) -> Result<()> {
+    pub(super) async fn release_replica(&self) -> Result<()> {
+        let replica = Arc::clone(&self.replica);
         self.run(move |db| replica.release(db)).await
     }
 
@@ -67,8 +69,10 @@ impl Coordination for PostgresCoordination {
     }
 
     async fn acquire_lease(&self, name: &'static str, duration: Duration) -> Result<bool> {
-        let holder = self.holder;
+        let (holder, replica) = (self.holder, Arc::clone(&self.replica));
         self.run(move |db| {
+            // It could not write, and would keep the other replicas from the work.
+            replica.check_instance(db)?;
             let sql = "INSERT INTO lease AS held (name, holder, lease_until)
                  VALUES (?1, ?2, clock_timestamp() + make_interval(secs => CAST(?3 AS BIGINT) / 1e6))
                  ON CONFLICT (name) DO UPDATE

@@ -104,7 +104,7 @@ impl PostgresEngine {
         let opened = opening.map_err(|error| OpenFailure::Database(error.to_string()))??;
         let readers = options.max_connections.saturating_sub(OTHER_CONNECTIONS).max(1);
         let readers = Arc::new(Readers::new(connector.clone(), readers)?);
-        let coordination = PostgresCoordination::new(Arc::clone(&readers));
+        let coordination = PostgresCoordination::new(Arc::clone(&readers), Arc::clone(&replica));
         let identity =
             Arc::new(Identity::new(opened.epoch, options.origin.clone(), &opened.fingerprint_key));
         let continuity = Arc::new(Continuity::new(
@@ -180,7 +180,7 @@ fn open_tables(
         last_position,
         counts,
     };
-    replica.set_journal(&opened.fingerprint_key);
+    replica.set_instance(&meta::load_or_create_random::<16>(&db, meta::INSTANCE)?);
     replica.renew(&db)?;
     db.send_command("COMMIT");
     db.wait()?;
@@ -248,8 +248,7 @@ impl SqlEngine for PostgresEngine {
         // all the same, so its lease must not keep other replicas from the change.
         let is_closed = timeout(WRITER_CLOSE_TIMEOUT, self.writer.close()).await.is_ok();
         self.tasks.lock().drain(..).for_each(|task| task.abort());
-        let replica = Arc::clone(&self.replica);
-        if !is_closed && let Err(error) = self.coordination.release_replica(replica).await {
+        if !is_closed && let Err(error) = self.coordination.release_replica().await {
             tracing::debug!(%error, "cannot give up the lease of this replica; it will expire");
         }
         if let Err(error) = self.coordination.release_leases().await {

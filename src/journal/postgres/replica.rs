@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::journal::{
     ReplicaStatistics,
     postgres::{database::PostgresDatabase, error::PostgresError},
-    sql::{Database, Result, tables::meta, value::values},
+    sql::{Database, Result, value::values},
 };
 
 /// Duration of a lease from its last renewal. Another replica settles the changes in flight of a replica after it.
@@ -18,6 +18,21 @@ const RENEWAL_DUE: Duration = Duration::from_secs(6);
 
 /// Age of a lease up to which a change may be sent.
 const SEND_LIMIT: Duration = Duration::from_secs(8);
+
+/// Renews a lease. The numbers of leases start again in another database, so it must be the one that the replica opened.
+const RENEW: &str = "UPDATE replica
+     SET lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
+     WHERE number = ? AND lease_until > clock_timestamp()
+       AND EXISTS (SELECT 1 FROM meta WHERE name = 'instance' AND value = ?) RETURNING commits";
+
+/// Acquires a lease in the database that the replica opened.
+const ACQUIRE: &str = "INSERT INTO replica (name, lease_until)
+     SELECT ?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
+     WHERE EXISTS (SELECT 1 FROM meta WHERE name = 'instance' AND value = ?) RETURNING number";
+
+/// Gives up a lease in the database that the replica opened.
+const RELEASE: &str = "UPDATE replica SET lease_until = to_timestamp(0)
+     WHERE number = ? AND EXISTS (SELECT 1 FROM meta WHERE name = 'instance' AND value = ?)";
 
 /// Returns the numbers of the replicas that hold their lease.
 pub(super) fn live_replicas(db: &dyn Database) -> Result<HashSet<i64>> {
@@ -38,8 +53,9 @@ pub(super) fn count_replicas(db: &dyn Database) -> Result<ReplicaStatistics> {
 /// This replica.
 pub(super) struct Replica {
     name: String,
-    /// The key of fingerprints of the journal that this replica has opened: no other journal has it.
-    journal_key: OnceLock<Vec<u8>>,
+    /// The instance of the journal that this replica has opened. A restore keeps the key of fingerprints, and an import also
+    /// keeps the epoch.
+    instance: OnceLock<Vec<u8>>,
     lease: Mutex<Option<Lease>>,
 }
 
@@ -58,12 +74,26 @@ pub(super) struct Lease {
 
 impl Replica {
     pub(super) fn new(name: String) -> Self {
-        Self { name, journal_key: OnceLock::new(), lease: Mutex::default() }
+        Self { name, instance: OnceLock::new(), lease: Mutex::default() }
     }
 
-    /// Records the journal that this replica has opened.
-    pub(super) fn set_journal(&self, fingerprint_key: &[u8]) {
-        self.journal_key.get_or_init(|| fingerprint_key.to_vec());
+    /// Records the instance of the journal that this replica has opened.
+    pub(super) fn set_instance(&self, instance: &[u8]) {
+        self.instance.get_or_init(|| instance.to_vec());
+    }
+
+    /// Returns the instance of the journal that this replica has opened.
+    pub(super) fn instance(&self) -> Option<&Vec<u8>> {
+        self.instance.get()
+    }
+
+    /// Fails if an import or a restore has replaced the journal since this replica opened it.
+    pub(super) fn check_instance(&self, db: &dyn Database) -> Result<()> {
+        let sql = "SELECT 1 FROM meta WHERE name = 'instance' AND value = ?";
+        match db.find(sql, &values![self.instance()], |_| Ok(()))? {
+            Some(()) => Ok(()),
+            None => Err(replaced().into()),
+        }
     }
 
     /// Returns the lease, unless it may have expired.
@@ -79,7 +109,9 @@ impl Replica {
 
     /// Records a commit, which renewed the lease.
     pub(super) fn on_commit(&self, sent: Instant, commits: i64) {
-        if let Some(lease) = &mut *self.lease.lock() {
+        if let Some(lease) = &mut *self.lease.lock()
+            && !lease.is_lost
+        {
             lease.renewed = sent;
             lease.commits = commits;
         }
@@ -105,6 +137,14 @@ impl Replica {
         }
     }
 
+    /// Records that the journal has a new epoch: the database may have the lease of another replica under the same number.
+    pub(super) fn start_over(&self) {
+        if let Some(lease) = &mut *self.lease.lock() {
+            lease.is_lost = true;
+            lease.commits = 0;
+        }
+    }
+
     /// Returns the number of acknowledged commits of this replica that the database does not have.
     pub(super) fn missing_commits(&self, db: &PostgresDatabase<'_>) -> Result<i64> {
         let Some(lease) = *self.lease.lock() else {
@@ -117,20 +157,22 @@ impl Replica {
 
     /// Gives up the lease, so that other replicas settle what is in flight at once.
     pub(super) fn release(&self, db: &dyn Database) -> Result<()> {
-        let sql = "UPDATE replica SET lease_until = to_timestamp(0) WHERE number = ?";
-        db.execute(sql, &values![self.number()]).map(drop)
+        let Some(lease) = self.lease.lock().filter(|lease| !lease.is_lost) else {
+            return Ok(());
+        };
+        db.execute(RELEASE, &values![lease.number, self.instance()]).map(drop)
     }
 
-    /// Renews the lease, or acquires a new one if it has expired. Fails if an import has replaced the journal.
+    /// Renews the lease, or acquires a new one if it has expired or is lost. Fails if an import or a restore has replaced
+    /// the journal.
     pub(super) fn renew(&self, db: &PostgresDatabase<'_>) -> Result<Lease> {
         let sent = Instant::now();
-        let present = *self.lease.lock();
+        let present = self.lease.lock().filter(|lease| !lease.is_lost);
         let renewed = match present {
             Some(lease) => db.as_database().find(
-                "UPDATE replica SET lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
-                 WHERE number = ? AND lease_until > clock_timestamp() RETURNING commits",
-                &values![LEASE.as_secs(), lease.number],
-                |row| Ok(Lease { renewed: sent, commits: row.get(0)?, is_lost: false, ..lease }),
+                RENEW,
+                &values![LEASE.as_secs(), lease.number, self.instance()],
+                |row| Ok(Lease { renewed: sent, commits: row.get(0)?, ..lease }),
             )?,
             None => None,
         };
@@ -138,26 +180,22 @@ impl Replica {
             Some(lease) => lease,
             None => {
                 let acquired = db.as_database().find(
-                    "INSERT INTO replica (name, lease_until)
-                     SELECT ?, clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
-                     WHERE EXISTS (SELECT 1 FROM meta WHERE name = ? AND value = ?)
-                     RETURNING number",
-                    &values![
-                        self.name.as_str(),
-                        LEASE.as_secs(),
-                        meta::FINGERPRINT_KEY,
-                        self.journal_key.get(),
-                    ],
+                    ACQUIRE,
+                    &values![self.name.as_str(), LEASE.as_secs(), self.instance()],
                     |row| {
                         Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0, is_lost: false })
                     },
                 )?;
-                acquired.ok_or_else(|| {
-                    PostgresError::new("an import has replaced the journal; restart this gateway")
-                })?
+                acquired.ok_or_else(replaced)?
             }
         };
         *self.lease.lock() = Some(lease);
         Ok(lease)
     }
+}
+
+fn replaced() -> PostgresError {
+    PostgresError::new(
+        "an import or a restore has replaced the journal since this gateway opened it; restart this gateway",
+    )
 }

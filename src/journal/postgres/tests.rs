@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use secrecy::ExposeSecret as _;
 use thingspace_postgres_server::{Options, Proxy, Server, StandbyOptions, Version};
 use thingspace_settings::Secret;
 use tokio::{
@@ -76,6 +77,24 @@ async fn create_database_behind(
         origin: Origin::sandbox(),
         instruments: Instruments::noop(),
     }
+}
+
+/// Replaces a database by an empty one. Ends its connections.
+pub(super) async fn replace_database(options: &PostgresOptions) {
+    let (server, name) = (SERVER.get().unwrap(), database_name(options));
+    server.psql(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+    server.create_database(&name).await.unwrap();
+}
+
+/// Deletes the journal of a database. Its connections stay open.
+pub(super) async fn drop_schema(options: &PostgresOptions) {
+    let (server, name) = (SERVER.get().unwrap(), database_name(options));
+    server.psql_in(&name, "DROP SCHEMA thingspace_gateway CASCADE").await.unwrap();
+}
+
+fn database_name(options: &PostgresOptions) -> String {
+    let url = options.url.load().unwrap();
+    url.expose_secret().rsplit_once('/').unwrap().1.to_owned()
 }
 
 impl Engine for Database {

@@ -176,6 +176,8 @@ pub fn import(
     let transfer = PostgresTransfer { connection: &connection, db };
     let imported = transfer::import(&transfer, origin, purpose, input)?;
     meta::delete(&transfer.db, meta::AWAITS_IMPORT)?;
+    // A replica that has opened the journal before gets no lease.
+    meta::load_or_create_random::<16>(&transfer.db, meta::INSTANCE)?;
     transfer.db.wait()?;
     transfer.execute("COMMIT")?;
     Ok(imported.report)
@@ -185,6 +187,7 @@ fn prepare_on(connection: &Connection) -> Result<(), TransferError> {
     schema::initialize(connection)?;
     let db = begin_import(connection)?;
     transfer::clear(&db)?;
+    meta::delete(&db, meta::INSTANCE)?;
     meta::store(&db, meta::AWAITS_IMPORT, &[])?;
     db.send_command("COMMIT");
     Ok(db.wait()?)

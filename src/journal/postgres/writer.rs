@@ -41,10 +41,11 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
 pub(super) const LOCK_HEAD: &str =
     "SELECT last_position, counts, epoch FROM head WHERE id = 1 FOR UPDATE";
 
-/// Counts the commit, and renews the lease.
+/// Counts the commit, and renews the lease, in the database that the replica opened.
 const COUNT_COMMIT: &str = "UPDATE replica SET commits = commits + 1,
        lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
-     WHERE number = ? AND lease_until > clock_timestamp() RETURNING commits";
+     WHERE number = ? AND lease_until > clock_timestamp()
+       AND EXISTS (SELECT 1 FROM meta WHERE name = 'instance' AND value = ?) RETURNING commits";
 
 const MOVE_HEAD: &str = "UPDATE head SET last_position = ?, counts = ? WHERE id = 1";
 
@@ -260,7 +261,8 @@ impl<'c> PostgresTransaction<'c> {
     fn begin(connection: &'c Connection, continuity: &'c Continuity, replica: i64) -> Result<Self> {
         let db = PostgresDatabase::begin(connection, BEGIN);
         let head = db.send(LOCK_HEAD, &[])?;
-        let commits = db.send(COUNT_COMMIT, &values![LEASE.as_secs(), replica])?;
+        let instance = continuity.replica.instance();
+        let commits = db.send(COUNT_COMMIT, &values![LEASE.as_secs(), replica, instance])?;
         Ok(Self {
             db,
             continuity,

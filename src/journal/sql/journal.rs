@@ -494,6 +494,14 @@ impl<E: SqlEngine> KeyValueStore for SqlJournal<E> {
         self.engine.read(move |db| meta::load_kv(db, &name)).await
     }
 
+    async fn get_kv_and_epoch(&self, name: String) -> Result<(Vec<u8>, Epoch)> {
+        let read = move |db: &dyn Database| {
+            let epoch = meta::load(db, meta::EPOCH)?.map_or(0, u64::from_be_bytes);
+            Ok((meta::load_kv(db, &name)?, Epoch(epoch)))
+        };
+        self.engine.read(read).await
+    }
+
     async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<()> {
         self.modify_tables(JournalOperation::Kv, 1, move |db, _| meta::store_kv(db, &name, &value))
             .await

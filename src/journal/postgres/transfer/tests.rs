@@ -1,19 +1,27 @@
 use std::{
     env, fs, io,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
 
 use super::*;
 use crate::{
-    domain::state::ChangeState,
+    domain::{newtypes::ChangeId, state::ChangeState},
     journal::{
-        Journal,
+        Claim, Intent, Journal, JournalError, ReplicaStatistics,
         conformance::every_row::{read_all, success_of},
-        postgres::{PostgresOptions, open, tests::create_database},
+        postgres::{
+            PostgresOptions, open,
+            tests::{create_database, drop_schema, replace_database},
+        },
         transfer::tests::{Directory, NOON, NoonClock, check_imported, filled_file, store_results},
     },
+    operations::testing::esim,
 };
 
 fn database(options: &PostgresOptions) -> TransferDatabase {
@@ -109,6 +117,89 @@ async fn a_gateway_of_the_journal_before_an_import_into_postgres_writes_nothing(
     }
     paused.close().await;
     check_imported(open(&options).await.unwrap(), &content).await;
+}
+
+/// Claims a new change.
+async fn claim(journal: &dyn Journal, key: &str) -> Result<Claim, JournalError> {
+    let request = esim(key, [1]);
+    let change = request.to_change(ChangeId::new(NOON), NOON);
+    let fingerprint = journal.fingerprint(&request.fingerprint_input());
+    let devices = request.devices.clone();
+    journal.claim(Intent { change, fingerprint, devices, dispatch: None }).await
+}
+
+/// Loses the database under a replica that stays open, and fills the one that replaces it from a backup or an export. The
+/// replica repeats a call of a change that was lost. It gets no lease, and another replica keeps its own.
+async fn replace_under_a_replica(is_restore: bool, keeps_connections: bool) {
+    let options = create_database().await;
+    let old = open(&options).await.unwrap();
+    old.store_callback(success_of("r", 1)).await.unwrap();
+    let file = match is_restore {
+        false => export_bytes(&options).await.unwrap().0,
+        true => {
+            let used = database(&options);
+            let back_up = move || {
+                let (mut file, limit) = (Vec::new(), TimeLimit::start(Duration::from_secs(60)));
+                back_up(&used, &NoonClock, limit, &mut file).map(|_| file)
+            };
+            spawn_blocking(back_up).await.unwrap().unwrap()
+        }
+    };
+    let lost = claim(&*old, "lost").await;
+    assert!(matches!(lost, Ok(Claim::Created(_))), "{lost:?}");
+
+    if keeps_connections {
+        drop_schema(&options).await
+    } else {
+        replace_database(&options).await
+    }
+    let replica = Arc::clone(&old);
+    let calling = tokio::spawn(async move {
+        loop {
+            match claim(&*replica, "lost").await {
+                Err(error) if error.to_string().contains("has replaced the journal") => return,
+                Err(_) => {}
+                Ok(claim) => panic!("{claim:?}"),
+            }
+        }
+    });
+    let (target, origin) = (database(&options), options.origin.clone());
+    let restore = move || {
+        let purpose = if is_restore { Purpose::Restore(&[]) } else { Purpose::Move };
+        import(&target, &origin, purpose, &mut &*file)
+    };
+    spawn_blocking(restore).await.unwrap().unwrap();
+    let other = PostgresOptions { replica_name: "b".into(), ..options.clone() };
+    let new = open(&other).await.unwrap();
+    timeout(Duration::from_secs(60), calling).await.unwrap().unwrap();
+    for _ in 0..5 {
+        let refused = claim(&*old, "lost").await;
+        assert!(refused.is_err(), "{refused:?}");
+        assert!(!old.is_writable());
+    }
+    let lease = old.coordination().unwrap().acquire_lease("job", Duration::from_secs(60)).await;
+    assert!(lease.is_err(), "{lease:?}");
+    old.close().await;
+    let statistics = new.statistics().await.unwrap();
+    assert_eq!(statistics.replicas, Some(ReplicaStatistics { live: 1, lost: 0 }));
+    assert!(new.can_send(new.owner()));
+    new.store_callback(success_of("r", 2)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stays_open_claims_nothing_in_a_restored_database() {
+    replace_under_a_replica(true, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stays_open_claims_nothing_in_a_database_that_a_journal_moved_to() {
+    replace_under_a_replica(false, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_claims_nothing_after_a_restore_that_its_connections_survive() {
+    replace_under_a_replica(true, true).await;
+    replace_under_a_replica(false, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,7 +323,7 @@ async fn a_journal_on_postgres_is_backed_up_and_checked_while_a_gateway_uses_it_
     let used = database(&options);
     let (backup, report, checked) = spawn_blocking(move || {
         let mut backup = Vec::new();
-        let limit = TimeLimit::start(std::time::Duration::from_secs(60));
+        let limit = TimeLimit::start(Duration::from_secs(60));
         let report = back_up(&used, &NoonClock, limit, &mut backup).unwrap();
         (backup, report, check(&used).unwrap())
     })

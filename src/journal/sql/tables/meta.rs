@@ -26,9 +26,12 @@ const KV_PREFIX: &str = "kv.";
 pub(in crate::journal) const SCHEMA_VERSION: &str = "schema_version";
 /// Exists in a database that waits for an import.
 pub(in crate::journal) const AWAITS_IMPORT: &str = "awaits_import";
+/// A random number of a database, 16 bytes. Each import and each restore into PostgreSQL creates another one, so that a
+/// replica that has opened the journal before does not use it.
+pub(in crate::journal) const INSTANCE: &str = "instance";
 /// The condition of the values that an export has. The others belong to one database.
 pub(in crate::journal) const IS_MOVED: &str =
-    "name NOT IN ('awaits_import', 'owner', 'schema_version')";
+    "name NOT IN ('awaits_import', 'instance', 'owner', 'schema_version')";
 
 pub(in crate::journal) fn load<T: for<'a> FromColumn<'a>>(
     db: &dyn Database,
