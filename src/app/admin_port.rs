@@ -21,6 +21,10 @@ const MAX_REQUESTS: usize = 256;
 /// Maximum number of responses that clients have not read. Each may have a text of all metrics.
 const MAX_UNREAD_RESPONSES: usize = 256;
 
+/// The text of a gateway that is not ready.
+const NOT_READY: &str = "not ready: draining, or the journal and the spool cannot be written, and an embedded journal \
+                         cannot be read either\n";
+
 /// Serves `/livez`, `/readyz`, `/metrics` and gRPC health until `stop`, on at most `max_connections` connections.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -58,13 +62,16 @@ async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {
     }
 }
 
-/// The readiness, and the error of the last write while the gateway is ready only for reads.
+/// The readiness, and the error of the last write, while the gateway is ready only for reads, or if its writer has stopped.
 type ReadyState = (watch::Receiver<bool>, watch::Receiver<Option<String>>);
 
 async fn ready(State((serving, write_error)): State<ReadyState>) -> (StatusCode, String) {
     if !*serving.borrow() {
-        let message = "not ready: draining, or neither the journal nor the spool can be written\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, message.to_owned());
+        let text = match &*write_error.borrow() {
+            None => NOT_READY.to_owned(),
+            Some(error) => format!("not ready: {error}\n"),
+        };
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     let text = match &*write_error.borrow() {
         None => "ready\n".to_owned(),

@@ -7,6 +7,7 @@
 //!   for all replicas, no replica would receive callbacks, so a replica whose spool has room stays ready.
 //! * A gateway with an embedded journal is the only one. As long as it can read the journal, it stays ready: calls that only
 //!   read, and watches, work. Change calls fail with JOURNAL_UNAVAILABLE, and callbacks are answered 503.
+//! * A gateway whose writer has ended is not ready: only a restart helps.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +23,11 @@ use crate::{journal::Journal, spool::Spool, telemetry::Instruments};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum duration of a read that shows that the journal can be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// Number of successive reads without an answer from which the journal cannot be read. Fewer are the effect of other reads,
+/// which have all connections.
+const MAX_READ_TIMEOUTS: u32 = 10;
+/// The reason of a gateway that is not ready because its writer has ended.
+const WRITER_STOPPED: &str = "the journal's writer has stopped. Restart this gateway";
 
 /// Updates the readiness of a gateway.
 pub(super) struct Readiness {
@@ -29,7 +35,7 @@ pub(super) struct Readiness {
     pub(super) spool: Option<Arc<Spool>>,
     /// True while the gateway is ready.
     pub(super) serving: watch::Sender<bool>,
-    /// The error of the last write, while the gateway is ready only for reads.
+    /// The error of the last write, while the gateway is ready only for reads, or if its writer has stopped.
     pub(super) write_error: watch::Sender<Option<String>>,
     pub(super) draining: CancellationToken,
     pub(super) instruments: Instruments,
@@ -39,12 +45,21 @@ impl Readiness {
     /// Updates the readiness until a drain.
     pub(super) async fn update(self) {
         let mut interval = interval(INTERVAL);
+        let mut read_timeouts = 0;
         while self.draining.run_until_cancelled(interval.tick()).await.is_some() {
             let is_writable = self.journal.is_writable();
             self.instruments.status().journal_writable(is_writable);
-            let has_room = || self.spool.as_ref().is_some_and(|spool| spool.has_room());
-            let is_only_readable = !is_writable && !has_room() && self.is_readable().await;
-            let error = is_only_readable.then(|| self.journal.write_error().unwrap_or_default());
+            let has_stopped = self.journal.has_stopped();
+            let has_room =
+                || !has_stopped && self.spool.as_ref().is_some_and(|spool| spool.has_room());
+            let is_only_readable = !is_writable
+                && !has_stopped
+                && !has_room()
+                && self.is_readable(&mut read_timeouts).await;
+            let error = match has_stopped {
+                true => Some(WRITER_STOPPED.to_owned()),
+                false => is_only_readable.then(|| self.journal.write_error().unwrap_or_default()),
+            };
             self.write_error.send_if_modified(|current| {
                 let is_modified = *current != error;
                 *current = error;
@@ -60,10 +75,12 @@ impl Readiness {
     }
 
     /// True if no other replica can use the journal, and it can be read.
-    async fn is_readable(&self) -> bool {
+    async fn is_readable(&self, timeouts: &mut u32) -> bool {
         if self.journal.coordination().is_some() {
             return false;
         }
-        matches!(timeout(READ_TIMEOUT, self.journal.kept_range()).await, Ok(Ok(_)))
+        let read = timeout(READ_TIMEOUT, self.journal.kept_range()).await;
+        *timeouts = if read.is_err() { timeouts.saturating_add(1) } else { 0 };
+        read.map_or(*timeouts < MAX_READ_TIMEOUTS, |read| read.is_ok())
     }
 }

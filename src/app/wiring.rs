@@ -80,7 +80,7 @@ struct Shared<'a> {
     inflight_dispatches: TaskTracker,
     access: Access,
     serving: watch::Sender<bool>,
-    /// The error of the last write, while the gateway is ready only for reads.
+    /// The error of the last write, while the gateway is ready only for reads, or if its writer has stopped.
     write_error: watch::Sender<Option<String>>,
     /// True while this replica runs the jobs that one replica runs for all.
     is_leader: watch::Sender<bool>,

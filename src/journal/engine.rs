@@ -46,6 +46,9 @@ pub trait Journal:
     /// Returns the error of the last write, if it has failed: one line.
     fn write_error(&self) -> Option<String>;
 
+    /// True if nothing can be written until a restart: the writer has ended.
+    fn has_stopped(&self) -> bool;
+
     /// Returns the range of positions.
     async fn kept_range(&self) -> Result<KeptRange>;
 

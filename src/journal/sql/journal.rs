@@ -171,6 +171,10 @@ impl<E: SqlEngine> Journal for SqlJournal<E> {
         self.engine.writer().write_error()
     }
 
+    fn has_stopped(&self) -> bool {
+        self.engine.writer().has_stopped()
+    }
+
     async fn kept_range(&self) -> Result<KeptRange> {
         self.engine.read(meta::kept_range).await
     }

@@ -200,6 +200,11 @@ impl Writer {
         is_open && self.state.failure.lock().is_none()
     }
 
+    /// True if the thread has ended.
+    pub(in crate::journal) fn has_stopped(&self) -> bool {
+        self.lanes.lock().as_ref().is_none_or(|lanes| lanes.callbacks.is_closed())
+    }
+
     /// Returns the error of the last commit, if it has failed.
     pub(in crate::journal) fn write_error(&self) -> Option<String> {
         self.state.failure.lock().clone()
