@@ -167,9 +167,12 @@ impl Drop for Checkpoints {
     }
 }
 
-/// Moves the whole log into the database and truncates it, before the journal is closed.
+/// Moves the log into the database and truncates it, before the journal is closed. Does not wait for a process that reads
+/// the database, such as a backup: the rest of the log stays then, and the next start moves it.
 pub(super) fn truncate(connection: &Connection) {
-    let truncated = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    let truncated = connection
+        .busy_timeout(Duration::ZERO)
+        .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
     if let Err(error) = truncated {
         tracing::warn!(%error, "journal checkpoint failed");
     }

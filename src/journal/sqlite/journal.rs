@@ -58,7 +58,7 @@ struct SqliteEngine {
 
 /// The writer's connection.
 struct SqliteWriter {
-    /// Dropped first: its last write needs the locks that the connections hold.
+    /// Dropped first: a write needs the locks that the connections hold.
     marker: MarkerWriter,
     connection: LockedConnection,
     checkpoints: Checkpoints,
@@ -195,6 +195,8 @@ impl CommitEngine for SqliteWriter {
     }
 
     fn close(&mut self) {
+        // First, because the process may end before the log is moved.
+        self.marker.close();
         checkpoint::truncate(&self.connection);
     }
 }

@@ -74,14 +74,23 @@ impl MarkerWriter {
     }
 }
 
-impl Drop for MarkerWriter {
-    fn drop(&mut self) {
+impl MarkerWriter {
+    /// Writes the last position, and ends the thread.
+    pub(super) fn close(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         self.shared.progress.lock().is_closed = true;
         self.shared.changed.notify_one();
-        let joined = self.thread.take().map(JoinHandle::join);
-        if matches!(joined, Some(Err(_))) {
+        if thread.join().is_err() {
             tracing::error!("journal marker thread panicked");
         }
+    }
+}
+
+impl Drop for MarkerWriter {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
