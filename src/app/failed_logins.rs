@@ -11,12 +11,12 @@ use crate::{
     thingspace::{FailedLoginStore, FailedLogins, ThingSpaceCredentials},
 };
 
-/// The name of the failed log-ins that are assumed in addition to the stored ones, since a restore. ThingSpace may have
-/// refused log-ins after the backup.
-pub(super) const RESTORED: &str = "failed_logins_restored";
+/// The name of the failed log-ins that are assumed in addition to the stored ones, since a restore or a loss. ThingSpace may
+/// have refused log-ins that the journal does not have.
+pub(super) const ASSUMED_KEY: &str = "failed_logins_restored";
 /// One refused log-in: the gateway makes one more attempt before it stops. Without a restore it makes two, and
 /// ThingSpace locks the user after five.
-pub(super) const AFTER_RESTORE: [u8; 2] = [1, 0];
+pub(super) const ASSUMED_AFTER_LOSS: [u8; 2] = [1, 0];
 
 /// Stores failed log-ins under a key that only this journal can compute from the credentials.
 pub(super) struct JournalFailedLoginStore {
@@ -26,7 +26,7 @@ pub(super) struct JournalFailedLoginStore {
 
 impl JournalFailedLoginStore {
     async fn load_assumed(&self) -> Result<Vec<u8>, String> {
-        let assumed = self.journal.get_kv(RESTORED.to_owned()).await;
+        let assumed = self.journal.get_kv(ASSUMED_KEY.to_owned()).await;
         assumed.map_err(|error| error.to_string())
     }
 
@@ -64,8 +64,8 @@ impl FailedLoginStore for JournalFailedLoginStore {
         stored.map_err(|error| error.to_string())?;
         // The stored count includes them from now on.
         if !self.load_assumed().await?.is_empty() {
-            let forgotten = self.journal.put_kv(RESTORED.to_owned(), Vec::new()).await;
-            forgotten.map_err(|error| error.to_string())?;
+            let removed = self.journal.put_kv(ASSUMED_KEY.to_owned(), Vec::new()).await;
+            removed.map_err(|error| error.to_string())?;
         }
         Ok(())
     }

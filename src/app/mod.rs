@@ -9,6 +9,7 @@ mod error;
 mod failed_logins;
 mod journal;
 mod lifecycle;
+mod new_file;
 mod ports;
 mod readiness;
 mod shared_state;
@@ -20,7 +21,7 @@ pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
 pub use transfer::{
-    back_up_journal, check_journal, check_journal_file, export_journal, import_journal,
-    prepare_import, restore_journal,
+    LossReport, accept_loss, back_up_journal, check_journal, check_journal_file, export_journal,
+    import_journal, prepare_import, restore_journal,
 };
 pub(crate) use wiring::SystemClock;

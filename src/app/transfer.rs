@@ -1,25 +1,31 @@
-//! Exports, backs up, imports, restores and checks the journal of the settings.
+//! Exports, backs up, imports, restores, checks and repairs the journal of the settings.
 
 use std::{
+    error::Error,
     fs::File,
-    io::{self, BufReader, BufWriter, ErrorKind, Read, Write, stdin, stdout},
+    io::{self, BufReader, BufWriter, Read, Write, stdin, stdout},
     path::Path,
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tempfile::NamedTempFile;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FileType, fstat, fsync},
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    app::{SystemClock, failed_logins},
+    app::{SystemClock, failed_logins, new_file::NewFile},
     config::{Config, JournalEngine, Mode, RequiredDurability},
     dispatch,
     domain::clock::Clock,
     journal::{
         CheckReport, Origin,
-        postgres::transfer::{self as postgres, TransferDatabase},
-        sqlite::transfer as sqlite,
+        postgres::{
+            accept_loss as accept_loss_on_postgres,
+            transfer::{self as postgres, TransferDatabase},
+        },
+        sqlite::{accept_loss as accept_loss_on_sqlite, transfer as sqlite},
         transfer::{
             ExportReport, FileHeader, FileReport, ImportReport, Purpose, TimeLimit, TransferError,
             ValueUpdate, verify,
@@ -34,6 +40,15 @@ const BUFFER: usize = 256 * 1024;
 /// The bytes that a pipe takes without blocking once it is ready for a write (PIPE_BUF of Linux).
 const PIPE_CHUNK: usize = 4096;
 
+/// A loss that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LossReport {
+    /// The newest position that is left.
+    pub last_position: u64,
+    /// The position that an embedded journal had reached, if its marker can be read.
+    pub lost_position: Option<u64>,
+}
+
 /// Standard output. A write fails, instead of blocking, if nothing reads it until the time limit.
 struct LimitedStdout(TimeLimit);
 
@@ -44,9 +59,12 @@ struct LimitedStdout(TimeLimit);
 /// Fails if the journal cannot be read, or if the file exists or cannot be written.
 pub fn export_journal(config: &Config, path: &Path) -> Result<ExportReport, TransferError> {
     if path.as_os_str() == STANDARD_STREAM {
-        return export(config, &mut BufWriter::with_capacity(BUFFER, stdout().lock()));
+        let mut output = BufWriter::with_capacity(BUFFER, stdout().lock());
+        let report = export(config, &mut output)?;
+        output.flush()?;
+        return sync_stdout().map(|()| report).map_err(TransferError::from);
     }
-    write_new_file(path, |output| export(config, output))
+    write_new_file(path, |_, output| export(config, output))
 }
 
 /// Backs up the journal, which a gateway may use, to a new file that only its owner can read, or to standard output.
@@ -62,9 +80,12 @@ pub fn back_up_journal(
 ) -> Result<ExportReport, TransferError> {
     let limit = TimeLimit::start(time_limit);
     if path.as_os_str() == STANDARD_STREAM {
-        return back_up(config, limit, &mut BufWriter::with_capacity(BUFFER, LimitedStdout(limit)));
+        let mut output = BufWriter::with_capacity(BUFFER, LimitedStdout(limit));
+        let report = back_up(config, limit, stdout_device(), &mut output)?;
+        output.flush()?;
+        return sync_stdout().map(|()| report).map_err(TransferError::from);
     }
-    write_new_file(path, |output| back_up(config, limit, output))
+    write_new_file(path, |device, output| back_up(config, limit, device, output))
 }
 
 /// Imports a file, or standard input, into an empty journal.
@@ -86,20 +107,60 @@ pub fn import_journal(
 ///
 /// # Errors
 ///
-/// Fails if the file is damaged or belongs to another ThingSpace, if the journal has data, or if a gateway uses it.
+/// Fails if the file is damaged or belongs to another ThingSpace, if its journal was damaged, unless `allow_unsound`, if the
+/// journal to fill has data, or if a gateway uses it.
 pub fn restore_journal(
     config: &Config,
     mode: Mode,
     path: &Path,
+    allow_unsound: bool,
 ) -> Result<ImportReport, TransferError> {
     let now = SystemClock.now();
     let pause = |header: &FileHeader, stored: &[u8]| dispatch::pause_restored(header, stored, now);
-    let assume = |_: &FileHeader, _: &[u8]| Ok(failed_logins::AFTER_RESTORE.to_vec());
+    let assume = |_: &FileHeader, _: &[u8]| Ok(failed_logins::ASSUMED_AFTER_LOSS.to_vec());
     let updates = [
         ValueUpdate { name: dispatch::PAUSES, update: &pause },
-        ValueUpdate { name: failed_logins::RESTORED, update: &assume },
+        ValueUpdate { name: failed_logins::ASSUMED_KEY, update: &assume },
     ];
-    read_file(path, |input| import(config, mode, Purpose::Restore(&updates), input))
+    let purpose = Purpose::Restore { updates: &updates, allow_unsound };
+    read_file(path, |input| import(config, mode, purpose, input))
+}
+
+/// Makes a working journal from the data that is left after a loss. Pauses the changes of all accounts, and assumes one
+/// refused log-in, as a restore does. Returns `None` if nothing is missing in an embedded journal.
+///
+/// # Errors
+///
+/// Fails if a gateway uses the journal, or if it cannot be opened or written.
+pub fn accept_loss(config: &Config) -> Result<Option<LossReport>, TransferError> {
+    let now = SystemClock.now();
+    let pause = |last_position: &u64, stored: &[u8]| {
+        dispatch::pause_after_loss(*last_position, stored, now)
+    };
+    let assume = |_: &u64, _: &[u8]| Ok(failed_logins::ASSUMED_AFTER_LOSS.to_vec());
+    let updates = [
+        ValueUpdate { name: dispatch::PAUSES, update: &pause },
+        ValueUpdate { name: failed_logins::ASSUMED_KEY, update: &assume },
+    ];
+    let journal = &config.journal;
+    let Some(database) = database(config) else {
+        let accepted =
+            accept_loss_on_sqlite(&journal.dir, journal.allow_network_filesystem, &updates);
+        return Ok(accepted.map_err(open_error)?.map(|loss| LossReport {
+            last_position: loss.database_position,
+            lost_position: loss.marker_position,
+        }));
+    };
+    let runtime = runtime()?;
+    let _context = runtime.enter();
+    let accepted = accept_loss_on_postgres(&database.url, database.password.clone(), &updates);
+    let last_position = accepted.map_err(open_error)?.last_position;
+    Ok(Some(LossReport { last_position, lost_position: None }))
+}
+
+/// The error of a journal that cannot be opened, for a command that repairs it.
+fn open_error(error: impl Error + Send + Sync + 'static) -> TransferError {
+    TransferError::Open { source: Box::new(error), is_final: false }
 }
 
 /// Checks the journal, which a gateway may use.
@@ -109,16 +170,14 @@ pub fn restore_journal(
 /// Fails if there is no journal, if it cannot be read, or if the check takes longer than `time_limit`.
 pub fn check_journal(config: &Config, time_limit: Duration) -> Result<CheckReport, TransferError> {
     let journal = &config.journal;
+    let limit = TimeLimit::start(time_limit);
     match database(config) {
         Some(database) => {
             let runtime = runtime()?;
             let _context = runtime.enter();
-            postgres::check(&database)
+            postgres::check(&database, limit)
         }
-        None => {
-            let limit = TimeLimit::start(time_limit);
-            sqlite::check(&journal.dir, journal.allow_network_filesystem, limit)
-        }
+        None => sqlite::check(&journal.dir, journal.allow_network_filesystem, limit),
     }
 }
 
@@ -146,25 +205,29 @@ pub fn prepare_import(config: &Config) -> Result<bool, TransferError> {
     postgres::prepare(&database).map(|()| true)
 }
 
-/// Creates a file with mode 0600 once `write` has succeeded. Replaces no other file.
+/// Creates a file with mode 0600 once `write` has succeeded. Replaces no other file. `write` also gets the device of the
+/// file.
 fn write_new_file(
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<ExportReport, TransferError>,
+    write: impl FnOnce(Option<u64>, &mut dyn Write) -> Result<ExportReport, TransferError>,
 ) -> Result<ExportReport, TransferError> {
-    // Nothing is written in vain.
-    if path.exists() {
-        return Err(io::Error::new(ErrorKind::AlreadyExists, "the file exists").into());
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".journal-export-").tempfile_in(parent)?;
+    let file = NewFile::create(path)?;
+    let device = file.device()?;
     let mut output = BufWriter::with_capacity(BUFFER, file);
-    let report = write(&mut output)?;
-    let file: NamedTempFile = output.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(path).map_err(|error| error.error)?;
-    File::open(parent)?.sync_all()?;
+    let report = write(Some(device), &mut output)?;
+    output.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;
     Ok(report)
+}
+
+/// Returns the device of standard output, if that is a file.
+fn stdout_device() -> Option<u64> {
+    let status = fstat(stdout()).ok()?;
+    FileType::from_raw_mode(status.st_mode).is_file().then_some(status.st_dev)
+}
+
+/// Syncs standard output, if that is a file.
+fn sync_stdout() -> io::Result<()> {
+    if stdout_device().is_some() { Ok(fsync(stdout())?) } else { Ok(()) }
 }
 
 fn read_file<T>(
@@ -192,6 +255,7 @@ fn export(config: &Config, output: &mut dyn Write) -> Result<ExportReport, Trans
 fn back_up(
     config: &Config,
     limit: TimeLimit,
+    output_device: Option<u64>,
     output: &mut dyn Write,
 ) -> Result<ExportReport, TransferError> {
     let journal = &config.journal;
@@ -203,7 +267,7 @@ fn back_up(
         }
         None => {
             let (dir, allow_network) = (&journal.dir, journal.allow_network_filesystem);
-            sqlite::back_up(dir, allow_network, &SystemClock, limit, output)
+            sqlite::back_up(dir, allow_network, &SystemClock, limit, output_device, output)
         }
     }
 }

@@ -12,8 +12,8 @@ use thingspace_settings::{DurationRange, Kind as _};
 
 use crate::{
     app::{
-        back_up_journal, check_journal, check_journal_file, export_journal, import_journal,
-        prepare_import, restore_journal,
+        accept_loss, back_up_journal, check_journal, check_journal_file, export_journal,
+        import_journal, prepare_import, restore_journal,
     },
     cli::{
         exit::ExitError,
@@ -22,8 +22,7 @@ use crate::{
     },
     config::{self, Config, JournalEngine, Mode},
     journal::{
-        CheckReport, Finding, postgres,
-        sqlite::accept_loss,
+        CheckReport, Finding,
         transfer::{FileHeader, FileKind, TransferError},
     },
 };
@@ -38,17 +37,18 @@ pub struct JournalCommand {
 #[derive(Debug, Subcommand)]
 enum JournalSubcommand {
     /// Write a backup of the journal to a file, while the gateway runs or is stopped. The backup has
-    /// everything that was acknowledged before the command started. The last line on standard error is a
-    /// JSON object, and the exit code is 0, only if the backup is complete
+    /// everything that was acknowledged before the command started. Only if the backup is complete, the exit
+    /// code is 0 and the last line is a JSON object: on standard output, or for - on standard error
     Backup(Backup),
     /// Fill an empty journal from a backup. Changes are paused until `changes resume`, because the
     /// backup lacks the changes that were sent after it. Open resume tokens become invalid
     Restore(Restore),
     /// Check the journal, while the gateway runs or is stopped, or a backup or export. Changes nothing.
-    /// Exit code 0: it is sound
+    /// Exit code 0: the journal is sound, or the file is complete and has not changed since it was written
     Check(Check),
     /// Accept the loss of data in a damaged journal, or in a PostgreSQL database that was restored from
-    /// a backup. Open resume tokens become invalid. A retry of a lost change sends it to ThingSpace again
+    /// a backup. Changes are paused until `changes resume`. Open resume tokens become invalid. Restore a backup
+    /// instead if there is one
     AcceptLoss {
         #[command(flatten)]
         settings: SettingsArgs,
@@ -78,6 +78,9 @@ struct Restore {
     /// The backup, or - for standard input. An export is accepted, too
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Restore a backup of a damaged journal. Use it only if there is no earlier backup
+    #[arg(long)]
+    allow_unsound: bool,
     /// The journal is one of `serve --sandbox`
     #[arg(long)]
     sandbox: bool,
@@ -90,7 +93,7 @@ struct Check {
     /// A backup or an export, or - for standard input. Without it, the journal of the settings is checked
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Maximum duration of the check of an embedded journal. Meanwhile, its write-ahead log grows
+    /// Maximum duration of the check of a journal. Meanwhile, the write-ahead log of an embedded one grows
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     time_limit: Duration,
     #[command(flatten)]
@@ -145,26 +148,23 @@ impl JournalCommand {
 
 fn run_accept_loss(settings: &SettingsArgs) -> Result<(), ExitError> {
     let config = load(settings)?;
-    if let (JournalEngine::Postgres, Some(url)) = (config.journal.engine, &config.journal.url) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(ExitError::failure)?;
-        let accepted = runtime.block_on(postgres::accept_loss(url, config.journal.password));
-        let accepted = accepted.map_err(ExitError::failure)?;
-        return Ok(print_line(&json!({ "last_position": accepted.last_position }).to_string())?);
-    }
-    let dir = config.journal.dir;
-    let accepted = accept_loss(&dir, config.journal.allow_network_filesystem);
-    let Some(loss) = accepted.map_err(ExitError::failure)? else {
-        let dir = dir.display();
+    let dir = config.journal.dir.display();
+    let is_embedded = config.journal.engine == JournalEngine::Sqlite;
+    let Some(loss) = accept_loss(&config).map_err(ExitError::failure)? else {
         return Err(ExitError::failure(format!(
             "journal.dir {dir}: nothing is missing; the journal is unchanged"
         )));
     };
-    let line = json!({
-        "journal_dir": dir,
-        "last_position": loss.database_position,
-        "lost_position": loss.marker_position,
-    });
+    let line = if is_embedded {
+        json!({
+            "journal_dir": config.journal.dir,
+            "last_position": loss.last_position,
+            "lost_position": loss.lost_position,
+            "changes_paused": true,
+        })
+    } else {
+        json!({ "last_position": loss.last_position, "changes_paused": true })
+    };
     Ok(print_line(&line.to_string())?)
 }
 
@@ -180,10 +180,10 @@ impl Backup {
 
 impl Restore {
     fn run(self) -> Result<(), ExitError> {
-        let Self { file, sandbox, settings } = self;
+        let Self { file, allow_unsound, sandbox, settings } = self;
         let config = load(&settings)?;
         let mode = if sandbox { Mode::ServeSandbox } else { Mode::Serve };
-        let report = restore_journal(&config, mode, &file);
+        let report = restore_journal(&config, mode, &file, allow_unsound);
         let report = report.map_err(|error| failure("restore from", &file, &error))?;
         let mut line = summary(&file, &report.header, &report.rows);
         line.insert("epoch".into(), report.epoch.into());
@@ -205,7 +205,7 @@ impl Check {
         let report = check_journal_file(&file);
         let report = report.map_err(|error| {
             let problem = failure("check of", &file, &error);
-            // The settings are not to blame for a file.
+            // The file causes the error, not the settings, so the exit code is that of a failure.
             ExitError::failure(problem.message().unwrap_or_default())
         })?;
         let mut line = summary(&file, &report.header, &report.rows);
@@ -214,7 +214,7 @@ impl Check {
             FileKind::Backup { .. } => "backup",
         };
         line.insert("kind".into(), kind.into());
-        line.insert("sound".into(), true.into());
+        line.insert("intact".into(), true.into());
         Ok(print_line(&Value::from(line).to_string())?)
     }
 }

@@ -21,4 +21,4 @@ pub use dispatcher::{CallContext, Dispatcher};
 pub use error::{DispatchError, ExistingChange};
 pub use in_flight::InFlight;
 pub(crate) use pauses::KV_KEY as PAUSES;
-pub use pauses::{Pause, PauseError, Pauses, pause_restored};
+pub use pauses::{Pause, PauseError, Pauses, pause_after_loss, pause_restored};

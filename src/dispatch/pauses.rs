@@ -30,8 +30,9 @@ const LEASE: &str = "pauses";
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 /// Name of the stored pauses.
 pub(crate) const KV_KEY: &str = "pauses";
-/// The name of the command that pauses the changes of all accounts.
+/// The names of the commands that pause the changes of all accounts.
 const RESTORE_COMMAND: &str = "journal restore";
+const ACCEPT_LOSS_COMMAND: &str = "journal accept-loss";
 
 /// The pauses of one journal.
 pub struct Pauses {
@@ -64,9 +65,9 @@ pub struct Pause {
     pub paused_by: String,
     /// The time at which the changes were paused, in microseconds since the Unix epoch.
     pub pause_time_us: i64,
-    /// True if the journal was restored from a backup: it lacks the changes that were sent after the backup.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_restore: bool,
+    /// True if the journal may lack changes that were sent: it was restored from a backup, or a loss was accepted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", alias = "is_restore")]
+    pub lacks_changes: bool,
 }
 
 /// The reason why a pause was not stored.
@@ -120,10 +121,11 @@ impl Pauses {
     }
 
     /// True if changes of an account may have been sent that this journal does not have, or has as NOT_SENT, because it was
-    /// restored from a backup. Also true if the pauses of the present epoch have not been read.
+    /// restored from a backup or a loss was accepted. Also true if the pauses of the present epoch have not been read.
     pub fn may_lack_changes(&self, account: &AccountName) -> bool {
         let current = self.current.read();
-        current.epoch != self.journal.epoch() || current.find(account).any(|pause| pause.is_restore)
+        current.epoch != self.journal.epoch()
+            || current.find(account).any(|pause| pause.lacks_changes)
     }
 
     /// Returns all pauses; that of all accounts is the first.
@@ -143,15 +145,20 @@ impl Pauses {
         paused_by: String,
     ) -> Result<Pause, PauseError> {
         let pause_time_us = self.clock.now().as_micros();
-        let pause =
-            Pause { account: account.clone(), reason, paused_by, pause_time_us, is_restore: false };
+        let pause = Pause {
+            account: account.clone(),
+            reason,
+            paused_by,
+            pause_time_us,
+            lacks_changes: false,
+        };
         self.update(|pauses| {
             if pauses.len() == MAX_PAUSES && !pauses.contains_key(&account) {
                 return Err(PauseError::TooMany);
             }
             // A pause that follows that of a restore, for one account.
-            let is_restore = pauses.get(&None).is_some_and(|all| all.is_restore);
-            Ok(pauses.entry(account).or_insert(Pause { is_restore, ..pause }).clone())
+            let lacks_changes = pauses.get(&None).is_some_and(|all| all.lacks_changes);
+            Ok(pauses.entry(account).or_insert(Pause { lacks_changes, ..pause }).clone())
         })
         .await
     }
@@ -261,6 +268,23 @@ pub fn pause_restored(
     pause_all(stored, reason, RESTORE_COMMAND, now)
 }
 
+/// Adds a pause of all accounts to the pauses of a journal that has lost data after a position, and returns them encoded.
+///
+/// # Errors
+///
+/// One line with the reason: the stored pauses cannot be decoded.
+pub fn pause_after_loss(
+    last_position: u64,
+    stored: &[u8],
+    now: Timestamp,
+) -> Result<Vec<u8>, String> {
+    let reason = format!(
+        "data after position {last_position} was lost; see docs/journal.md, section \"Accepting a loss\", before \
+         you resume"
+    );
+    pause_all(stored, reason, ACCEPT_LOSS_COMMAND, now)
+}
+
 /// Pauses the changes of all accounts in a journal that may lack changes.
 fn pause_all(
     stored: &[u8],
@@ -269,7 +293,7 @@ fn pause_all(
     now: Timestamp,
 ) -> Result<Vec<u8>, String> {
     let mut pauses = decode(stored).map_err(|error| error.to_string())?;
-    pauses.values_mut().for_each(|pause| pause.is_restore = true);
+    pauses.values_mut().for_each(|pause| pause.lacks_changes = true);
     if let Some(earlier) = pauses.get(&None).filter(|earlier| !earlier.reason.is_empty()) {
         reason.push_str(&format!("; paused before: {}", earlier.reason));
     }
@@ -278,7 +302,7 @@ fn pause_all(
         reason,
         paused_by: command.to_owned(),
         pause_time_us: now.as_micros(),
-        is_restore: true,
+        lacks_changes: true,
     };
     pauses.insert(None, pause);
     encode(&pauses.values().collect::<Vec<_>>()).map_err(|error| error.to_string())

@@ -2,6 +2,8 @@
 //!
 //! The engines add what they alone can check: the pages of the database, the marker, the head row.
 
+mod records;
+
 use std::collections::BTreeMap;
 
 use crate::{
@@ -13,17 +15,20 @@ use crate::{
         apply::Counts,
         record::{StatusRecord, decode_result},
         sql::{
+            Database,
             tables::{changes, events, forward_queue, meta, quarantine},
-            value::{Json, state_code},
+            value::{Json, state_code, values},
         },
-        transfer::{Source, TransferError},
+        transfer::{self, Source, TransferError},
     },
 };
 
 /// Maximum number of findings of one rule that have a line of their own.
 const MAX_FINDINGS: usize = 5;
+/// Number of changes whose decided devices are in memory at a time.
+const CHANGES_OF_PART: usize = 10_000;
 /// The remedy of damage that no command repairs.
-const RESTORE: &str = "The journal is damaged. Copy it, then restore the newest backup into an empty journal with \
+const RESTORE_REMEDY: &str = "The journal is damaged. Copy it, then restore the newest backup into an empty journal with \
                        `thingspace-gateway journal restore`";
 
 /// A result of a check.
@@ -148,9 +153,10 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Checks a journal.
+/// Checks a journal. Fails if there is none, or if it waits for an import or a restore.
 pub(in crate::journal) fn check(source: &dyn Source) -> Result<CheckReport, TransferError> {
     let db = source.database();
+    transfer::check_ready(db)?;
     let epoch = meta::load(db, meta::EPOCH)?.map(u64::from_be_bytes);
     let key: Option<[u8; 32]> = meta::load(db, meta::FINGERPRINT_KEY)?;
     let (Some(epoch), Some(_), Some(origin)) = (epoch, key, meta::load_origin(db)?) else {
@@ -173,6 +179,7 @@ pub(in crate::journal) fn check(source: &dyn Source) -> Result<CheckReport, Tran
         })?;
     }
     report.check_events(source)?;
+    report.check_records(source)?;
     report.check_changes(source)?;
     report.counts.quarantine_bytes = quarantine::count_bytes(db)?;
     report.counts.forward_queue.waiting = forward_queue::count(db)?;
@@ -181,12 +188,12 @@ pub(in crate::journal) fn check(source: &dyn Source) -> Result<CheckReport, Tran
 
 impl Finding {
     /// A problem that only a backup repairs.
-    pub(in crate::journal) fn new(problem: String) -> Self {
-        Self { problem, remedy: RESTORE }
+    pub(in crate::journal) fn of_damage(problem: String) -> Self {
+        Self { problem, remedy: RESTORE_REMEDY }
     }
 
-    /// A problem with its remedy.
-    pub(in crate::journal) fn with_remedy(problem: String) -> Self {
+    /// A problem whose text has its remedy.
+    pub(in crate::journal) fn explained(problem: String) -> Self {
         Self { problem, remedy: "" }
     }
 }
@@ -211,7 +218,7 @@ impl CheckReport {
     }
 
     fn add(&mut self, problem: String) {
-        self.findings.push(Finding::new(problem));
+        self.findings.push(Finding::of_damage(problem));
     }
 
     /// Adds a finding for a row, unless there are many of the kind.
@@ -219,6 +226,14 @@ impl CheckReport {
         *found += 1;
         if *found <= MAX_FINDINGS {
             self.add(problem());
+        }
+    }
+
+    /// Adds a finding for the records that have none of their own.
+    fn add_rest(&mut self, found: usize, name: &str) {
+        let rest = found.saturating_sub(MAX_FINDINGS);
+        if rest > 0 {
+            self.add(format!("{rest} more records of this kind cannot be decoded: {name}"));
         }
     }
 
@@ -249,6 +264,13 @@ impl CheckReport {
                 "{missing} events between the positions {base} and {last} are missing"
             ));
         }
+        let end = last.max(base);
+        if end < self.last_position {
+            let last_position = self.last_position;
+            self.add(format!(
+                "the events after the position {end} are missing: the journal has reached {last_position}"
+            ));
+        }
         if last > self.last_position {
             let end = self.last_position;
             self.add(format!("there are events up to {last}, after the last position {end}"));
@@ -258,11 +280,33 @@ impl CheckReport {
 
     /// Checks that each change can be decoded, and that its state and counts are those of its rows.
     fn check_changes(&mut self, source: &dyn Source) -> Result<(), TransferError> {
-        let mut decided = decided_devices(source)?;
-        let (mut count, mut invalid, mut wrong) = (0_u64, 0, 0);
-        let sql =
-            "SELECT id, trimmed, state, device_states, device_count, record, status FROM change";
-        source.stream(sql, &mut |row| {
+        let (mut count, mut found) = (0, [0, 0]);
+        let mut after = 0;
+        // A part of the changes at a time, so that the memory is bounded.
+        while let Some(last) = last_of_part(source.database(), after)? {
+            count += self.check_part_of_changes(source, after, last, &mut found)?;
+            after = last;
+        }
+        self.rows.insert("change".into(), count);
+        Ok(())
+    }
+
+    /// Checks the changes with ids from `after` to `last`, and returns their number. `found` counts the changes that cannot
+    /// be decoded, and those with wrong values.
+    fn check_part_of_changes(
+        &mut self,
+        source: &dyn Source,
+        after: i64,
+        last: i64,
+        [invalid, wrong]: &mut [usize; 2],
+    ) -> Result<u64, TransferError> {
+        let mut decided = decided_devices(source, after, last)?;
+        let mut count = 0;
+        let sql = format!(
+            "SELECT id, trimmed, state, device_states, device_count, record, status FROM change
+             WHERE id > {after} AND id <= {last}"
+        );
+        source.stream(&sql, &mut |row| {
             count += 1;
             let id: i64 = row.get(0)?;
             let decided = decided.remove(&id).unwrap_or_default();
@@ -272,7 +316,7 @@ impl CheckReport {
             let (Ok(change), Ok(Json(states))) =
                 (changes::decode_stored(row, 5), row.get::<Json<DeviceStates>>(3))
             else {
-                self.add_row(&mut invalid, || format!("the change {id} cannot be decoded"));
+                self.add_row(invalid, || format!("the change {id} cannot be decoded"));
                 return Ok(());
             };
             self.counts.states.add(change.state, 1);
@@ -280,27 +324,39 @@ impl CheckReport {
             if row.get::<i64>(2)? != state_code(change.state) {
                 let problem =
                     || format!("the state of the change {change_id} is stored twice, and differs");
-                self.add_row(&mut wrong, problem);
+                self.add_row(wrong, problem);
             }
             if states.counts(row.get(4)?) != counts || !is_consistent(counts, decided) {
-                self.add_row(&mut wrong, || {
+                self.add_row(wrong, || {
                     format!("the counts of the change {change_id} are not those of its results")
                 });
             }
             Ok(())
         })?;
-        self.rows.insert("change".into(), count);
-        Ok(())
+        Ok(count)
     }
 }
 
-/// Returns the number of devices of each change that a final result has decided, by outcome.
-fn decided_devices(source: &dyn Source) -> Result<BTreeMap<i64, DeviceCounts>, TransferError> {
-    let mut decided: BTreeMap<i64, DeviceCounts> = BTreeMap::new();
+/// Returns the last id of the next changes after one, at most [`CHANGES_OF_PART`]; `None` if there are no more.
+fn last_of_part(db: &dyn Database, after: i64) -> Result<Option<i64>, TransferError> {
     let sql =
+        "SELECT max(id) FROM (SELECT id FROM change WHERE id > ? ORDER BY id LIMIT ?) AS part";
+    Ok(db.get(sql, &values![after, CHANGES_OF_PART], |row| row.get(0))?)
+}
+
+/// Returns the number of devices of each change that a final result has decided, by outcome.
+fn decided_devices(
+    source: &dyn Source,
+    after: i64,
+    last: i64,
+) -> Result<BTreeMap<i64, DeviceCounts>, TransferError> {
+    let mut decided: BTreeMap<i64, DeviceCounts> = BTreeMap::new();
+    let sql = format!(
         "SELECT d.id >> 20, e.body FROM device_state d JOIN event e ON e.position = d.decided_by
-         WHERE d.precedence IS NOT NULL";
-    source.stream(sql, &mut |row| {
+         WHERE d.precedence IS NOT NULL AND d.id >= (CAST({after} AS BIGINT) + 1) << 20
+           AND d.id < (CAST({last} AS BIGINT) + 1) << 20"
+    );
+    source.stream(&sql, &mut |row| {
         let counts = decided.entry(row.get(0)?).or_default();
         match decode_result(row.get(1)?).map(|result| result.outcome) {
             Ok(Outcome::Succeeded) => counts.succeeded += 1,

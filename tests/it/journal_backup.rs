@@ -7,14 +7,18 @@ use std::{
     process::Stdio,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use thingspace_gateway::proto::ChangeState;
 use thingspace_postgres_server::{Options, Version};
-use tokio::process::Command;
+use tokio::{process::Command, task::JoinHandle};
 use tonic::Code;
 
 use crate::support::{
@@ -82,6 +86,19 @@ async fn operate(directory: &TestDir, arguments: &[&str]) -> Value {
     serde_json::from_str(&output.stdout).expect("JSON")
 }
 
+/// The first number of a sender, the number of its callbacks that were acknowledged, and the task.
+type Sender = (usize, Arc<AtomicUsize>, JoinHandle<Vec<usize>>);
+
+/// Starts one of four senders. It has one connection, so its callbacks are acknowledged in the order of their numbers.
+fn start_sender(url: &str, sender: usize) -> Sender {
+    let first = BEFORE + sender * DURING / 4;
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let (url, counter) = (url.to_owned(), Arc::clone(&acknowledged));
+    let numbers = (first..first + DURING / 4).collect();
+    let sending = async move { send_all(&url, REQUEST, numbers, 1, counter).await };
+    (first, acknowledged, tokio::spawn(sending))
+}
+
 /// A backup while callbacks arrive has each one that was acknowledged before its start. After a restore, nothing is sent
 /// until an operator resumes changes, on any replica and across restarts, and callbacks are received meanwhile.
 async fn back_up_and_restore(lost: JournalSettings, restored: JournalSettings, replicas: usize) {
@@ -99,14 +116,14 @@ async fn back_up_and_restore(lost: JournalSettings, restored: JournalSettings, r
         env.start_held_change(CallKind::Change, esim("in flight", [6_000])).await;
 
     // During the backup: callbacks, and a backup that is killed because nothing reads its output.
-    let acknowledged = Arc::new(AtomicUsize::new(0));
-    let numbers = (BEFORE..BEFORE + DURING).collect();
-    let counter = Arc::clone(&acknowledged);
-    let load =
-        tokio::spawn(async move { send_all(&callbacks, REQUEST, numbers, 4, counter).await });
-    eventually("callbacks arrive", async || acknowledged.load(Ordering::Relaxed) > 20).await;
+    let senders = [0, 1, 2, 3].map(|sender| start_sender(&callbacks, sender));
+    let acknowledged = || {
+        let of_sender = |(first, count, _): &Sender| *first..first + count.load(Ordering::Relaxed);
+        senders.iter().flat_map(of_sender).collect::<Vec<usize>>()
+    };
+    eventually("callbacks arrive", async || acknowledged().len() > 20).await;
     let mut killed = lost.start_backup(Stdio::piped());
-    let before = BEFORE + acknowledged.load(Ordering::Relaxed);
+    let before = acknowledged();
     let backup = files.join("backup");
     let written = lost.start_backup(File::create(&backup).expect("a file")).wait_with_output();
     let written = in_time(written).await.expect("it ends");
@@ -114,7 +131,8 @@ async fn back_up_and_restore(lost: JournalSettings, restored: JournalSettings, r
     assert_eq!(written.status.code(), Some(0), "{stderr}");
     let summary: Value =
         serde_json::from_str(stderr.lines().last().expect("a line")).expect("JSON");
-    assert!(summary["events"].as_u64() > Some(u64::try_from(before).expect("small")), "{summary}");
+    let stored = u64::try_from(BEFORE + before.len()).expect("small");
+    assert!(summary["events"].as_u64() > Some(stored), "{summary}");
     killed.kill().await.expect("it runs");
     // Its output is read after the gateway was killed.
     let outlives_the_gateway = lost.start_backup(Stdio::piped());
@@ -127,8 +145,9 @@ async fn back_up_and_restore(lost: JournalSettings, restored: JournalSettings, r
     assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
 
     // Lost with the journal: a change that ThingSpace has executed, and the results after the backup.
-    let stored = load.await.expect("it ends");
-    assert_eq!(stored.len(), DURING);
+    for (_, _, sending) in senders {
+        assert_eq!(sending.await.expect("it ends").len(), DURING / 4);
+    }
     env.change_as("11111111-94f6-47d0-9b7f-0ecf6f0a2d0c", esim("lost", [7_000])).await;
     env.gateway.kill().await;
     inflight.abort();
@@ -209,8 +228,8 @@ async fn back_up_and_restore(lost: JournalSettings, restored: JournalSettings, r
         )
         .await;
         let found = stored_iccids(&mut env.client, REQUEST).await;
-        assert!((0..BEFORE).chain([number]).all(|number| found.contains(&iccid(number))));
-        assert!(found.len() > before, "{} of {before}", found.len());
+        let mut expected = (0..BEFORE).chain(before.iter().copied()).chain([number]);
+        assert!(expected.all(|number| found.contains(&iccid(number))));
     }
     assert_eq!(env.thingspace.posts(), posts);
     let shown = operate(&socket_dir, &["status"]).await;
@@ -249,4 +268,179 @@ async fn replicas_on_a_restored_postgres_database_send_nothing_before_an_operato
     }
     let settings = |database| JournalSettings::postgres(&server, database);
     back_up_and_restore(settings("lost"), settings("restored"), 2).await;
+}
+
+/// The database of a gateway that runs is lost and restored under the same name. The gateway knows the key of fingerprints, and
+/// has read that nothing is paused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_stays_open_while_its_database_is_restored_sends_nothing() {
+    let server = SearchedServer::start_new(Options::new(Version::Debian)).await;
+    server.create_database("journal").await.expect("a database");
+    let settings = JournalSettings::postgres(&server, "journal");
+    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
+    env.change(esim("kept", [1])).await;
+    let files = TestDir::new();
+    let backup = files.join("backup");
+    let written = settings.run(&["backup", backup.to_str().unwrap()], &env).await;
+    assert_eq!(written.code, Some(0), "{written:?}");
+    env.change(esim("lost", [2])).await;
+    let posts = env.thingspace.posts();
+
+    server.psql("DROP DATABASE journal WITH (FORCE)").await.expect("dropped");
+    server.create_database("journal").await.expect("a database");
+    let client = env.client.clone();
+    let is_restored = Arc::new(AtomicBool::new(false));
+    let restore_ended = Arc::clone(&is_restored);
+    let calling = tokio::spawn(async move {
+        let mut calls_after = 0;
+        while calls_after < 100 {
+            calls_after += usize::from(restore_ended.load(Ordering::Relaxed));
+            let repeated = esim("lost", [2]).call(client.clone()).await;
+            let error = repeated.expect_err("the change is not known");
+            // It can read the pause before its writer connects.
+            let reason = parse_error(&error).reason;
+            assert!(
+                ["JOURNAL_UNAVAILABLE", "CHANGES_PAUSED"].contains(&reason.as_str()),
+                "{error:?}"
+            );
+        }
+    });
+    let restored = settings.run(&["restore", backup.to_str().unwrap()], &env).await;
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    is_restored.store(true, Ordering::Relaxed);
+    in_time(calling).await.expect("it ends");
+    assert_eq!(env.thingspace.posts(), posts);
+
+    // After a restart, the pause of the restore applies.
+    env.restart().await;
+    let paused = env.change_error(esim("lost", [2])).await;
+    assert_eq!(parse_error(&paused).reason, "CHANGES_PAUSED", "{paused:?}");
+    assert_eq!(env.thingspace.posts(), posts);
+}
+
+/// Nothing detects that a database was restored while no replica was running.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_loss_pauses_the_changes_of_a_postgres_database() {
+    let server = SearchedServer::start_new(Options::new(Version::Debian)).await;
+    server.create_database("journal").await.expect("a database");
+    let settings = JournalSettings::postgres(&server, "journal");
+    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
+    env.change(esim("kept", [1])).await;
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
+    let accepted = settings.run(&["accept-loss"], &env).await;
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
+    let line = accepted.last_line_json();
+    assert_eq!(line["changes_paused"], true, "{line}");
+    env.start_again().await;
+    let posts = env.thingspace.posts();
+    let paused = env.change_error(esim("new", [2])).await;
+    let expected = (Code::Unavailable, "CHANGES_PAUSED", "LATER", Some("UNKNOWN"));
+    assert_eq!(parse_error(&paused).summary(), expected, "{paused:?}");
+    assert_eq!(env.thingspace.posts(), posts);
+    let directory = TestDir::new();
+    env.setup =
+        env.setup.clone().set("admin.socket", directory.join("admin.sock").to_str().unwrap());
+    env.restart().await;
+    let pause = &operate(&directory, &["status"]).await["pauses"][0];
+    assert_eq!(pause["paused_by"], "journal accept-loss");
+    operate(&directory, &["changes", "resume"]).await;
+    env.change(esim("new", [2])).await;
+}
+
+/// A database of another epoch, for example of a restore to a point in time, has other pauses than the replica has read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_adopts_another_epoch_sends_nothing_before_it_has_read_its_pauses() {
+    let server = SearchedServer::start_new(Options::new(Version::Debian)).await;
+    server.create_database("journal").await.expect("a database");
+    let settings = JournalSettings::postgres(&server, "journal");
+    let env = TestEnv::start_with(|setup| settings.apply(setup)).await;
+    for number in 0..5 {
+        env.change(esim(&format!("before {number}"), [number])).await;
+        let posts = env.thingspace.posts();
+        let epoch = number + 1;
+        let pause = r#"[{"account":null,"reason":"","paused_by":"a","pause_time_us":0}]"#;
+        let adopted = format!(
+            "BEGIN; SET LOCAL search_path = thingspace_gateway;
+             UPDATE head SET epoch = {epoch};
+             UPDATE meta SET value = int8send({epoch}) WHERE name = 'epoch';
+             INSERT INTO meta VALUES ('kv.pauses', convert_to('{pause}', 'UTF8'));
+             COMMIT"
+        );
+        server.psql_in("journal", &adopted).await.expect("adopted");
+        for call in 0..10 {
+            let refused =
+                env.try_change(esim(&format!("after {number} {call}"), [50 + call])).await;
+            let is_sent = refused.is_ok_and(|change| change.state() != ChangeState::NotSent);
+            assert!(!is_sent, "round {number}, call {call}");
+        }
+        assert_eq!(env.thingspace.posts(), posts);
+        let removed = "DELETE FROM thingspace_gateway.meta WHERE name = 'kv.pauses'";
+        server.psql_in("journal", removed).await.expect("removed");
+        eventually("changes are sent", async || {
+            env.try_change(esim(&format!("again {number}"), [100 + number])).await.is_ok()
+        })
+        .await;
+    }
+}
+
+/// A backup reads the database, and nothing reads its output.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_an_embedded_journal_ends_in_time_while_a_backup_reads_it() {
+    let dir = TestDir::new();
+    let settings = JournalSettings::embedded(dir.path());
+    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
+    env.change_as(REQUEST, esim("key", 0..3_000)).await;
+    let callbacks = env.gateway.callback_url(SERVICE);
+    send_all(&callbacks, REQUEST, (0..1_500).collect(), 16, Arc::default()).await;
+    let backup = settings.start_backup(Stdio::piped());
+    let has_begun = async || {
+        // The pipe is full, so the backup waits in the middle.
+        let status = fs::read_to_string(format!("/proc/{}/io", backup.id().expect("it runs")));
+        let written = status.expect("a process");
+        let written = written.lines().find_map(|line| line.strip_prefix("wchar: "));
+        written.and_then(|bytes| bytes.parse::<u64>().ok()) > Some(60_000)
+    };
+    eventually("the backup reads", has_begun).await;
+    send_all(&callbacks, REQUEST, (1_500..1_510).collect(), 4, Arc::default()).await;
+    let ended = env.gateway.terminate().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(ended.log.contains("\"drained\":true"), "{}", ended.log);
+    let written = in_time(backup.wait_with_output()).await.expect("it ends");
+    assert_eq!(written.status.code(), Some(0), "{}", String::from_utf8_lossy(&written.stderr));
+    let checked = settings.run(&["check"], &env).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    env.start_again().await;
+    assert_eq!(stored_iccids(&mut env.client, REQUEST).await.len(), 1_510);
+}
+
+/// The command waits for a gateway that has locked the journal and does not open it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_interrupted_leaves_no_file() {
+    let (dir, files) = (TestDir::new(), TestDir::new());
+    let settings = JournalSettings::embedded(dir.path());
+    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
+    env.change(esim("key", [1])).await;
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
+    let lock = File::open(dir.join("journal.lock")).expect("a file");
+    lock.lock().expect("locked");
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
+        command.args(["journal", "backup", files.join("backup").to_str().unwrap()]);
+        command.args(settings.arguments()).env_clear().kill_on_drop(true);
+        let mut backup = command.spawn().expect("the binary starts");
+        let pid = backup.id().expect("it runs");
+        let open_files = format!("/proc/{pid}/fd");
+        let target = files.path().to_str().expect("text").to_owned();
+        eventually("the file is open", async || {
+            let Ok(entries) = fs::read_dir(&open_files) else { return false };
+            let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+            links.into_iter().any(|link| link.to_string_lossy().starts_with(&target))
+        })
+        .await;
+        kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), signal).expect("it runs");
+        let status = in_time(backup.wait()).await.expect("it ends");
+        assert!(!status.success());
+        let left: Vec<_> = fs::read_dir(files.path()).expect("a directory").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

@@ -23,7 +23,9 @@
 //!
 //! **Not modelled.** Other content under the same key, retention, throttling and log-in before DISPATCHED,
 //! the outcomes of results and their precedence, the device list of 5G, other accounts and services, a list
-//! with devices of another request, and a journal that lags behind a replica. Repeated callbacks change
+//! with devices of another request, and a journal that lags behind a replica. A restored journal lacks events of the protocol,
+//! so no rule of the protocol protects its changes: it sends nothing until an operator resumes changes, and tests of the
+//! gateway check that. Repeated callbacks change
 //! nothing that is stored, so the model has no event for them.
 
 #![allow(

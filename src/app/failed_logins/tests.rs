@@ -56,12 +56,12 @@ async fn after_a_restore_one_refused_log_in_is_assumed_until_the_next_log_in() {
     };
     let refused = |refused| FailedLogins { refused, ..FailedLogins::default() };
     store.store(&credentials, refused(1)).await.unwrap();
-    journal.put_kv(RESTORED.to_owned(), AFTER_RESTORE.to_vec()).await.unwrap();
+    journal.put_kv(ASSUMED_KEY.to_owned(), ASSUMED_AFTER_LOSS.to_vec()).await.unwrap();
     assert_eq!(store.load(&credentials).await, Ok(refused(2)));
     // A log-in stores the sum, or nothing if it succeeds.
     store.store(&credentials, refused(2)).await.unwrap();
     assert_eq!(store.load(&credentials).await, Ok(refused(2)));
-    journal.put_kv(RESTORED.to_owned(), AFTER_RESTORE.to_vec()).await.unwrap();
+    journal.put_kv(ASSUMED_KEY.to_owned(), ASSUMED_AFTER_LOSS.to_vec()).await.unwrap();
     store.store(&credentials, FailedLogins::default()).await.unwrap();
     assert_eq!(store.load(&credentials).await, Ok(FailedLogins::default()));
 }

@@ -3,11 +3,15 @@ use rusqlite::Connection;
 use super::*;
 use crate::journal::{
     conformance::every_row::fill,
-    transfer::tests::{Directory, filled_file},
+    transfer::{
+        Purpose, TransferError,
+        tests::{Directory, filled_file},
+        verify,
+    },
 };
 
 /// Damage that the check finds, and a word of the finding.
-const DAMAGE: [(&str, &str); 12] = [
+const DAMAGE: [(&str, &str); 18] = [
     ("DELETE FROM event WHERE position = (SELECT max(position) - 1 FROM event)", "are missing"),
     ("DELETE FROM account", "belong to no account"),
     ("DELETE FROM event WHERE position = (SELECT max(id) FROM change)", "have no first event"),
@@ -20,6 +24,12 @@ const DAMAGE: [(&str, &str); 12] = [
     ("UPDATE callback_body SET position = position + 1000000", "belong to no result"),
     ("UPDATE device_state SET decided_by = 1 WHERE decided_by IS NOT NULL", "no deciding result"),
     ("UPDATE device_key SET change = change + 1000000", "belong to no change"),
+    ("UPDATE change SET devices = x'ff' WHERE devices IS NOT NULL", "the devices of the change"),
+    ("UPDATE device_block SET devices = x'ff'", "the block of devices"),
+    ("UPDATE event SET link = x'ff' WHERE link IS NOT NULL", "the link of the result"),
+    ("UPDATE device_state SET digests = x'ff'", "the digests of the device"),
+    ("UPDATE forward_queue SET service = ''", "the callback to forward"),
+    ("UPDATE quarantine SET account = 'x' WHERE account IS NOT NULL", "the quarantined callback"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,10 +51,37 @@ async fn rows_that_do_not_fit_together_are_findings() {
         let findings = directory.check().unwrap().findings;
         let is_found = findings.iter().any(|finding| finding.problem.contains(word));
         assert!(is_found, "{damage}: {findings:?}");
-        assert!(findings.iter().all(|finding| finding.remedy == RESTORE));
+        assert!(findings.iter().all(|finding| finding.remedy == RESTORE_REMEDY));
         std::fs::write(&path, before).unwrap();
     }
     assert_eq!(directory.check().unwrap().findings, vec![]);
+}
+
+/// The file is as it was written, and its journal was not sound.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_damaged_journal_is_intact_and_restored_only_on_demand() {
+    let directory = Directory::new();
+    let journal = directory.open();
+    fill(&*journal).await;
+    journal.close().await;
+    drop(journal);
+    let db = Connection::open(directory.path().join("journal.db")).unwrap();
+    db.execute("DELETE FROM account", []).unwrap();
+    drop(db);
+    let (file, _) = directory.back_up().unwrap();
+    verify(&mut &*file).unwrap();
+    let restored = Directory::new();
+    let restore = |allow_unsound| {
+        restored.import_for(Purpose::Restore { updates: &[], allow_unsound }, &file)
+    };
+    let refused = restore(false);
+    assert!(
+        matches!(&refused, Err(TransferError::Unsound(text)) if text.contains("account")),
+        "{refused:?}"
+    );
+    assert!(matches!(restored.check(), Err(TransferError::AwaitsImport)));
+    restore(true).unwrap();
+    assert!(!restored.check().unwrap().findings.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

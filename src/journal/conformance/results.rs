@@ -96,7 +96,7 @@ pub(in crate::journal) async fn a_result_of_a_lookup_is_stored_only_if_it_decide
         looked_up(1, Outcome::Succeeded)
     );
     assert!(is_new(callback));
-    lookup.unwrap();
+    assert_eq!(lookup.unwrap(), Stored::Duplicate);
     // Without a callback, the lookups decide, and the callback afterwards is kept.
     assert!(is_new(looked_up(2, Outcome::Failed).await));
     assert!(is_new(looked_up(2, Outcome::Succeeded).await));

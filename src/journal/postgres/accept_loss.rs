@@ -5,15 +5,18 @@
 
 use thingspace_settings::Secret;
 
-use crate::journal::postgres::{
-    connection::{Connection, Connector},
-    continuity::start_epoch,
-    database::PostgresDatabase,
-    error::{JournalOpenError, OpenFailure},
-    schema,
-    transfer::running_gateways,
-    url::ConnectionSettings,
-    writer::{BEGIN, LOCK_HEAD},
+use crate::journal::{
+    postgres::{
+        connection::{Connection, Connector},
+        continuity::start_epoch,
+        database::PostgresDatabase,
+        error::{JournalOpenError, OpenFailure},
+        schema,
+        transfer::running_gateways,
+        url::ConnectionSettings,
+        writer::{BEGIN, LOCK_HEAD},
+    },
+    transfer::ValueUpdate,
 };
 
 /// A loss that was accepted.
@@ -23,29 +26,36 @@ pub struct AcceptedLoss {
     pub last_position: u64,
 }
 
-/// Starts a new epoch of a journal that no replica uses. Must be called in a Tokio runtime.
+/// Starts a new epoch of a journal that no replica uses, and updates values.
+///
+/// Blocks the thread, which must be in the context of a runtime and not be one of its threads.
 ///
 /// # Errors
 ///
-/// Fails if the database cannot be reached or written, if it has no journal of this version, or if replicas use it.
-pub async fn accept_loss(
+/// Fails if the database cannot be reached or written, if it has no journal of this version, if replicas use it, or if a
+/// value cannot be updated.
+pub fn accept_loss(
     url: &Secret,
     password: Option<Secret>,
+    updates: &[ValueUpdate<'_, u64>],
 ) -> Result<AcceptedLoss, JournalOpenError> {
-    Ok(try_accept_loss(url, password).await?)
+    Ok(try_accept_loss(url, password, updates)?)
 }
 
-async fn try_accept_loss(
+fn try_accept_loss(
     url: &Secret,
     password: Option<Secret>,
+    updates: &[ValueUpdate<'_, u64>],
 ) -> Result<AcceptedLoss, OpenFailure> {
     let connector = Connector::new(ConnectionSettings::parse(url, password)?)?;
-    let connection = connector.connect(None).await?;
-    let accepted = tokio::task::spawn_blocking(move || renew_epoch(&connection)).await;
-    accepted.map_err(|error| OpenFailure::Database(error.to_string()))?
+    let connection = connector.driver().block_on(connector.connect(None))?;
+    renew_epoch(&connection, updates)
 }
 
-fn renew_epoch(connection: &Connection) -> Result<AcceptedLoss, OpenFailure> {
+fn renew_epoch(
+    connection: &Connection,
+    updates: &[ValueUpdate<'_, u64>],
+) -> Result<AcceptedLoss, OpenFailure> {
     let db = PostgresDatabase::begin(connection, BEGIN);
     schema::check_existing(&db)?;
     // A replica that starts now waits for this row before it reads the epoch.
@@ -55,6 +65,9 @@ fn renew_epoch(connection: &Connection) -> Result<AcceptedLoss, OpenFailure> {
         return Err(OpenFailure::InUse(running.join(", ")));
     }
     start_epoch(&db, last_position)?;
+    for update in updates {
+        update.apply(&db, &last_position)?.map_err(OpenFailure::Database)?;
+    }
     db.send_command("COMMIT");
     db.wait()?;
     Ok(AcceptedLoss { last_position })

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io::{Read, Write},
     pin::pin,
+    time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -68,6 +69,8 @@ pub struct TransferDatabase {
 struct PostgresTransfer<'c> {
     connection: &'c Connection,
     db: PostgresDatabase<'c>,
+    /// Limits each query.
+    limit: Option<TimeLimit>,
 }
 
 /// Exports the journal of a database as it is at one moment. Gateways may use it, but the file lacks the events that
@@ -86,7 +89,7 @@ pub fn export(
     schema::check(&connection)?;
     let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
     let running = running_gateways(&db)?;
-    let transfer = PostgresTransfer { connection: &connection, db };
+    let transfer = PostgresTransfer { connection: &connection, db, limit: None };
     transfer::export(&transfer, FileKind::Export, running, output)
 }
 
@@ -110,7 +113,7 @@ pub fn back_up(
     let snapshot_time_us = clock.now().as_micros();
     let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
     let running = running_gateways(&db)?;
-    let transfer = PostgresTransfer { connection: &connection, db };
+    let transfer = PostgresTransfer { connection: &connection, db, limit: Some(limit) };
     let mut check = || limit.remaining().map(drop);
     let mut output = LimitedOutput::new(output, &mut check);
     transfer::export(&transfer, FileKind::Backup { snapshot_time_us }, running, &mut output)
@@ -122,8 +125,9 @@ pub fn back_up(
 ///
 /// # Errors
 ///
-/// Fails if there is no journal, or if the database cannot be reached or read. Damage is no error, but a finding.
-pub fn check(database: &TransferDatabase) -> Result<CheckReport, TransferError> {
+/// Fails if there is no journal, if it waits for a file, if the database cannot be reached or read, or if the check takes
+/// longer than `limit`. Damage is no error, but a finding.
+pub fn check(database: &TransferDatabase, limit: TimeLimit) -> Result<CheckReport, TransferError> {
     let connection = connect(database)?;
     schema::check(&connection)?;
     let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
@@ -131,10 +135,12 @@ pub fn check(database: &TransferDatabase) -> Result<CheckReport, TransferError> 
     let sql = "SELECT counts, epoch FROM head WHERE id = 1";
     let (counts, epoch): (Counts, i64) =
         db.as_database().get(sql, &[], |row| Ok((decode_counts(row.get(0)?), row.get(1)?)))?;
-    let transfer = PostgresTransfer { connection: &connection, db };
+    let transfer = PostgresTransfer { connection: &connection, db, limit: Some(limit) };
     let mut report = check::check(&transfer)?;
     if report.epoch != format!("{epoch:016x}") {
-        report.findings.push(Finding::new("the tables head and meta have different epochs".into()));
+        report
+            .findings
+            .push(Finding::of_damage("the tables head and meta have different epochs".into()));
     }
     report.compare_counts(&counts);
     Ok(CheckReport { is_in_use, ..report })
@@ -173,9 +179,10 @@ pub fn import(
     let db = begin_import(&connection)?;
     let durability = DurabilityCheck::new(database.allow_relaxed_durability);
     durability.check(&db)?.map_err(OpenFailure::NotDurable)?;
-    let transfer = PostgresTransfer { connection: &connection, db };
+    let transfer = PostgresTransfer { connection: &connection, db, limit: None };
     let imported = transfer::import(&transfer, origin, purpose, input)?;
     meta::delete(&transfer.db, meta::AWAITS_IMPORT)?;
+    transfer::check_imported(&transfer, purpose)?;
     // A replica that has opened the journal before gets no lease.
     meta::load_or_create_random::<16>(&transfer.db, meta::INSTANCE)?;
     transfer.db.wait()?;
@@ -243,6 +250,32 @@ impl PostgresTransfer<'_> {
     fn execute(&self, sql: &str) -> Result<(), TransferError> {
         self.block_on(self.connection.client().batch_execute(sql))
     }
+
+    /// Lets the server cancel the next query when no time is left.
+    fn limit_query(&self) -> Result<(), TransferError> {
+        let Some(limit) = &self.limit else {
+            return Ok(());
+        };
+        let remaining = limit.remaining()?.as_millis().max(1);
+        self.execute(&format!("SET LOCAL statement_timeout = {remaining}"))
+    }
+
+    fn stream_rows(
+        &self,
+        sql: &str,
+        each: &mut dyn FnMut(&dyn Row) -> Result<(), TransferError>,
+    ) -> Result<(), TransferError> {
+        let client = self.connection.client();
+        let rows = self.block_on(async {
+            let statement = client.prepare(sql).await?;
+            client.query_raw(&statement, std::iter::empty::<Parameter>()).await
+        })?;
+        let mut rows = pin!(rows);
+        while let Some(row) = self.block_on(rows.try_next())? {
+            each(&PostgresRow { row: &row, skipped: 0 })?;
+        }
+        Ok(())
+    }
 }
 
 impl Source for PostgresTransfer<'_> {
@@ -269,16 +302,12 @@ impl Source for PostgresTransfer<'_> {
         sql: &str,
         each: &mut dyn FnMut(&dyn Row) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
-        let client = self.connection.client();
-        let rows = self.block_on(async {
-            let statement = client.prepare(sql).await?;
-            client.query_raw(&statement, std::iter::empty::<Parameter>()).await
-        })?;
-        let mut rows = pin!(rows);
-        while let Some(row) = self.block_on(rows.try_next())? {
-            each(&PostgresRow { row: &row, skipped: 0 })?;
-        }
-        Ok(())
+        self.limit_query()?;
+        self.stream_rows(sql, each).or_else(|error| {
+            // The server has cancelled the query.
+            self.limit.map_or(Ok(Duration::ZERO), |limit| limit.remaining())?;
+            Err(error)
+        })
     }
 }
 

@@ -22,7 +22,7 @@ pub(in crate::journal) const DEVICES_PER_BLOCK: u32 = 16;
 /// Average number of index entries in a part of the index, of about 500 bytes.
 const KEYS_PER_PART: usize = 64;
 /// Bytes of an index entry.
-const KEY_BYTES: usize = 8;
+pub(in crate::journal) const KEY_BYTES: usize = 8;
 /// Flag of an identifier whose characters are not all digits.
 const NOT_PACKED: u8 = 0x80;
 

@@ -10,8 +10,8 @@ mod result;
 
 pub(super) use change::{ChangeRecord, StatusRecord};
 pub(super) use devices::{
-    DEVICES_PER_BLOCK, EncodedDevices, bitmap_contains, decode_block, decode_device, encode_bitmap,
-    find_in_part, packed_key, part_of,
+    DEVICES_PER_BLOCK, EncodedDevices, KEY_BYTES, bitmap_contains, decode_block, decode_device,
+    encode_bitmap, find_in_part, packed_key, part_of,
 };
 pub(super) use id_hash::IdHash;
 pub use result::ResultRecord;

@@ -6,10 +6,13 @@ use std::{
     ops::{Deref, DerefMut},
     path::Path,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use rusqlite::{Connection, config::DbConfig};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+use tokio::time::Instant;
 
 use crate::{
     failpoints,
@@ -18,6 +21,11 @@ use crate::{
         error::OpenFailure,
     },
 };
+
+/// Maximum time that a start waits for commands that read the stopped journal.
+const READER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Delay between two attempts to lock the directory.
+const READER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A connection that keeps the directory locked until it is closed.
 pub(super) struct LockedConnection {
@@ -87,9 +95,23 @@ pub(super) struct FileLocks {
 
 impl FileLocks {
     /// Locks a directory. Fails on a network file system, unless that is allowed.
+    /// Waits for commands that read the stopped journal, which give up then.
     pub(super) fn lock_directory(dir: &Path, allow_network: bool) -> Result<Self, OpenFailure> {
         let is_network = is_on_network_filesystem(dir, allow_network)?;
-        let lock = try_lock(open_private(&dir.join(LOCK), false)?)?;
+        let lock = open_private(&dir.join(LOCK), false)?;
+        let deadline = Instant::now() + READER_TIMEOUT;
+        while !is_locked_by_this(lock.try_lock())? {
+            // Readers share their lock.
+            if !is_locked_by_this(lock.try_lock_shared())? {
+                return Err(OpenFailure::Locked);
+            }
+            if Instant::now() > deadline {
+                return Err(OpenFailure::BeingRead);
+            }
+            lock.unlock()?;
+            touch(&lock)?;
+            pause();
+        }
         Ok(Self { is_network, _directory: lock, database: None })
     }
 
@@ -107,6 +129,26 @@ impl FileLocks {
         };
         Ok(Self { database: Some(database), ..self })
     }
+}
+
+/// Returns false if another process has the lock.
+fn is_locked_by_this(locked: Result<(), TryLockError>) -> io::Result<bool> {
+    match locked {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Sets the time of the lock file, which the commands that read a stopped journal watch.
+fn touch(lock: &File) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Ok(futimens(lock, &Timestamps { last_access: now, last_modification: now })?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a gateway that starts has nothing else to do")]
+fn pause() {
+    thread::sleep(READER_INTERVAL);
 }
 
 /// Locks a file for this process, until it is closed.

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use rusqlite::ErrorCode;
+
 use crate::journal::{OtherOrigin, sql::SqlError};
 
 /// An error of opening a journal.
@@ -40,12 +42,25 @@ pub enum OpenFailure {
     /// An import or a restore has failed, or has not ended.
     #[error(
         "it waits for a file: an import or a restore has failed or was interrupted. Repeat it. A gateway with \
-         the empty journal would send repeated calls again"
+         the empty journal would send repeated calls again. To start with a new journal instead, delete the \
+         directory"
     )]
     AwaitsImport,
     /// Another process uses the directory.
     #[error("another process is using it")]
     Locked,
+    /// A command reads the stopped journal.
+    #[error(
+        "a backup or a check of the stopped journal is reading it. Wait until it has ended, or end it. While a \
+         gateway runs, such a command does not lock it"
+    )]
+    BeingRead,
+    /// A command cannot read the database now.
+    #[error(
+        "journal.db cannot be read now ({0}). If a gateway is starting or ending, repeat the command. If the volume \
+         is read-only, copy the directory to another one, and set journal.dir to the copy"
+    )]
+    Unreadable(String),
     /// The directory is on a network file system.
     #[error(
         "it is on a network file system ({0}), where fsync is not reliable; use a local disk, or set \
@@ -54,9 +69,9 @@ pub enum OpenFailure {
     NetworkFilesystem(&'static str),
     /// Data is missing.
     #[error(
-        "{0}. Lost changes would be sent again. Restore the directory from a copy that is not older. \
-         If there is none, run `thingspace-gateway journal accept-loss`, which makes a working \
-         journal from the data that is left"
+        "{0}. Lost changes would be sent again. Restore the newest backup with `thingspace-gateway journal \
+         restore` into an empty directory. Only if there is no backup, run `thingspace-gateway journal \
+         accept-loss`, which makes a working journal from the data that is left"
     )]
     Damaged(#[from] Damage),
     /// The journal belongs to another ThingSpace.
@@ -67,6 +82,22 @@ pub enum OpenFailure {
 }
 
 impl OpenFailure {
+    /// Returns [`Unreadable`](Self::Unreadable) instead of the errors of SQLite that a gateway which starts or ends, or a
+    /// read-only volume, causes for a reader.
+    pub(super) fn with_remedy_of_readers(self) -> Self {
+        match self {
+            Self::Database(error)
+                if matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::DatabaseBusy)
+                ) =>
+            {
+                Self::Unreadable(error.to_string())
+            }
+            failure => failure,
+        }
+    }
+
     /// True if a retry cannot help.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Damaged(_) | Self::OtherOrigin(_))

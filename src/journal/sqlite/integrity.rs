@@ -20,6 +20,7 @@ use crate::{
             marker::{self, Marker, MarkerFile},
             schema,
         },
+        transfer::ValueUpdate,
     },
 };
 
@@ -124,21 +125,26 @@ pub(super) fn find_damage(
     }
 }
 
-/// Makes a working journal from the data that a loss has left. Its new epoch rejects resume tokens of
-/// lost events. Returns `None` if nothing is missing.
+/// Makes a working journal from the data that a loss has left, and updates values. Its new epoch rejects resume tokens
+/// of lost events. Returns `None` if nothing is missing.
 ///
 /// # Errors
 ///
-/// Fails if another process uses the directory, or if a file cannot be opened or renamed.
+/// Fails if another process uses the directory, if a file cannot be opened or renamed, or if a value cannot be updated.
 pub fn accept_loss(
     dir: &Path,
     allow_network: bool,
+    updates: &[ValueUpdate<'_, u64>],
 ) -> Result<Option<AcceptedLoss>, JournalOpenError> {
-    try_accept_loss(dir, allow_network)
+    try_accept_loss(dir, allow_network, updates)
         .map_err(|failure| JournalOpenError { dir: dir.to_owned(), failure })
 }
 
-fn try_accept_loss(dir: &Path, allow_network: bool) -> Result<Option<AcceptedLoss>, OpenFailure> {
+fn try_accept_loss(
+    dir: &Path,
+    allow_network: bool,
+    updates: &[ValueUpdate<'_, u64>],
+) -> Result<Option<AcceptedLoss>, OpenFailure> {
     let damage = match check(dir, allow_network) {
         Ok(_locks) => return Ok(None),
         Err(OpenFailure::Damaged(damage)) => damage,
@@ -159,16 +165,21 @@ fn try_accept_loss(dir: &Path, allow_network: bool) -> Result<Option<AcceptedLos
         MarkerFile::Valid(marker) => Some(marker.position),
         MarkerFile::Missing | MarkerFile::Damaged => None,
     };
-    let (epoch, kept) = assign_new_epoch(&dir.join(DATABASE), marker_position.unwrap_or_default())?;
+    let reached = marker_position.unwrap_or_default();
+    let (epoch, kept) = assign_new_epoch(&dir.join(DATABASE), reached, updates)?;
     directory::sync(dir)?;
-    let position = kept.max(marker_position.unwrap_or_default());
+    let position = kept.max(reached);
     marker::create(dir, Marker { epoch, position })?;
     Ok(Some(AcceptedLoss { database_position: kept, marker_position }))
 }
 
-/// Gives a database a new epoch. New events get positions after `marker_position`, so that none is
+/// Gives a database a new epoch, and updates values. New events get positions after `marker_position`, so that none is
 /// used twice.
-fn assign_new_epoch(path: &Path, marker_position: u64) -> Result<(Epoch, u64), OpenFailure> {
+fn assign_new_epoch(
+    path: &Path,
+    marker_position: u64,
+    updates: &[ValueUpdate<'_, u64>],
+) -> Result<(Epoch, u64), OpenFailure> {
     let mut connection = connect(path, 500)?;
     schema::initialize(&mut connection)?;
     let kept = meta::kept_range(&connection)?.last;
@@ -176,6 +187,9 @@ fn assign_new_epoch(path: &Path, marker_position: u64) -> Result<(Epoch, u64), O
     meta::delete(&*transaction, meta::EPOCH)?;
     let epoch = meta::load_or_create_random(&*transaction, meta::EPOCH)?;
     meta::skip_to(&*transaction, kept.max(marker_position))?;
+    for update in updates {
+        update.apply(&*transaction, &kept)?.map_err(OpenFailure::Value)?;
+    }
     transaction.commit()?;
     Ok((Epoch(u64::from_be_bytes(epoch)), kept))
 }

@@ -15,6 +15,7 @@ mod marker;
 mod marker_writer;
 #[cfg(any(test, feature = "instructions"))]
 pub mod memory_journal;
+mod read_limits;
 mod readers;
 pub(in crate::journal) mod schema;
 mod snapshot;

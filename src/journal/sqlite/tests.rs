@@ -104,7 +104,7 @@ async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
     };
     let behind = Damage::Behind { database: 1, marker: 40 };
     assert_eq!(damage, behind);
-    let accepted = accept_loss(&options.dir, false).unwrap();
+    let accepted = accept_loss(&options.dir, false, &[]).unwrap();
     let expected = AcceptedLoss { database_position: 1, marker_position: Some(40) };
     assert_eq!(accepted, Some(expected));
     let journal = open(&options).unwrap();

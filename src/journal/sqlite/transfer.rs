@@ -1,10 +1,10 @@
 //! Export, backup, check and import of the journal of a directory.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     ops::ControlFlow,
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use rusqlite::{
@@ -26,7 +26,7 @@ use crate::{
             integrity::{self, is_unreadable},
             marker::{self, Marker, MarkerFile},
             schema,
-            snapshot::{Snapshot, check_log},
+            snapshot::Snapshot,
         },
         transfer::{
             self, ExportReport, FileKind, ImportReport, Imported, LimitedOutput, Purpose, Rows,
@@ -70,24 +70,27 @@ pub fn export(
 /// # Errors
 ///
 /// Fails if there is no journal, if data is missing or damaged, if the output cannot be written, or if the backup takes
-/// longer than `limit` or lets the write-ahead log fill the file system.
+/// longer than `limit`, could fill the file system of the journal, or keeps a gateway from starting. `output_device` is the
+/// device of the output, if that is a file.
 pub fn back_up(
     dir: &Path,
     allow_network: bool,
     clock: &dyn Clock,
     limit: TimeLimit,
+    output_device: Option<u64>,
     output: &mut dyn Write,
 ) -> Result<ExportReport, TransferError> {
-    let mut snapshot = open_snapshot(dir, allow_network)?;
+    let snapshot = open_snapshot(dir, allow_network)?;
     let marker = snapshot.marker();
     // The first read of the transaction is later.
     let snapshot_time_us = clock.now().as_micros();
-    let transaction = snapshot.connection().transaction().map_err(SqlError::from)?;
+    let transaction = snapshot.begin().map_err(|failure| at(dir, failure))?;
     let damage = Snapshot::find_damage(marker, &transaction).map_err(|failure| at(dir, failure))?;
     if let Some(damage) = damage {
         return Err(at(dir, damage.into()));
     }
-    let mut check = || limit.remaining().and_then(|_| check_log(dir));
+    let limits = snapshot.limits(dir, limit, output_device);
+    let mut check = || limits.check();
     let mut output = LimitedOutput::new(output, &mut check);
     let kind = FileKind::Backup { snapshot_time_us };
     transfer::export(&SqliteTransfer(&transaction), kind, Vec::new(), &mut output)
@@ -97,8 +100,8 @@ pub fn back_up(
 ///
 /// # Errors
 ///
-/// Fails if there is no journal, if it cannot be read, or if the check takes longer than `limit` or lets the write-ahead
-/// log fill the file system. Damage is no error, but a finding.
+/// Fails if there is no journal, if it waits for a file, if it cannot be read, or if the check takes longer than `limit`,
+/// lets the write-ahead log fill the file system, or keeps a gateway from starting. Damage is no error, but a finding.
 pub fn check(
     dir: &Path,
     allow_network: bool,
@@ -106,16 +109,27 @@ pub fn check(
 ) -> Result<CheckReport, TransferError> {
     let mut snapshot = match open_snapshot(dir, allow_network) {
         Err(TransferError::Open { source, is_final: true }) => {
-            return Ok(CheckReport::of_unreadable(Finding::with_remedy(source.to_string())));
+            return Ok(CheckReport::of_unreadable(Finding::explained(source.to_string())));
         }
         snapshot => snapshot?,
     };
     let (marker, is_in_use) = (snapshot.marker(), snapshot.is_in_use());
-    let path = dir.to_owned();
-    let is_over = move || limit.remaining().and_then(|_| check_log(&path)).is_err();
-    let connection = snapshot.connection();
-    connection.progress_handler(PROGRESS_STEPS, Some(is_over)).map_err(SqlError::from)?;
-    let transaction = connection.transaction().map_err(SqlError::from)?;
+    let limits = snapshot.limits(dir, limit, None);
+    let reached = Arc::new(OnceLock::new());
+    let handler = (limits, Arc::clone(&reached));
+    let is_over = move || {
+        let (limits, reached) = &handler;
+        limits.check().is_err_and(|error| {
+            // The first error stays.
+            let _ = reached.set(error.to_string());
+            true
+        })
+    };
+    snapshot
+        .connection()
+        .progress_handler(PROGRESS_STEPS, Some(is_over))
+        .map_err(SqlError::from)?;
+    let transaction = snapshot.begin().map_err(|failure| at(dir, failure))?;
     let mut checked = check_snapshot(&transaction, marker, dir);
     if let Err(error) = &checked
         && let Some(finding) = find_unreadable(error)
@@ -123,10 +137,9 @@ pub fn check(
         checked = Ok(CheckReport::of_unreadable(finding));
     }
     // The handler has interrupted a statement.
-    let checked = checked.or_else(|error| {
-        limit.remaining()?;
-        check_log(dir)?;
-        Err(error)
+    let checked = checked.map_err(|error| match reached.get() {
+        Some(reached) => io::Error::other(reached.clone()).into(),
+        None => error,
     })?;
     Ok(CheckReport { is_in_use, ..checked })
 }
@@ -138,17 +151,18 @@ fn check_snapshot(
 ) -> Result<CheckReport, TransferError> {
     let damage = Snapshot::find_damage(marker, connection).map_err(|failure| at(dir, failure))?;
     if let Some(damage @ Damage::NoTables) = damage {
-        let finding = Finding::with_remedy(at(dir, damage.into()).to_string());
+        let finding = Finding::explained(at(dir, damage.into()).to_string());
         return Ok(CheckReport::of_unreadable(finding));
     }
     let mut findings = Vec::new();
     if let Some(damage) = damage {
-        findings.push(Finding::with_remedy(at(dir, damage.into()).to_string()));
+        findings.push(Finding::explained(at(dir, damage.into()).to_string()));
     }
     let db: &dyn Database = connection;
     let integrity: Vec<String> = db.list("PRAGMA integrity_check(20)", &[], |row| row.get(0))?;
     let problems = integrity.into_iter().filter(|line| line != "ok");
-    findings.extend(problems.map(|line| Finding::new(format!("journal.db is damaged: {line}"))));
+    findings
+        .extend(problems.map(|line| Finding::of_damage(format!("journal.db is damaged: {line}"))));
     let mut report = check::check(&SqliteTransfer(connection))?;
     report.findings.splice(0..0, findings);
     Ok(report)
@@ -158,10 +172,10 @@ fn check_snapshot(
 fn find_unreadable(error: &TransferError) -> Option<Finding> {
     match error {
         TransferError::Open { source, is_final: true } => {
-            Some(Finding::with_remedy(source.to_string()))
+            Some(Finding::explained(source.to_string()))
         }
         TransferError::Database(text) if is_text_of_damage(text) => {
-            Some(Finding::new(format!("journal.db cannot be read: {text}")))
+            Some(Finding::of_damage(format!("journal.db cannot be read: {text}")))
         }
         _ => None,
     }
@@ -208,6 +222,7 @@ pub fn import(
         .map_err(SqlError::from)?;
     let imported = transfer::import(&SqliteTransfer(&transaction), origin, purpose, input)?;
     meta::delete(&*transaction, meta::AWAITS_IMPORT)?;
+    transfer::check_imported(&SqliteTransfer(&transaction), purpose)?;
     transaction.commit().map_err(SqlError::from)?;
     checkpoint::truncate(&connection);
     // The marker must not be ahead of the database, whose directory entry may be new.

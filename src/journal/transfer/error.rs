@@ -39,6 +39,18 @@ pub enum TransferError {
     /// The journal to export does not exist.
     #[error("there is no journal")]
     NoJournal,
+    /// The journal is empty, and waits for a file.
+    #[error(
+        "the journal is empty and waits for a file: an import or a restore is running, has failed or was \
+         interrupted. Repeat it"
+    )]
+    AwaitsImport,
+    /// The rows of the file do not fit together.
+    #[error(
+        "the journal of the file was damaged when the file was written: {0}. Restore an earlier backup. Only if \
+         there is none, repeat the command with --allow-unsound"
+    )]
+    Unsound(String),
     /// The file to import is a backup.
     #[error(
         "it is a backup, which lacks what the gateway stored later. Use `thingspace-gateway journal restore`, \

@@ -132,8 +132,17 @@ pub(in crate::journal) fn export(
     Ok(ExportReport { header, rows: end.rows, running_gateways })
 }
 
+/// Fails if a journal is empty and waits for an import or a restore.
+pub(in crate::journal) fn check_ready(db: &dyn Database) -> Result<(), TransferError> {
+    match meta::load::<Vec<u8>>(db, meta::AWAITS_IMPORT)? {
+        None => Ok(()),
+        Some(_) => Err(TransferError::AwaitsImport),
+    }
+}
+
 fn load_header(source: &dyn Source, kind: FileKind) -> Result<FileHeader, TransferError> {
     let db = source.database();
+    check_ready(db)?;
     let epoch = meta::load(db, meta::EPOCH)?.map(u64::from_be_bytes);
     let (Some(epoch), Some(origin)) = (epoch, meta::load_origin(db)?) else {
         return Err(TransferError::NoJournal);

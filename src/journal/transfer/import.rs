@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, io::Read};
 use crate::journal::{
     Epoch, ForwardQueueStats, Origin,
     apply::Counts,
+    check,
     sql::{
         Column, Database,
         tables::{changes, forward_queue, meta, quarantine, schema},
     },
     transfer::{
         error::TransferError,
-        export::{FileEnd, FileHeader, FileKind, TableHeader},
+        export::{FileEnd, FileHeader, FileKind, Source, TableHeader},
         file::{BlockKind, FileReader},
         restore::{self, ValueUpdate},
         tables::{Rows, TABLES, Table},
@@ -35,7 +36,12 @@ pub enum Purpose<'u> {
     /// The journal of the file moves here: it keeps its epoch.
     Move,
     /// The journal of the file was lost after the file was written: the copy gets a new epoch and these values.
-    Restore(&'u [ValueUpdate<'u>]),
+    Restore {
+        /// The values.
+        updates: &'u [ValueUpdate<'u, FileHeader>],
+        /// Accepts a file of a journal that was damaged.
+        allow_unsound: bool,
+    },
 }
 
 /// The state of the journal after an import.
@@ -90,13 +96,28 @@ pub(in crate::journal) fn import(
     file.next_block()?;
     let rows = read_tables(&mut file, &mut |table, rows| target.insert(table, rows))?;
     let mut imported = complete(db, header, rows)?;
-    if let Purpose::Restore(updates) = purpose {
+    if let Purpose::Restore { updates, .. } = purpose {
         let epoch = restore::separate(db, &imported.report.header, updates)?;
         imported.epoch = epoch;
         imported.report.epoch = format!("{:016x}", epoch.0);
     }
     target.finish(&imported)?;
     Ok(imported)
+}
+
+/// Checks the rows that were imported, before they are committed. An import keeps what it finds: the journal that it moves
+/// is in use.
+pub(in crate::journal) fn check_imported(
+    source: &dyn Source,
+    purpose: Purpose<'_>,
+) -> Result<(), TransferError> {
+    let Purpose::Restore { allow_unsound: false, .. } = purpose else {
+        return Ok(());
+    };
+    match check::check(source)?.findings.first() {
+        None => Ok(()),
+        Some(finding) => Err(TransferError::Unsound(finding.problem.clone())),
+    }
 }
 
 /// Reads all tables, and checks that the file ends after them. Returns the number of rows of each table.
@@ -129,7 +150,7 @@ fn check_header(
     origin.check(&header.origin)?;
     match (header.kind, purpose) {
         (FileKind::Backup { .. }, Purpose::Move) => Err(TransferError::IsBackup),
-        (FileKind::Export, _) | (FileKind::Backup { .. }, Purpose::Restore(_)) => Ok(()),
+        (FileKind::Export, _) | (FileKind::Backup { .. }, Purpose::Restore { .. }) => Ok(()),
     }
 }
 

@@ -38,7 +38,7 @@ impl TimeLimit {
         let remaining = self.deadline.checked_duration_since(Instant::now());
         remaining.filter(|remaining| !remaining.is_zero()).ok_or_else(|| {
             let message = format!(
-                "it has taken more than {} s. Raise --time-limit, or use a faster output",
+                "it has taken more than {} s. Raise --time-limit; a backup also needs an output that is fast enough",
                 self.duration.as_secs()
             );
             io::Error::new(ErrorKind::TimedOut, message)

@@ -26,6 +26,6 @@ pub use limited_output::{LimitedOutput, TimeLimit};
 pub use restore::{Update, ValueUpdate};
 pub use verify::{FileReport, verify};
 
-pub(in crate::journal) use export::{Source, export};
-pub(in crate::journal) use import::{Imported, Target, check_empty, clear, import};
+pub(in crate::journal) use export::{Source, check_ready, export};
+pub(in crate::journal) use import::{Imported, Target, check_empty, check_imported, clear, import};
 pub(in crate::journal) use tables::{Rows, Table};

@@ -86,7 +86,7 @@ impl Directory {
     pub(in crate::journal) fn back_up(&self) -> Result<(Vec<u8>, ExportReport), TransferError> {
         let mut file = Vec::new();
         let limit = TimeLimit::start(Duration::from_secs(60));
-        let report = sqlite::back_up(&self.path(), false, &NoonClock, limit, &mut file);
+        let report = sqlite::back_up(&self.path(), false, &NoonClock, limit, None, &mut file);
         report.map(|report| (file, report))
     }
 
@@ -261,7 +261,7 @@ async fn a_damaged_or_truncated_file_imports_nothing() {
     }
     damaged.push([&*file, b"x"].concat());
     for (number, damaged) in damaged.iter().enumerate() {
-        for purpose in [Purpose::Move, Purpose::Restore(&[])] {
+        for purpose in [Purpose::Move, Purpose::Restore { updates: &[], allow_unsound: false }] {
             let rejected = directory.import_for(purpose, damaged);
             assert!(rejected.is_err(), "{number}");
             assert!(!matches!(rejected, Err(TransferError::NotEmpty(_))), "{number}: {rejected:?}");
@@ -272,7 +272,25 @@ async fn a_damaged_or_truncated_file_imports_nothing() {
     // A gateway with the empty journal would send repeated calls again.
     let Err(error) = directory.try_open() else { panic!("it opens") };
     assert!(matches!(error.failure, OpenFailure::AwaitsImport), "{error}");
-    assert!(matches!(directory.check(), Err(TransferError::NoJournal)));
+    assert!(matches!(directory.check(), Err(TransferError::AwaitsImport)));
+    assert!(matches!(directory.back_up(), Err(TransferError::AwaitsImport)));
+    directory.import(&file).unwrap();
+    check_imported(directory.open(), &content).await;
+}
+
+/// The journal that a gateway has created has an epoch and a key, also while it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_waits_for_a_file_is_neither_sound_nor_backed_up() {
+    let (file, content) = filled_file().await;
+    let directory = Directory::new();
+    directory.open().close().await;
+    assert_eq!(directory.check().unwrap().findings, vec![]);
+    let rejected = directory.import(&file[..file.len() / 2]);
+    assert!(matches!(rejected, Err(TransferError::Truncated)), "{rejected:?}");
+    assert!(matches!(directory.check(), Err(TransferError::AwaitsImport)));
+    assert!(matches!(directory.back_up(), Err(TransferError::AwaitsImport)));
+    let exported = sqlite::export(&directory.path(), false, &mut Vec::new());
+    assert!(matches!(exported, Err(TransferError::AwaitsImport)), "{exported:?}");
     directory.import(&file).unwrap();
     check_imported(directory.open(), &content).await;
 }

@@ -85,7 +85,7 @@ pub async fn check_journal(
         // Lost data is still reported as violations.
         Err(error @ JournalOpenError { failure: OpenFailure::Damaged(_), .. }) => {
             violations.push(format!("the journal is rejected: {error}"));
-            accept_loss(&options.dir, true).and_then(|_| sqlite::open(&options))
+            accept_loss(&options.dir, true, &[]).and_then(|_| sqlite::open(&options))
         }
         opened => opened,
     };

@@ -1,3 +1,5 @@
+use tokio::task::spawn_blocking;
+
 use super::*;
 use crate::{
     journal::{
@@ -20,7 +22,8 @@ async fn commits_between_the_adoption_of_an_epoch_and_the_next_read_of_postgres_
     before.store_callback(callback("seen")).await.unwrap();
     let (epoch, seen) = (before.epoch(), 1);
     before.close().await;
-    accept_loss(&options.url, None).await.unwrap();
+    let url = options.url.clone();
+    spawn_blocking(move || accept_loss(&url, None, &[])).await.unwrap().unwrap();
     let other = open(&options).await.unwrap();
     let new = Head { epoch: other.epoch(), last_position: seen };
 

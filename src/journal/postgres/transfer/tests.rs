@@ -32,6 +32,10 @@ fn database(options: &PostgresOptions) -> TransferDatabase {
     }
 }
 
+fn minute() -> TimeLimit {
+    TimeLimit::start(Duration::from_secs(60))
+}
+
 async fn import_bytes(
     options: &PostgresOptions,
     file: Vec<u8>,
@@ -139,7 +143,7 @@ async fn replace_under_a_replica(is_restore: bool, keeps_connections: bool) {
         true => {
             let used = database(&options);
             let back_up = move || {
-                let (mut file, limit) = (Vec::new(), TimeLimit::start(Duration::from_secs(60)));
+                let (mut file, limit) = (Vec::new(), minute());
                 back_up(&used, &NoonClock, limit, &mut file).map(|_| file)
             };
             spawn_blocking(back_up).await.unwrap().unwrap()
@@ -165,7 +169,11 @@ async fn replace_under_a_replica(is_restore: bool, keeps_connections: bool) {
     });
     let (target, origin) = (database(&options), options.origin.clone());
     let restore = move || {
-        let purpose = if is_restore { Purpose::Restore(&[]) } else { Purpose::Move };
+        let purpose = if is_restore {
+            Purpose::Restore { updates: &[], allow_unsound: false }
+        } else {
+            Purpose::Move
+        };
         import(&target, &origin, purpose, &mut &*file)
     };
     spawn_blocking(restore).await.unwrap().unwrap();
@@ -217,6 +225,16 @@ async fn postgres_keeps_nothing_of_a_damaged_file() {
     // A gateway must not open the empty journal: it would not know the changes of the file.
     let refused = open(&options).await.map(|_| ());
     assert!(matches!(refused, Err(JournalOpenError(OpenFailure::AwaitsImport))), "{refused:?}");
+    let used = database(&options);
+    spawn_blocking(move || {
+        let waits = check(&used, minute());
+        assert!(matches!(waits, Err(TransferError::AwaitsImport)), "{waits:?}");
+        let limit = minute();
+        let waits = back_up(&used, &NoonClock, limit, &mut Vec::new());
+        assert!(matches!(waits, Err(TransferError::AwaitsImport)), "{waits:?}");
+    })
+    .await
+    .unwrap();
     import_bytes(&options, file).await.unwrap();
     check_imported(open(&options).await.unwrap(), &content).await;
 }
@@ -323,9 +341,9 @@ async fn a_journal_on_postgres_is_backed_up_and_checked_while_a_gateway_uses_it_
     let used = database(&options);
     let (backup, report, checked) = spawn_blocking(move || {
         let mut backup = Vec::new();
-        let limit = TimeLimit::start(Duration::from_secs(60));
+        let limit = minute();
         let report = back_up(&used, &NoonClock, limit, &mut backup).unwrap();
-        (backup, report, check(&used).unwrap())
+        (backup, report, check(&used, minute()).unwrap())
     })
     .await
     .unwrap();
@@ -338,11 +356,19 @@ async fn a_journal_on_postgres_is_backed_up_and_checked_while_a_gateway_uses_it_
     let other = create_database().await;
     let (target, origin) = (database(&other), other.origin.clone());
     let restored = spawn_blocking(move || {
-        let restored = import(&target, &origin, Purpose::Restore(&[]), &mut &*backup).unwrap();
+        let restored = import(
+            &target,
+            &origin,
+            Purpose::Restore { updates: &[], allow_unsound: false },
+            &mut &*backup,
+        )
+        .unwrap();
         let embedded = Directory::new();
-        embedded.import_for(Purpose::Restore(&[]), &backup).unwrap();
+        embedded
+            .import_for(Purpose::Restore { updates: &[], allow_unsound: false }, &backup)
+            .unwrap();
         assert_eq!(embedded.check().unwrap().findings, vec![]);
-        let checked = check(&target).unwrap();
+        let checked = check(&target, minute()).unwrap();
         assert_eq!((checked.findings, &checked.epoch), (vec![], &restored.epoch));
         restored
     })
@@ -358,12 +384,25 @@ async fn a_journal_on_postgres_is_backed_up_and_checked_while_a_gateway_uses_it_
     journal.close().await;
 
     let target = database(&other);
-    let damage = "UPDATE thingspace_gateway.head SET last_position = last_position - 1;
+    let findings = spawn_blocking(move || {
+        let connection = connect(&target).unwrap();
+        let damage = "BEGIN; SET LOCAL search_path = thingspace_gateway;
+             DELETE FROM event WHERE position = (SELECT max(position) FROM event); COMMIT";
+        connection.driver().block_on(connection.client().batch_execute(damage)).unwrap();
+        check(&target, minute()).unwrap().findings
+    });
+    let findings = findings.await.unwrap();
+    let is_found =
+        findings.iter().any(|finding| finding.problem.contains("events after the position"));
+    assert!(is_found, "{findings:?}");
+
+    let target = database(&other);
+    let damage = "UPDATE thingspace_gateway.head SET last_position = last_position - 2;
          DELETE FROM thingspace_gateway.device_state";
     let findings = spawn_blocking(move || {
         let connection = connect(&target).unwrap();
         connection.driver().block_on(connection.client().batch_execute(damage)).unwrap();
-        check(&target).unwrap().findings
+        check(&target, minute()).unwrap().findings
     });
     let findings = findings.await.unwrap();
     let problems: Vec<_> = findings.iter().map(|finding| finding.problem.as_str()).collect();

@@ -14,9 +14,11 @@ use crate::{
 pub(in crate::journal) const EPOCH: &str = "epoch";
 /// The HMAC key of fingerprints, 32 bytes.
 pub(in crate::journal) const FINGERPRINT_KEY: &str = "fingerprint_key";
+pub(in crate::journal) const FINGERPRINT_KEY_LENGTH: usize = 32;
 /// The number of the last process that opened an embedded journal, 8 bytes.
 const OWNER: &str = "owner";
-const ORIGIN: &str = "origin";
+/// The ThingSpace of the journal, a text.
+pub(in crate::journal) const ORIGIN: &str = "origin";
 /// The newest position that was trimmed, 8 bytes.
 pub(super) const TRIMMED_POSITION: &str = "trimmed_position";
 /// New events have higher positions, 8 bytes.

@@ -1,10 +1,15 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _};
 
+use tokio::task::{spawn_blocking, yield_now};
+
 use super::*;
 use crate::journal::{
     conformance::every_row::{accept_change, fill, success_of},
+    sqlite::integrity,
     transfer::{TransferError, tests::Directory},
 };
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The content, the mode and the time of the last modification of each file. The shared memory of SQLite has locks of
 /// readers, but is not created.
@@ -71,9 +76,9 @@ async fn a_journal_stores_callbacks_while_a_backup_reads_and_its_log_starts_over
     for device in 0..5 {
         journal.store_callback(success_of("r", device)).await.unwrap();
     }
-    let mut snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
+    let snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
     assert!(snapshot.is_in_use());
-    let transaction = snapshot.connection().transaction().unwrap();
+    let transaction = snapshot.begin().unwrap();
     let (_, seen) = read_state(&transaction).unwrap();
     for device in 5..10 {
         journal.store_callback(success_of("r", device)).await.unwrap();
@@ -90,6 +95,28 @@ async fn a_journal_stores_callbacks_while_a_backup_reads_and_its_log_starts_over
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_journal_closes_with_a_current_marker_while_another_process_reads_it() {
+    let directory = Directory::new();
+    let journal = directory.open();
+    accept_change(&*journal, "key", "r", 0..10).await;
+    let snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
+    let transaction = snapshot.begin().unwrap();
+    read_state(&transaction).unwrap();
+    journal.store_callback(success_of("r", 0)).await.unwrap();
+    let last = journal.kept_range().await.unwrap().last;
+    journal.close().await;
+    drop(journal);
+    let MarkerFile::Valid(marker) = marker::load(&directory.path()).unwrap() else { panic!() };
+    assert_eq!(marker.position, last);
+    assert!(size(&directory.path().join(WAL)).unwrap() > 0, "the reader needs the log");
+    drop(transaction);
+    drop(snapshot);
+    let journal = directory.open();
+    assert_eq!(journal.kept_range().await.unwrap().last, last);
+    journal.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_journal_cannot_be_opened_while_it_is_backed_up() {
     let directory = Directory::new();
     directory.open().close().await;
@@ -100,9 +127,62 @@ async fn a_stopped_journal_cannot_be_opened_while_it_is_backed_up() {
             break snapshot;
         }
     };
-    let locked = crate::journal::sqlite::integrity::check(&directory.path(), false);
-    assert!(matches!(locked, Err(OpenFailure::Locked)));
-    drop(snapshot);
+    let limits = snapshot.limits(&directory.path(), TimeLimit::start(HOUR), None);
+    limits.check().unwrap();
+    let dir = directory.path();
+    let starting = spawn_blocking(move || integrity::check(&dir, false).map(drop));
+    // The reader gives up for a gateway.
+    while let Ok(()) = limits.check() {
+        yield_now().await;
+    }
+    drop((limits, snapshot));
+    starting.await.unwrap().unwrap();
+}
+
+/// A process that was killed leaves its shared memory. It is not that of a running gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_after_a_kill_is_backed_up_and_checked_with_its_shared_memory() {
+    let directory = Directory::new();
+    let journal = directory.open();
+    accept_change(&*journal, "key", "r", 0..10).await;
+    journal.store_callback(success_of("r", 0)).await.unwrap();
+    let last = journal.kept_range().await.unwrap().last;
+    let copy = Directory::new();
+    fs::create_dir_all(copy.path()).unwrap();
+    for name in [DATABASE, WAL, SHARED_MEMORY, LOCK, "journal.marker"] {
+        fs::copy(directory.path().join(name), copy.path().join(name)).unwrap();
+    }
+    journal.close().await;
+    assert!(size(&copy.path().join(WAL)).unwrap() > 0);
+    let before = files(&copy.path());
+    let (_, report) = copy.back_up().unwrap();
+    assert_eq!(report.header.last_position, last);
+    let checked = copy.check().unwrap();
+    assert!(!checked.is_in_use && checked.findings.is_empty(), "{checked:?}");
+    assert_eq!(files(&copy.path()), before);
+    let opened = copy.open();
+    assert_eq!(opened.kept_range().await.unwrap().last, last);
+    opened.close().await;
+}
+
+/// A gateway that starts has locked the journal, and not opened its database yet. A reader does not create files for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_waits_for_a_gateway_that_starts() {
+    let directory = Directory::new();
+    directory.open().close().await;
+    let locks = integrity::check(&directory.path(), false).unwrap();
+    let before = files(&directory.path());
+    let dir = directory.path();
+    let reading =
+        spawn_blocking(move || Snapshot::open(&dir, false).map(|opened| opened.is_some()));
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    assert_eq!(files(&directory.path()), before);
+    drop(locks);
+    let journal = directory.open();
+    assert!(reading.await.unwrap().unwrap());
+    journal.close().await;
 }
 
 #[test]

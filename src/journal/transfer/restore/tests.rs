@@ -19,7 +19,9 @@ fn restore(directory: &Directory, file: &[u8]) -> crate::journal::transfer::Impo
         Ok(header.last_position.to_be_bytes().to_vec())
     };
     let updates = [ValueUpdate { name: "first", update: &update }];
-    directory.import_for(Purpose::Restore(&updates), file).unwrap()
+    directory
+        .import_for(Purpose::Restore { updates: &updates, allow_unsound: false }, file)
+        .unwrap()
 }
 
 async fn states(journal: &dyn Journal) -> Vec<(String, ChangeState)> {
