@@ -66,7 +66,7 @@ pub struct Pause {
     /// The time at which the changes were paused, in microseconds since the Unix epoch.
     pub pause_time_us: i64,
     /// True if the journal may lack changes that were sent: it was restored from a backup, or a loss was accepted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not", alias = "is_restore")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lacks_changes: bool,
 }
 

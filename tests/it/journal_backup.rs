@@ -413,7 +413,7 @@ async fn a_gateway_with_an_embedded_journal_ends_in_time_while_a_backup_reads_it
     assert_eq!(stored_iccids(&mut env.client, REQUEST).await.len(), 1_510);
 }
 
-/// The command waits for a gateway that has locked the journal and does not open it.
+/// The command waits for a gateway that has locked the journal and has not opened it yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_is_interrupted_leaves_no_file() {
     let (dir, files) = (TestDir::new(), TestDir::new());
@@ -423,6 +423,7 @@ async fn a_backup_that_is_interrupted_leaves_no_file() {
     assert_eq!(env.gateway.terminate().await.code, Some(0));
     let lock = File::open(dir.join("journal.lock")).expect("a file");
     lock.lock().expect("locked");
+    fs::remove_file(dir.join("journal.db-wal")).expect("it is there");
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
         command.args(["journal", "backup", files.join("backup").to_str().unwrap()]);
