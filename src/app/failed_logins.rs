@@ -13,7 +13,7 @@ use crate::{
 
 /// The name of the failed log-ins that are assumed in addition to the stored ones, since a restore or a loss. ThingSpace may
 /// have refused log-ins that the journal does not have.
-pub(super) const ASSUMED_KEY: &str = "failed_logins_restored";
+pub(super) const ASSUMED_KEY: &str = "failed_logins_assumed";
 /// One refused log-in: the gateway makes one more attempt before it stops. Without a restore it makes two, and
 /// ThingSpace locks the user after five.
 pub(super) const ASSUMED_AFTER_LOSS: [u8; 2] = [1, 0];
