@@ -98,9 +98,15 @@ impl OpenFailure {
         }
     }
 
-    /// True if a retry cannot help.
+    /// True if a retry cannot help. A volume or a file may only be unreachable or in use for now.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Damaged(_) | Self::OtherOrigin(_))
+        matches!(
+            self,
+            Self::SchemaVersion { .. }
+                | Self::NetworkFilesystem(_)
+                | Self::Damaged(_)
+                | Self::OtherOrigin(_)
+        )
     }
 }
 

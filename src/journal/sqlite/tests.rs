@@ -60,8 +60,9 @@ async fn a_second_process_and_another_schema_version_are_rejected() {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);
-    let error = open(&directory.options()).err().unwrap().to_string();
-    assert!(error.contains("schema version 1"), "{error}");
+    let error = open(&directory.options()).err().unwrap();
+    assert!(error.to_string().contains("schema version 1"), "{error}");
+    assert!(error.failure.is_final());
 }
 
 #[tokio::test]

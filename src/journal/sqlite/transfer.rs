@@ -108,10 +108,8 @@ pub fn check(
     limit: TimeLimit,
 ) -> Result<CheckReport, TransferError> {
     let mut snapshot = match open_snapshot(dir, allow_network) {
-        Err(TransferError::Open { source, is_final: true }) => {
-            return Ok(CheckReport::of_unreadable(Finding::explained(source.to_string())));
-        }
-        snapshot => snapshot?,
+        Ok(snapshot) => snapshot,
+        Err(error) => return of_damage(&error).ok_or(error),
     };
     let (marker, is_in_use) = (snapshot.marker(), snapshot.is_in_use());
     let limits = snapshot.limits(dir, limit, None);
@@ -132,9 +130,9 @@ pub fn check(
     let transaction = snapshot.begin().map_err(|failure| at(dir, failure))?;
     let mut checked = check_snapshot(&transaction, marker, dir);
     if let Err(error) = &checked
-        && let Some(finding) = find_unreadable(error)
+        && let Some(report) = of_damage(error)
     {
-        checked = Ok(CheckReport::of_unreadable(finding));
+        checked = Ok(report);
     }
     // The handler has interrupted a statement.
     let checked = checked.map_err(|error| match reached.get() {
@@ -168,17 +166,22 @@ fn check_snapshot(
     Ok(report)
 }
 
-/// Returns the finding of an error that shows that the database is damaged.
-fn find_unreadable(error: &TransferError) -> Option<Finding> {
-    match error {
-        TransferError::Open { source, is_final: true } => {
-            Some(Finding::explained(source.to_string()))
+/// Returns the report of an error that shows that the journal is damaged.
+fn of_damage(error: &TransferError) -> Option<CheckReport> {
+    let finding = match error {
+        TransferError::Open { source, .. } if is_damage(source.downcast_ref()) => {
+            Finding::explained(source.to_string())
         }
         TransferError::Database(text) if is_text_of_damage(text) => {
-            Some(Finding::of_damage(format!("journal.db cannot be read: {text}")))
+            Finding::of_damage(format!("journal.db cannot be read: {text}"))
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(CheckReport::of_unreadable(finding))
+}
+
+fn is_damage(error: Option<&JournalOpenError>) -> bool {
+    error.is_some_and(|error| matches!(error.failure, OpenFailure::Damaged(_)))
 }
 
 /// True for the texts of SQLITE_CORRUPT and SQLITE_NOTADB.
