@@ -135,6 +135,9 @@ EXPOSED = {
     "routes": exposed("httpRoute", "grpcRoute", certificate=ISSUER, gateway=GATEWAY | {"envoyGateway": True}),
     "route of JSON": exposed("httpRoute", "httpRoute", gateway={"name": "shared", "namespace": "gateways", "sectionName": "https"}),
     "load balancers": exposed("loadBalancer", "loadBalancer", certificate=ISSUER),
+    "routes with TLS": exposed(
+        "httpRoute", "grpcRoute", certificate=ISSUER, gateway=GATEWAY | {"backendCaConfigMap": "gateway-ca"}
+    ) | {"callbacks": {"tlsSecret": "callbacks-tls"}, "grpc": {"tlsSecret": "grpc-tls"}},
 }
 MESHES = {
     "istio": {"mesh": {"type": "istio", "clients": ["cluster.local/ns/fleet/sa/fleet"]}},
@@ -255,6 +258,8 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         (exposed("httpRoute", gateway={"create": True}, certificate=ISSUER), "expose.gateway.className: not set"),
         (exposed("ingress", certificate=ISSUER) | {"callbacks": {"tlsSecret": "t"}}, "whose proxy ends TLS"),
         (exposed("ingress", certificate={"enabled": True}), "expose.certificate.issuer.name: not set"),
+        ({"expose": {"callbacks": {"type": "ingress", "host": HOST, "tlsSecret": "t"}, "certificate": ISSUER}}, "which names the Secret"),
+        (exposed("httpRoute", certificate=ISSUER, gateway=GATEWAY | {"backendCaConfigMap": "ca"}), "only with a route to a port with TLS"),
         (exposed("httpRoute", gateway={"name": "g", "sectionName": "s"}, certificate=ISSUER), "nothing uses the certificate"),
         (exposed("httpRoute", gateway={"name": "g"}), "expose.gateway.sectionName: not set"),
         (exposed("ingress", certificate=ISSUER) | {"service": {"callbacks": {"type": "NodePort"}}}, "callers could bypass the proxy"),
@@ -456,7 +461,7 @@ def test_address_certificate_route_and_network_policy_of_an_exposed_port_agree(v
     (volume,) = [v for v in workload(values)["spec"]["template"]["spec"]["volumes"] if v["name"] == "settings"]
     mounted = {s["secret"]["name"] for s in volume["projected"]["sources"] if "secret" in s}
     assert secrets | (mounted & certificates.keys()) == certificates.keys(), "each certificate is used"
-    assert (kind == "loadBalancer") == ("tls_cert_file" in callbacks)
+    assert (kind == "loadBalancer" or "callbacks" in values) == ("tls_cert_file" in callbacks)
 
     # Each route leads to an existing port of a service.
     targets = {(ref["name"], ref["port"]) for name in ("HTTPRoute", "GRPCRoute") for route in of_kind(parts, name).values()
@@ -675,22 +680,87 @@ def test_labels_annotations_and_extra_parts_are_on_every_object_and_pod():
     assert settings_of(values)["console"]["listen"] == "[::]:8080"
 
 
-def test_every_value_is_used_by_a_template():
-    def leaves(group):
-        for name, value in group.items():
-            if name not in ("config", "keys") and isinstance(value, dict) and value:
-                yield from leaves(value)
-            else:
-                yield name
+def leaves(values, path=()):
+    """The paths of all values that are not groups of others."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value and name not in COPIED:
+            yield from leaves(value, (*path, name))
+        else:
+            yield (*path, name)
 
-    text = "".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
+
+# Values that the chart copies as a whole, or that are settings of the gateway.
+COPIED = {"config", "keys", "labels", "annotations", "resources", "podSecurityContext", "containerSecurityContext", "dnsConfig",
+          "nodeSelector", "issuer", "startupProbe", "readinessProbe", "livenessProbe"}
+# Other values, for those of a certain form.
+OTHERS = {
+    "journal.url": "postgresql://other@db/gateway",
+    "image.digest": "sha256:" + "1" * 64,
+    "config": {"grpc": {"max_connection_age": "1h"}},
+    "secrets.values": SECRETS | {"thingspace.app_key": "other"},
+    "secrets.keys": {"thingspace.app_key": "other"},
+    "expose.callbacks.host": "other.example.com",
+    "expose.callbacks.sourceRanges": ["198.51.100.0/24"],
+    "expose.grpc.host": "other.example.com",
+    "expose.grpc.sourceRanges": ["198.51.100.0/24"],
+    "expose.ingress.controller": "traefik",
+    "expose.certificate.issuer": {"name": "other"},
+    "mesh.podCidrs": ["198.51.100.0/24"],
+    "startupProbe": {"periodSeconds": 7},
+    "readinessProbe": {"periodSeconds": 7},
+    "livenessProbe": {"periodSeconds": 7},
+    "podDisruptionBudget.maxUnavailable": 2,
+    "topologySpreadConstraints": VALUES["postgres-spool"]["topologySpreadConstraints"],
+    "extraEnv": [{"name": "OTHER", "value": "other"}],
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other"}}],
+    "sandbox.config": {"callback_delay": "20ms"},
+}
+
+
+def other_value(schema, value):
+    """A valid value that is not this one."""
+    if "enum" in schema:
+        return next(other for other in schema["enum"] if other not in (value, ""))
+    kinds = schema["type"] if isinstance(schema.get("type"), list) else [schema.get("type")]
+    match kinds[-1]:
+        case "boolean":
+            return not value
+        case "integer":
+            return (value or 0) + 1
+        case "array":
+            return [other_value(schema.get("items", {}), None)]
+        case "object":
+            return {"other": "value"}
+    return "7Gi" if re.fullmatch(r"[0-9]+[KMGT]i", str(value)) else "other"
+
+
+def test_every_value_changes_what_the_chart_creates():
+    schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    # Objects that are copied as a whole.
-    for whole in ("resources", "podSecurityContext", "containerSecurityContext", "dnsConfig", "nodeSelector",
-                  "startupProbe", "readinessProbe", "livenessProbe"):
-        values[whole] = {}
-    values["dashboard"]["labels"] = values["expose"]["certificate"]["issuer"] = {}
-    assert not [name for name in leaves(values) if not re.search(rf'[."]{name}\b', text)]
+    # Those with the most objects are first.
+    bases = sorted(VALUES.values(), key=lambda base: -len(json.dumps(base)))
+    template = functools.cache(lambda text: helm("template", "test", CHART, values=json.loads(text)))
+
+    def has_effect(path):
+        part, value = schema, values
+        for name in path:
+            part, value = part["properties"][name], value[name]
+        other = OTHERS.get(".".join(path), other_value(part, value))
+        # First those that have another value of the group.
+        for base in sorted(bases, key=lambda base: path[0] not in base):
+            changed = json.loads(json.dumps(base))
+            group = changed
+            for name in path[:-1]:
+                group = group.setdefault(name, {})
+            group[path[-1]] = other
+            before, after = template(json.dumps(base)), template(json.dumps(changed))
+            # A template can also refuse the value.
+            if after.stdout != before.stdout and (after.returncode == 0 or "execution error" in after.stderr):
+                return True
+        return False
+
+    without = [".".join(path) for path in leaves(values) if not has_effect(path)]
+    assert not without, " ".join(without)
 
 
 @pytest.mark.parametrize("values", [*PROFILES.values(), *MESHES.values(), EXPOSED["load balancers"]], ids=[*PROFILES, *MESHES, "exposed"])
