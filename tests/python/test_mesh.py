@@ -28,6 +28,7 @@ from mesh_proxy import (
     fixture,
     gateway_settings,
     manager,
+    render_chart,
     translated_config,
 )
 from ports import free_port
@@ -500,11 +501,35 @@ def test_the_translated_configurations_are_those_of_the_page():
     for path in fixtures:
         for name, text in json.loads(path.read_text())["inputs"].items():
             assert text == block(name), f"{name} has changed: run scripts/mesh-configs"
-    # The page says that Istio has no timeout, and uses its retries.
-    route = fixture("istio.yaml")["client"]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
+    # The page says that Istio has no timeout, and retries all calls but changes.
+    routes = istio_routes()
     (retries,) = find(yaml.safe_load(block("envoy-client-sidecar.yaml")), "retry_policy")
     retries["host_selection_retry_max_attempts"] = str(retries["host_selection_retry_max_attempts"])
-    assert (route["timeout"], route["retry_policy"]) == ("0s", retries)
+    assert {route["timeout"] for route in routes.values()} == {"0s"}
+    assert {path: route.get("retry_policy") for path, route in routes.items()} == {
+        f"/thingspace.gateway.v1.GatewayService/{method}": None
+        for method in ("ChangeEsimPlan", "ChangeFiveGBiPlan", "ChangeServicePlan")
+    } | {None: retries}
+
+
+def istio_routes():
+    """The routes of a client's sidecar to the gateway, by path. None is that of all others."""
+    hosts = fixture("istio.yaml")["client"]["route_config"]["virtual_hosts"]
+    (host,) = [host for host in hosts if "thingspace-gateway-grpc.iot.svc.cluster.local" in host["domains"]]
+    return {route["match"].get("path"): route["route"] for route in host["routes"]}
+
+
+def test_the_chart_creates_the_resources_for_istio_of_the_page():
+    values = yaml.safe_load(block("istio-values.yaml")) | {"policy": "[[caller]]", "fullnameOverride": "thingspace-gateway"}
+    rendered = [part for part in yaml.safe_load_all(render_chart(values)) if part]
+    created = {(part["kind"], part["metadata"]["name"]): part for part in rendered}
+    for expected in yaml.safe_load_all(block("istio.yaml")):
+        part = created[expected["kind"], expected["metadata"]["name"]]
+        # The chart also selects the pods by its other labels.
+        if "selector" in expected["spec"]:
+            assert expected["spec"]["selector"]["matchLabels"].items() <= part["spec"]["selector"]["matchLabels"].items()
+            part["spec"]["selector"] = expected["spec"]["selector"]
+        assert (part["apiVersion"], part["spec"]) == (expected["apiVersion"], expected["spec"])
 
 
 def test_the_chart_renders_with_the_values_of_the_page():
@@ -562,7 +587,21 @@ def test_the_sidecars_of_istio(env, mesh):
         route_config=of_client["route_config"],
     )
     envoy = MeshEnvoy(env, config, outbound)
-    check_product(env, mesh, mesh.connect(envoy, authority="thingspace-gateway-grpc.iot:50051"))
+    client = mesh.connect(envoy, authority="thingspace-gateway-grpc.iot:50051")
+    check_product(env, mesh, client)
+
+    # The gateway is away: the sidecar repeats reads, and no change.
+    env.kill_gateway()
+    retries = lambda: envoy.stat("cluster.outbound.*upstream_rq_retry")
+    for calling, repeated in (
+        (lambda: client.gateway.ChangeEsimPlan(mesh.request(key="refused"), timeout=TIMEOUT), 0),
+        (lambda: client.gateway.GetChange(mesh.v1.GetChangeRequest(change_id="unknown"), timeout=TIMEOUT), 2),
+    ):
+        before = retries()
+        with pytest.raises(grpc.RpcError) as refused:
+            calling()
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert retries() - before == repeated
 
 
 def test_envoy_gateway(env, mesh):

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"istio.io/istio/pilot/pkg/config/kube/crd"
 	"istio.io/istio/pilot/pkg/model"
 	"istio.io/istio/pilot/test/xds"
 	"istio.io/istio/pkg/test"
@@ -24,9 +25,15 @@ func main() {
 	fail(err)
 	kubernetes, err := os.ReadFile(os.Args[2])
 	fail(err)
+	configs, _, err := crd.ParseInputs(string(istio))
+	fail(err)
+	for i := range configs {
+		// As of resources that are read from an API server: short names of hosts are in this domain.
+		configs[i].Domain = "cluster.local"
+	}
 	fail(test.Wrap(func(t test.Failer) {
 		server := xds.NewFakeDiscoveryServer(t, xds.FakeOptions{
-			ConfigString:           string(istio),
+			Configs:                configs,
 			KubernetesObjectString: string(kubernetes),
 		})
 		output, err := json.Marshal(map[string]any{
