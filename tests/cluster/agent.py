@@ -9,21 +9,26 @@ the end of the program is the end of every process of the node, without notice.
 import dataclasses
 import itertools
 import json
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import streams
 from api import STRATEGIC, Api, ApiError, condition, timestamp
 from pod import Pod
 
 # Seconds, as in a kubelet by default.
 HEARTBEAT = 10
+# The port of a kubelet.
+STREAMS_PORT = 10250
 
 
 @dataclasses.dataclass
 class Config:
-    """`image` is the root directory of the image; all containers run it. Pods get addresses that begin with `pod_prefix`."""
+    """`image` is the root directory of the image; all containers run it. Pods get addresses that begin with `pod_prefix`.
+    `program` has all programs of Kubernetes, and `streams` is the directory of the containers that `kubectl exec` reaches."""
 
     name: str
     zone: str
@@ -35,6 +40,8 @@ class Config:
     image: str
     directory: str
     volumes: str
+    streams: str
+    program: str
 
 
 class Agent:
@@ -44,6 +51,7 @@ class Agent:
         self.pods, self.addresses = {}, itertools.cycle(range(2, 250))
 
     def run(self):
+        self._serve_streams()
         self._register()
         threading.Thread(target=self._renew, daemon=True).start()
         for kind, found in self.api.follow("/api/v1/pods", f"spec.nodeName={self.config.name}"):
@@ -59,6 +67,12 @@ class Agent:
                     pod.abandon()
             else:
                 self._observe(found)
+
+    def _serve_streams(self):
+        """Starts the server that the API server sends `kubectl exec`, `attach` and `logs` to."""
+        command = [sys.executable, Path(streams.__file__), self.config.streams]
+        address = f"{self.config.address}:{STREAMS_PORT}"
+        subprocess.Popen([self.config.program, "streams", "--address", address, "--", *command], stdin=subprocess.DEVNULL)
 
     def _observe(self, pod):
         uid = pod["metadata"]["uid"]
@@ -90,6 +104,7 @@ class Agent:
             "allocatable": resources,
             "conditions": healthy,
             "addresses": [{"type": "InternalIP", "address": self.config.address}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": STREAMS_PORT}},
             "nodeInfo": {"kubeletVersion": "v1.36.3"},
         }
         self.api.patch(f"/api/v1/nodes/{self.config.name}/status", {"status": status}, STRATEGIC)

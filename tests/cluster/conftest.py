@@ -142,11 +142,15 @@ def client_package():
 
 @pytest.fixture
 def postgres(machine):
-    """A PostgreSQL server that the pods reach, with a database for the gateway. Returns its URL."""
+    """A PostgreSQL server that the pods reach. Returns a function that makes a database for the gateway and returns its URL."""
     server = PostgresServer(address=network.MACHINE, clients="198.18.0.0/15")
     server.psql("CREATE ROLE gateway LOGIN")
-    server.psql("CREATE DATABASE gateway OWNER gateway")
-    yield f"postgresql://gateway@{network.MACHINE}/gateway?sslmode=disable"
+
+    def create(name):
+        server.psql(f"CREATE DATABASE {name} OWNER gateway")
+        return f"postgresql://gateway@{network.MACHINE}/{name}?sslmode=disable"
+
+    yield create
     server.stop()
 
 

@@ -1,21 +1,27 @@
 """A container as a process: in an overlay of the image's root directory, with namespaces of its own, as the pod's user."""
 
+import contextlib
+import json
 import os
 import re
 import shlex
 import signal
 import subprocess
+import threading
 from pathlib import Path
+
+# The files of a container.
+DESCRIPTION, INPUT, ATTACHED = "container.json", "input", "attached"
 
 
 class Container:
     """Runs until its process ends. `code` is the exit code, as a container runtime reports it."""
 
-    def __init__(self, name, words, environment, user, group, mounts, image, namespace, directory):
+    def __init__(self, words, environment, user, group, mounts, image, namespace, directory, has_input=False):
         """`mounts` are tuples of a source, a path in the container and whether it is read-only. `namespace` is the
-        network of the pod, and `directory` has the files of the container that its end removes."""
-        self.name, self.directory = name, Path(directory)
-        self.user, self.group, self.namespace = user, group, namespace
+        network of the pod, and `directory` has the files of the container. With `has_input`, the process reads what the first
+        client sends that attaches to the container."""
+        self.directory = Path(directory)
         root, upper, work = (self.directory / part for part in ("root", "upper", "work"))
         for path in (root, upper, work):
             path.mkdir(parents=True)
@@ -31,12 +37,37 @@ class Container:
         script += [f"mount -o remount,ro {shlex.quote(str(root))}"]
         script += [f"exec chroot --userspec={user}:{group} {shlex.quote(str(root))} {shlex.join(words)}"]
         self.log = self.directory / "log"
+        source = self._make_input() if has_input else subprocess.DEVNULL
+        environment |= {"PATH": os.environ["PATH"]}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["nsenter", f"--net=/run/netns/{namespace}", "--", "unshare", "--mount", "--pid", "--fork", "--kill-child",
                  "--propagation", "private", "sh", "-c", " && ".join(script)],
-                env=environment | {"PATH": os.environ["PATH"]}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=environment, stdin=source, stdout=log, stderr=log,
             )
+        if has_input:
+            os.close(source)
+        description = {
+            "pid": self.process.pid, "user": f"{user}:{group}", "namespace": namespace, "environment": environment,
+        }
+        (self.directory / DESCRIPTION).write_text(json.dumps(description))
+
+    def _make_input(self):
+        """Makes the pipes for a client that attaches, and returns the end that the process reads."""
+        for name in (INPUT, ATTACHED):
+            os.mkfifo(self.directory / name)
+        # A pipe that nothing writes to is opened for reading first, and without waiting.
+        source = os.open(self.directory / INPUT, os.O_RDONLY | os.O_NONBLOCK)
+        # As long as this end is open, the process waits for input.
+        end = os.open(self.directory / INPUT, os.O_WRONLY)
+        os.set_blocking(source, True)
+
+        def wait_for_client():
+            (self.directory / ATTACHED).open("rb").close()
+            os.close(end)
+
+        threading.Thread(target=wait_for_client, daemon=True).start()
+        return source
 
     def running(self):
         return self.process.poll() is None
@@ -47,34 +78,46 @@ class Container:
         return 128 - code if code is not None and code < 0 else code
 
     def pid(self):
-        """The process of the container, which is process 1 of its namespace. None after its end."""
-        try:
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        except OSError:
-            return None
-        return int(children[0]) if children else None
+        return main_process(self.process.pid)
 
     def send(self, number):
         pid = self.pid()
         if pid:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
 
     def execute(self, words, timeout):
         """Runs a program in the container. Returns its exit code."""
-        pid = self.pid()
-        if not pid:
+        entered = enter(self.directory)
+        if not entered:
             return 1
-        command = ["nsenter", f"--net=/run/netns/{self.namespace}", f"--mount=/proc/{pid}/ns/mnt", f"--pid=/proc/{pid}/ns/pid",
-                   "--", "chroot", f"--userspec={self.user}:{self.group}", str(self.directory / "root"), *words]
-        return subprocess.run(command, capture_output=True, timeout=timeout).returncode
+        command, environment = entered
+        return subprocess.run([*command, *words], env=environment, capture_output=True, timeout=timeout).returncode
 
     def kill(self):
         self.send(signal.SIGKILL)
         self.process.kill()
         self.process.wait()
+
+
+def main_process(pid):
+    """The process of a container, which is process 1 of its namespace. None after its end. `pid` is that of its parent."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    return int(children[0]) if children else None
+
+
+def enter(directory):
+    """The command that runs another in the container of a directory, as its user, and its environment. None after its end."""
+    found = json.loads((directory / DESCRIPTION).read_text())
+    pid = main_process(found["pid"])
+    if not pid:
+        return None
+    namespaces = [f"--net=/run/netns/{found['namespace']}", f"--mount=/proc/{pid}/ns/mnt", f"--pid=/proc/{pid}/ns/pid"]
+    command = ["nsenter", *namespaces, "--", "chroot", f"--userspec={found['user']}", str(directory / "root")]
+    return command, found["environment"]
 
 
 def expand(text, environment):

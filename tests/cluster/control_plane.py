@@ -134,10 +134,10 @@ class Tools:
         self.plane = plane
         self.helm_binary = os.environ["HELM"]
 
-    def run(self, *command, stdin=None, check=True, timeout=120):
+    def run(self, *command, stdin=None, check=True, timeout=120, text=True):
         environment = os.environ | {"KUBECONFIG": str(self.plane.kubeconfig), "HOME": str(self.plane.directory)}
         done = subprocess.run(
-            [str(word) for word in command], input=stdin, capture_output=True, text=True, timeout=timeout, env=environment
+            [str(word) for word in command], input=stdin, capture_output=True, text=text, timeout=timeout, env=environment
         )
         if check:
             assert done.returncode == 0, f"{' '.join(map(str, command))}:\n{done.stdout}\n{done.stderr}"

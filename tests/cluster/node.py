@@ -31,6 +31,8 @@ class Node:
             "image": str(image),
             "directory": str(self.directory / "pods"),
             "volumes": str(Path(directory) / "volumes"),
+            "streams": str(self.directory / "streams"),
+            "program": str(plane.program),
         }
         (self.directory / "config.json").write_text(json.dumps(config))
         self.agent = None

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import network
+import streams
 from api import STRATEGIC, ApiError, condition, timestamp
 from container import Container, expand
 from probes import Probes
@@ -360,9 +361,10 @@ class Slot:
         mounts.sort(key=lambda mount: mount[1])
         fs_group = pod.spec.get("securityContext", {}).get("fsGroup")
         self.container = Container(
-            spec["name"], pod.words(spec, environment), environment, user, group if fs_group is None else fs_group, mounts,
-            pod.config.image, pod.namespace, pod.directory / f"{spec['name']}-{self.restarts}",
+            pod.words(spec, environment), environment, user, group if fs_group is None else fs_group, mounts,
+            pod.config.image, pod.namespace, pod.directory / f"{spec['name']}-{self.restarts}", spec.get("stdin", False),
         )
+        streams.publish(pod.config.streams, pod.pod["metadata"], spec["name"], self.container.directory)
         self.started_at = timestamp()
         self.probes = Probes(spec, self.container, pod.address, pod.changed.set, self._unhealthy)
         threading.Thread(target=self._wait, args=(self.container,), daemon=True).start()

@@ -1,6 +1,7 @@
 """A release of the chart in the cluster: installation, pods, services, and disturbances of its pods."""
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -124,36 +125,29 @@ class Release:
         eventually(lambda: restarts() > before, "the container is restarted")
 
     def execute(self, pod, *words, stdin=None):
-        """Runs a program in the gateway's container, as `kubectl exec` does, with these bytes as its input. Returns its output."""
-        process = self._pid(pod)
-        namespaces = [f"--{kind}=/proc/{process}/ns/{name}" for kind, name in (("mount", "mnt"), ("pid", "pid"), ("net", "net"))]
-        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":\t" in line)
-        user = f"{status['Uid'].split()[0]}:{status['Gid'].split()[0]}"
-        environment = dict(
-            line.split("=", 1) for line in Path(f"/proc/{process}/environ").read_text().split("\0") if "=" in line
-        )
-        root = os.readlink(f"/proc/{process}/root")
-        done = subprocess.run(
-            ["nsenter", *namespaces, "--", "chroot", f"--userspec={user}", root, *words],
-            env=environment, input=stdin, capture_output=True, timeout=120,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout
+        """Runs the gateway's program in the container of a pod, with these bytes as its input. Returns its output as bytes."""
+        options = [] if stdin is None else ["--stdin"]
+        command = ["exec", *options, pod["metadata"]["name"], "--", "/thingspace-gateway", *words]
+        return self.kubectl(*command, stdin=stdin, text=False)
 
     # --- The Job of `maintenance` ---
 
-    def finished_job(self):
-        """The newest Job of the release, once it has ended."""
-        jobs = self.api.items(f"/apis/batch/v1/namespaces/{self.namespace}/jobs")
-        jobs = [job for job in jobs if "deletionTimestamp" not in job["metadata"]]
-        newest = max(jobs, key=lambda job: int(job["metadata"]["name"].rpartition("-")[2]), default=None)
-        ended = newest and {c["type"] for c in newest["status"].get("conditions", [])} & {"Complete", "Failed"}
-        return newest if ended else None
-
-    def job_log(self, job):
-        pods = self.api.items(f"{self.base}/pods?labelSelector=job-name={job['metadata']['name']}")
-        logs = [log for pod in pods for log in self.state.glob(f"*/pods/{pod['metadata']['uid']}/*/log")]
-        return "\n".join(log.read_text() for log in logs)
+    def maintain(self, values, *arguments, stdin=None, **maintenance):
+        """Stops the gateway, and runs its program in the Job of `maintenance`, with the commands that the notes of helm show.
+        Sends it these bytes as input, if any. Returns its output."""
+        maintenance |= {"enabled": True, "args": list(arguments)}
+        notes = self.helm("upgrade", values | {"maintenance": maintenance}).stdout
+        *commands, wait, logs = [shlex.split(line)[1:] for line in notes.splitlines() if line.startswith("    kubectl ")]
+        assert len(commands) == (2 if stdin is not None else 0), notes
+        for words in commands:
+            if "attach" in words:
+                self.tools.kubectl(*words[:words.index("<")], stdin=stdin, text=False)
+            else:
+                self.tools.kubectl(*words)
+        ended = self.tools.kubectl(*wait, "--timeout=60s", check=False)
+        output = self.tools.kubectl(*logs).stdout
+        assert ended.returncode == 0, f"{ended.stderr}\n{output}"
+        return output
 
     # --- Services ---
 

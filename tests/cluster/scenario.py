@@ -105,6 +105,11 @@ class Scenario:
                     del self.unlisted[change_id]
         return self.found
 
+    def listed_again(self):
+        """As `listed`, without what was listed before."""
+        self.unlisted, self.found = dict(self.load.accepted), set()
+        return self.listed()
+
     def close(self):
         self.load.close()
 

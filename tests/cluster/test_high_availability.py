@@ -9,7 +9,7 @@ ALLOWED_REFUSAL = 1.0
 def test_restart_eviction_and_kill_lose_no_callback_and_refuse_none_for_a_second(nodes, postgres, scenario):
     nodes(3)
     release, load = scenario.release, scenario.load
-    scenario.start("high-availability", 3, journal={"engine": "postgres", "url": postgres})
+    scenario.start("high-availability", 3, journal={"engine": "postgres", "url": postgres("gateway")})
 
     def evict_each():
         # The budget delays each eviction until the pod before is replaced.

@@ -28,7 +28,7 @@ def test_the_loss_of_a_node_stops_no_service_with_three_replicas(plane, nodes, p
     machines = nodes(3)
     release, load = scenario.release, scenario.load
     settings = {"changes": {"reconcile_after": "20s"}}
-    scenario.start("high-availability", 3, settings, journal={"engine": "postgres", "url": postgres})
+    scenario.start("high-availability", 3, settings, journal={"engine": "postgres", "url": postgres("gateway")})
     time.sleep(5)
     begin = time.monotonic()
     (lost,) = [node for node in machines if node.name == node_of(release.pods()[0])]
