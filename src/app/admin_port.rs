@@ -11,6 +11,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    app::readiness::Problem,
     connections::{ConnectionTable, TableLimits, serve_http},
     grpc::HealthService,
     telemetry::{EXPOSITION_TYPE, Port, Telemetry},
@@ -31,7 +32,7 @@ pub(super) async fn serve(
     max_connections: usize,
     telemetry: Telemetry,
     serving: watch::Receiver<bool>,
-    write_error: watch::Receiver<Option<String>>,
+    problem: watch::Receiver<Option<Problem>>,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
@@ -44,9 +45,9 @@ pub(super) async fn serve(
     // For the kubelet's gRPC probe, which supports neither TLS nor a mesh.
     let health = HealthService::new(serving.clone(), draining).into_router();
     let router = Router::new()
-        .route("/livez", get(|| async { "alive\n" }))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
-        .with_state((serving, write_error))
+        .with_state((serving, problem))
         .route("/metrics", get(metrics).with_state(telemetry))
         .merge(health);
     serve_http(listener, router, table, stop).await;
@@ -62,23 +63,33 @@ async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {
     }
 }
 
-/// The readiness, and the error of the last write, while the gateway is ready only for reads, or if its writer has stopped.
-type ReadyState = (watch::Receiver<bool>, watch::Receiver<Option<String>>);
+/// The readiness, and the reason why the gateway cannot do all of its work.
+type ReadyState = (watch::Receiver<bool>, watch::Receiver<Option<Problem>>);
 
-async fn ready(State((serving, write_error)): State<ReadyState>) -> (StatusCode, String) {
-    if !*serving.borrow() {
-        let text = match &*write_error.borrow() {
-            None => NOT_READY.to_owned(),
-            Some(error) => format!("not ready: {error}\n"),
-        };
-        return (StatusCode::SERVICE_UNAVAILABLE, text);
-    }
-    let text = match &*write_error.borrow() {
-        None => "ready\n".to_owned(),
-        Some(error) => format!(
-            "ready for reads only: the journal cannot be written ({error}). Change calls fail, and callbacks \
-             are answered 503\n"
+async fn live(State((_, problem)): State<ReadyState>) -> (StatusCode, String) {
+    match &*problem.borrow() {
+        Some(Problem::Stopped(reason)) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not alive: {reason}. Restart this gateway\n"),
         ),
-    };
-    (StatusCode::OK, text)
+        Some(Problem::OnlyReadable(_)) | None => (StatusCode::OK, "alive\n".to_owned()),
+    }
+}
+
+async fn ready(State((serving, problem)): State<ReadyState>) -> (StatusCode, String) {
+    match (*serving.borrow(), &*problem.borrow()) {
+        (true, Some(Problem::OnlyReadable(error))) => (
+            StatusCode::OK,
+            format!(
+                "ready for reads only: the journal cannot be written ({error}). Change calls fail, and \
+                 callbacks are answered 503\n"
+            ),
+        ),
+        (true, _) => (StatusCode::OK, "ready\n".to_owned()),
+        (false, Some(Problem::Stopped(reason))) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {reason}. Restart this gateway\n"),
+        ),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, NOT_READY.to_owned()),
+    }
 }

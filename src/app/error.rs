@@ -86,7 +86,7 @@ impl StartError {
     }
 
     /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged, because
-    /// the journal or the spool belongs to another ThingSpace, because the database cannot be used, or because the
+    /// the journal or the spool belongs to another ThingSpace, has another version or is on a network file system, because the database cannot be used, or because the
     /// policy file has errors, or because the process may open too few files; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         let is_final = match self {

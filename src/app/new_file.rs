@@ -12,6 +12,7 @@ use std::{
     process, thread,
 };
 
+use futures_util::future::select_all;
 use rustix::fs::{AtFlags, CWD, OFlags, linkat};
 use tempfile::{Builder, NamedTempFile};
 use tokio::{
@@ -110,20 +111,27 @@ impl Content {
     }
 }
 
-/// Removes a file and ends the process at SIGTERM and SIGINT, with the exit code of a shell for a signal.
+/// Removes a file and ends the process at a signal that ends it, with the exit code of a shell for the signal.
 fn remove_on_signal(path: PathBuf) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ];
+    let signals: Vec<_> = {
         let _context = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        kinds.into_iter().map(|kind| Ok((kind, signal(kind)?))).collect::<io::Result<_>>()?
     };
     thread::Builder::new().name("signals".into()).spawn(move || {
-        let kind = runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => SignalKind::terminate(),
-                _ = interrupt.recv() => SignalKind::interrupt(),
-            }
+        let received = signals.into_iter().map(|(kind, mut signal)| {
+            Box::pin(async move {
+                signal.recv().await;
+                kind
+            })
         });
+        let (kind, ..) = runtime.block_on(select_all(received));
         // It may have its name already.
         let _ = fs::remove_file(path);
         process::exit(128 + kind.as_raw_value());

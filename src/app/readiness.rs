@@ -7,7 +7,8 @@
 //!   for all replicas, no replica would receive callbacks, so a replica whose spool has room stays ready.
 //! * A gateway with an embedded journal is the only one. As long as it can read the journal, it stays ready: calls that only
 //!   read, and watches, work. Change calls fail with JOURNAL_UNAVAILABLE, and callbacks are answered 503.
-//! * A gateway whose writer has ended is not ready: only a restart helps.
+//! * A gateway that cannot write until a restart is not ready, and not alive, so that it is restarted: its writer has ended, or
+//!   an import or a restore has replaced its database. A restart of the container keeps the spool.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,8 +27,15 @@ const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of successive reads without an answer from which the journal cannot be read. Fewer are the effect of other reads,
 /// which have all connections.
 const MAX_READ_TIMEOUTS: u32 = 10;
-/// The reason of a gateway that is not ready because its writer has ended.
-const WRITER_STOPPED: &str = "the journal's writer has stopped. Restart this gateway";
+
+/// Why a gateway cannot do all of its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// It is ready only for reads. The error of the last write.
+    OnlyReadable(String),
+    /// Nothing can be written until a restart. The reason.
+    Stopped(&'static str),
+}
 
 /// Updates the readiness of a gateway.
 pub(super) struct Readiness {
@@ -35,8 +43,7 @@ pub(super) struct Readiness {
     pub(super) spool: Option<Arc<Spool>>,
     /// True while the gateway is ready.
     pub(super) serving: watch::Sender<bool>,
-    /// The error of the last write, while the gateway is ready only for reads, or if its writer has stopped.
-    pub(super) write_error: watch::Sender<Option<String>>,
+    pub(super) problem: watch::Sender<Option<Problem>>,
     pub(super) draining: CancellationToken,
     pub(super) instruments: Instruments,
 }
@@ -49,26 +56,30 @@ impl Readiness {
         while self.draining.run_until_cancelled(interval.tick()).await.is_some() {
             let is_writable = self.journal.is_writable();
             self.instruments.status().journal_writable(is_writable);
-            let has_stopped = self.journal.has_stopped();
+            if is_writable {
+                read_timeouts = 0;
+            }
+            let stop_reason = self.journal.stop_reason();
+            let has_stopped = stop_reason.is_some();
             let has_room =
                 || !has_stopped && self.spool.as_ref().is_some_and(|spool| spool.has_room());
             let is_only_readable = !is_writable
                 && !has_stopped
                 && !has_room()
                 && self.is_readable(&mut read_timeouts).await;
-            let error = match has_stopped {
-                true => Some(WRITER_STOPPED.to_owned()),
-                false => is_only_readable.then(|| self.journal.write_error().unwrap_or_default()),
-            };
-            self.write_error.send_if_modified(|current| {
-                let is_modified = *current != error;
-                *current = error;
+            let only_readable =
+                || Problem::OnlyReadable(self.journal.write_error().unwrap_or_default());
+            let problem =
+                stop_reason.map(Problem::Stopped).or_else(|| is_only_readable.then(only_readable));
+            self.problem.send_if_modified(|current| {
+                let is_modified = *current != problem;
+                *current = problem;
                 is_modified
             });
             self.serving.send_if_modified(|serving| {
                 // Checked under the lock, so that a drain that has begun stays not ready.
                 let is_ready = is_writable || is_only_readable || has_room();
-                let is_ready = is_ready && !self.draining.is_cancelled();
+                let is_ready = is_ready && !has_stopped && !self.draining.is_cancelled();
                 std::mem::replace(serving, is_ready) != is_ready
             });
         }

@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fs::File,
-    io::{self, BufReader, BufWriter, Read, Write, stdin, stdout},
+    io::{self, BufReader, BufWriter, ErrorKind, Read, Write, stdin, stdout},
     path::Path,
     time::Duration,
 };
@@ -49,8 +49,12 @@ pub struct LossReport {
     pub lost_position: Option<u64>,
 }
 
-/// Standard output. A write fails, instead of blocking, if nothing reads it until the time limit.
-struct LimitedStdout(TimeLimit);
+/// Time for which a write to standard output waits for a reader.
+const STDOUT_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Standard output. A write fails with `Interrupted`, instead of blocking, if nothing reads it for a second, so that the
+/// writer can check its limits.
+struct NonBlockingStdout;
 
 /// Exports the journal to a new file that only its owner can read, or to standard output.
 ///
@@ -80,9 +84,7 @@ pub fn back_up_journal(
 ) -> Result<ExportReport, TransferError> {
     let limit = TimeLimit::start(time_limit);
     if path.as_os_str() == STANDARD_STREAM {
-        let mut output = BufWriter::with_capacity(BUFFER, LimitedStdout(limit));
-        let report = back_up(config, limit, stdout_device(), &mut output)?;
-        output.flush()?;
+        let report = back_up(config, limit, stdout_device(), &mut NonBlockingStdout)?;
         return sync_stdout().map(|()| report).map_err(TransferError::from);
     }
     write_new_file(path, |device, output| back_up(config, limit, device, output))
@@ -315,18 +317,12 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
-impl Write for LimitedStdout {
+impl Write for NonBlockingStdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let stdout = stdout();
-        loop {
-            let remaining = self.0.remaining()?;
-            let timeout = Timespec::try_from(remaining).map_err(io::Error::other)?;
-            let mut ready = [PollFd::new(&stdout, PollFlags::OUT)];
-            match poll(&mut ready, Some(&timeout)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => break,
-                Err(error) => return Err(error.into()),
-            }
+        let mut ready = [PollFd::new(&stdout, PollFlags::OUT)];
+        if poll(&mut ready, Some(&STDOUT_TIMEOUT))? == 0 {
+            return Err(ErrorKind::Interrupted.into());
         }
         let chunk = bytes.get(..PIPE_CHUNK).unwrap_or(bytes);
         // The buffer of `Stdout` would keep the chunk.

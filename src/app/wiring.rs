@@ -12,9 +12,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{
-        access::Access, admin_port, admin_socket::AdminSocket, audit_log::open_audit_log,
-        error::StartError, failed_logins::JournalFailedLoginStore, ports::Ports,
-        readiness::Readiness, shared_state::shared_state, waiting::Waiting,
+        access::Access,
+        admin_port,
+        admin_socket::AdminSocket,
+        audit_log::open_audit_log,
+        error::StartError,
+        failed_logins::JournalFailedLoginStore,
+        ports::Ports,
+        readiness::{Problem, Readiness},
+        shared_state::shared_state,
+        waiting::Waiting,
     },
     audit::AuditLog,
     background::{
@@ -80,8 +87,7 @@ struct Shared<'a> {
     inflight_dispatches: TaskTracker,
     access: Access,
     serving: watch::Sender<bool>,
-    /// The error of the last write, while the gateway is ready only for reads, or if its writer has stopped.
-    write_error: watch::Sender<Option<String>>,
+    problem: watch::Sender<Option<Problem>>,
     /// True while this replica runs the jobs that one replica runs for all.
     is_leader: watch::Sender<bool>,
     draining: CancellationToken,
@@ -169,7 +175,7 @@ impl Components {
             ports.limits.admin,
             telemetry.clone(),
             shared.serving.subscribe(),
-            shared.write_error.subscribe(),
+            shared.problem.subscribe(),
             draining.clone(),
             stop.clone(),
         )));
@@ -242,7 +248,7 @@ impl<'a> Shared<'a> {
             inflight_dispatches: TaskTracker::new(),
             access,
             serving: watch::Sender::new(true),
-            write_error: watch::Sender::new(None),
+            problem: watch::Sender::new(None),
             is_leader: watch::Sender::new(false),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -306,7 +312,7 @@ impl<'a> Shared<'a> {
             journal: self.journal.clone(),
             spool: self.spool.clone(),
             serving: self.serving.clone(),
-            write_error: self.write_error.clone(),
+            problem: self.problem.clone(),
             draining: self.draining.clone(),
             instruments: self.telemetry.instruments(),
         }

@@ -133,7 +133,8 @@ impl JournalCommand {
     /// # Errors
     ///
     /// Exit code 1: the journal is complete, in use, not empty or not sound, or cannot be opened, or the file cannot be
-    /// used. Exit code 78: invalid settings, or a journal that is damaged or belongs to another ThingSpace.
+    /// used. Exit code 78: invalid settings, or a journal that is damaged, belongs to another ThingSpace, has another
+    /// schema version or is on a network file system.
     pub fn run(self) -> Result<(), ExitError> {
         match self.command {
             JournalSubcommand::Backup(backup) => backup.run(),

@@ -162,7 +162,7 @@ impl Dispatcher {
         let stored = self.journal.change(selector).await.map_err(DispatchError::before_claim)?;
         let is_sent = stored.as_ref().is_some_and(|change| change.state != ChangeState::NotSent);
         if !is_sent && self.pauses.may_lack_changes(&request.account) {
-            // The lost journal may have sent it after the backup.
+            // It may have been sent, by a gateway with the journal that was lost.
             return paused(ExistingChange::Unknown);
         }
         match stored {

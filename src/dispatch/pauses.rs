@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::{
+    sync::MutexGuard,
+    time::{sleep, timeout},
+};
 
 use crate::{
     domain::{
@@ -101,8 +104,12 @@ impl Pauses {
     /// True if the changes of an account must not be sent. Reads the pauses first if the journal has a new epoch. Until they
     /// have been read, all accounts are paused.
     pub async fn is_paused(&self, account: &AccountName) -> bool {
-        if !self.is_current() {
-            self.refresh().await;
+        // One call reads them. The others wait for it for a moment.
+        if !self.is_current()
+            && let Ok(writing) = timeout(REFRESH_INTERVAL, self.writing.lock()).await
+            && !self.is_current()
+        {
+            self.refresh(&writing).await;
         }
         let current = self.current.read();
         current.epoch != self.journal.epoch() || current.find(account).next().is_some()
@@ -179,12 +186,13 @@ impl Pauses {
         }
         loop {
             sleep(REFRESH_INTERVAL).await;
-            self.refresh().await;
+            let writing = self.writing.lock().await;
+            self.refresh(&writing).await;
         }
     }
 
-    async fn refresh(&self) {
-        let _writing = self.writing.lock().await;
+    /// Reads the pauses. The caller holds the lock.
+    async fn refresh(&self, _writing: &MutexGuard<'_, ()>) {
         match LoadedPauses::load(&*self.journal).await {
             Ok(pauses) => *self.current.write() = pauses,
             Err(error) => tracing::debug!(%error, "cannot read the pauses of changes"),

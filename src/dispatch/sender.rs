@@ -76,7 +76,7 @@ impl Dispatcher {
         reservation: Box<dyn Reservation>,
     ) -> Result<Change, DispatchError> {
         if self.pauses.is_paused(&request.account).await {
-            let detail = "the changes of this account were paused before this one was sent";
+            let detail = "the changes of this account were paused before this one was sent, or the pauses could not be read";
             let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
             return self.record(Some(reservation), change, transition).await;
         }

@@ -46,8 +46,8 @@ pub trait Journal:
     /// Returns the error of the last write, if it has failed: one line.
     fn write_error(&self) -> Option<String>;
 
-    /// True if nothing can be written until a restart: the writer has ended.
-    fn has_stopped(&self) -> bool;
+    /// Returns the reason why nothing can be written until a restart of the process, if there is one.
+    fn stop_reason(&self) -> Option<&'static str>;
 
     /// Returns the range of positions.
     async fn kept_range(&self) -> Result<KeptRange>;

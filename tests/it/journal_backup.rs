@@ -18,7 +18,10 @@ use nix::{
 use serde_json::{Value, json};
 use thingspace_gateway::proto::ChangeState;
 use thingspace_postgres_server::{Options, Version};
-use tokio::{process::Command, task::JoinHandle};
+use tokio::{
+    process::{Child, Command},
+    task::JoinHandle,
+};
 use tonic::Code;
 
 use crate::support::{
@@ -26,6 +29,7 @@ use crate::support::{
     database::SearchedServer,
     env::TestEnv,
     gateway::{Setup, TestDir},
+    http::{http_get, http_get_text, readiness},
     requests::{
         ChangeCall as _, Watch, deliver, esim, esim_callback, expect_change_error, iccid,
         parse_error, resume, send_all, stored_iccids, watch_change,
@@ -71,7 +75,7 @@ impl JournalSettings {
     }
 
     /// Starts `journal backup -`.
-    fn start_backup(&self, output: impl Into<Stdio>) -> tokio::process::Child {
+    fn start_backup(&self, output: impl Into<Stdio>) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
         command.args(["journal", "backup", "-"]).args(self.arguments()).env_clear();
         command.stdout(output).stderr(Stdio::piped()).kill_on_drop(true);
@@ -270,7 +274,7 @@ async fn replicas_on_a_restored_postgres_database_send_nothing_before_an_operato
     back_up_and_restore(settings("lost"), settings("restored"), 2).await;
 }
 
-/// The database of a gateway that runs is lost and restored under the same name. The gateway knows the key of fingerprints, and
+/// The database of a gateway that runs is lost and restored under the same name. The gateway has the key of fingerprints, and
 /// has read that nothing is paused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_stays_open_while_its_database_is_restored_sends_nothing() {
@@ -310,6 +314,12 @@ async fn a_gateway_that_stays_open_while_its_database_is_restored_sends_nothing(
     is_restored.store(true, Ordering::Relaxed);
     in_time(calling).await.expect("it ends");
     assert_eq!(env.thingspace.posts(), posts);
+    // Only a restart helps, and the probes cause it.
+    let live = format!("http://{}/livez", env.gateway.admin);
+    eventually("it is not alive", async || http_get(&live).await.status() == 503).await;
+    let text = http_get_text(&live).await;
+    assert!(text.contains("an import or a restore has replaced the journal"), "{text}");
+    assert_eq!(readiness(&env.gateway).await, 503);
 
     // After a restart, the pause of the restore applies.
     env.restart().await;
@@ -383,6 +393,14 @@ async fn a_replica_that_adopts_another_epoch_sends_nothing_before_it_has_read_it
     }
 }
 
+/// True if a backup waits in the middle, because nothing reads its output.
+fn has_filled_its_pipe(backup: &Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/io", backup.id().expect("it runs")));
+    let written = status.expect("a process");
+    let written = written.lines().find_map(|line| line.strip_prefix("wchar: "));
+    written.and_then(|bytes| bytes.parse::<u64>().ok()) > Some(60_000)
+}
+
 /// A backup reads the database, and nothing reads its output.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_with_an_embedded_journal_ends_in_time_while_a_backup_reads_it() {
@@ -393,14 +411,7 @@ async fn a_gateway_with_an_embedded_journal_ends_in_time_while_a_backup_reads_it
     let callbacks = env.gateway.callback_url(SERVICE);
     send_all(&callbacks, REQUEST, (0..1_500).collect(), 16, Arc::default()).await;
     let backup = settings.start_backup(Stdio::piped());
-    let has_begun = async || {
-        // The pipe is full, so the backup waits in the middle.
-        let status = fs::read_to_string(format!("/proc/{}/io", backup.id().expect("it runs")));
-        let written = status.expect("a process");
-        let written = written.lines().find_map(|line| line.strip_prefix("wchar: "));
-        written.and_then(|bytes| bytes.parse::<u64>().ok()) > Some(60_000)
-    };
-    eventually("the backup reads", has_begun).await;
+    eventually("the backup reads", async || has_filled_its_pipe(&backup)).await;
     send_all(&callbacks, REQUEST, (1_500..1_510).collect(), 4, Arc::default()).await;
     let ended = env.gateway.terminate().await;
     assert_eq!(ended.code, Some(0), "{}", ended.log);
@@ -411,6 +422,25 @@ async fn a_gateway_with_an_embedded_journal_ends_in_time_while_a_backup_reads_it
     assert_eq!(checked.code, Some(0), "{checked:?}");
     env.start_again().await;
     assert_eq!(stored_iccids(&mut env.client, REQUEST).await.len(), 1_510);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_nothing_reads_does_not_keep_a_gateway_from_starting() {
+    let dir = TestDir::new();
+    let settings = JournalSettings::embedded(dir.path());
+    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
+    env.change_as(REQUEST, esim("key", 0..3_000)).await;
+    let callbacks = env.gateway.callback_url(SERVICE);
+    send_all(&callbacks, REQUEST, (0..1_500).collect(), 16, Arc::default()).await;
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
+    let backup = settings.start_backup(Stdio::piped());
+    eventually("the backup reads", async || has_filled_its_pipe(&backup)).await;
+    env.start_again().await;
+    let written = in_time(backup.wait_with_output()).await.expect("it ends");
+    let stderr = String::from_utf8_lossy(&written.stderr);
+    assert_eq!(written.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is opening the stopped journal"), "{stderr}");
+    assert_eq!(stored_iccids(&mut env.client, REQUEST).await.len(), 1_500);
 }
 
 /// The command waits for a gateway that has locked the journal and has not opened it yet.

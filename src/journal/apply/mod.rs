@@ -26,7 +26,7 @@ pub(super) use callback::{StoreCallback, StoreCallbacks};
 pub(super) use change_devices::{ChangeDevices, LoadedState};
 pub(super) use claim::{ClaimChange, UnfinishedChange, check_claim};
 pub(super) use keys::{Keys, LookupKeys};
-pub(super) use settle::{RESTORED_OWNER, SettleChange};
+pub(super) use settle::{SettleChange, UNCERTAIN_OWNER};
 pub(super) use transition::ApplyTransition;
 pub(super) use unmatched::ResolveUnmatched;
 pub(super) use working_set::{

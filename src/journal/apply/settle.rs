@@ -12,10 +12,10 @@ use crate::{
     journal::apply::{ApplyError, Command, Keys, WorkingSet, transition::apply_transition},
 };
 
-/// The owner of a change whose request was not known when its journal was backed up: it was in flight, or its outcome
-/// was unknown. The gateway may have sent it after the backup, and may have sent other changes of the same devices. So
-/// the outcome is unknown, and no request is attributed to the change.
-pub(in crate::journal) const RESTORED_OWNER: i64 = -1;
+/// The owner of a change whose request is not known in a journal that lacks later changes, because it was restored or a
+/// loss was accepted: the change was in flight, or its outcome was unknown. The gateway may have sent it afterwards, and
+/// may have sent other changes of the same devices. So the outcome is unknown, and no request is attributed to the change.
+pub(in crate::journal) const UNCERTAIN_OWNER: i64 = -1;
 
 /// Settles a change in flight, unless the process that claimed it holds its lease: a QUEUED change was not sent,
 /// and the outcome of a DISPATCHED change is unknown.
@@ -46,7 +46,7 @@ impl Command for SettleChange {
             ChangeState::Dispatched if !failpoints::is_active("crash-means-not-sent") => {
                 Transition::MarkOutcomeUnknown
             }
-            ChangeState::Queued if owner == RESTORED_OWNER => {
+            ChangeState::Queued if owner == UNCERTAIN_OWNER => {
                 let dispatch = Transition::Dispatch { trace: None, already_on_plan: None };
                 apply_transition(set, row, dispatch, self.now)?;
                 Transition::MarkOutcomeUnknown

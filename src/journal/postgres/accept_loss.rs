@@ -16,7 +16,7 @@ use crate::journal::{
         url::ConnectionSettings,
         writer::{BEGIN, LOCK_HEAD},
     },
-    transfer::ValueUpdate,
+    transfer::{ValueUpdate, mark_uncertain},
 };
 
 /// A loss that was accepted.
@@ -26,7 +26,7 @@ pub struct AcceptedLoss {
     pub last_position: u64,
 }
 
-/// Starts a new epoch of a journal that no replica uses, and updates values.
+/// Starts a new epoch of a journal that no replica uses, marks the changes whose requests are not known, and updates values.
 ///
 /// Blocks the thread, which must be in the context of a runtime and not be one of its threads.
 ///
@@ -65,6 +65,7 @@ fn renew_epoch(
         return Err(OpenFailure::InUse(running.join(", ")));
     }
     start_epoch(&db, last_position)?;
+    mark_uncertain(&db)?;
     for update in updates {
         update.apply(&db, &last_position)?.map_err(OpenFailure::Database)?;
     }

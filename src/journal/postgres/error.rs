@@ -109,8 +109,9 @@ pub enum OpenFailure {
     Busy,
     /// The database is prepared for an import.
     #[error(
-        "the database waits for an import: run `thingspace-gateway journal import`. To start with a new \
-         journal instead, drop the schema thingspace_gateway"
+        "the database waits for a file: an import or a restore was prepared, has failed or was interrupted. Run \
+         `thingspace-gateway journal import` or `journal restore`. To start with a new journal instead, drop the schema \
+         thingspace_gateway"
     )]
     AwaitsImport,
     /// The server is too old.

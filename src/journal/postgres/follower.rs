@@ -183,7 +183,15 @@ impl Follower {
                 return Ok(());
             }
             let epoch = self.continuity.identity.epoch();
-            let new = self.readers.run(move |db| load_new_commits(db, after)).await?;
+            let (own_epoch, replica) = (self.epoch, Arc::clone(&self.continuity.replica));
+            let load = move |db: &dyn Database| {
+                let new = load_new_commits(db, after)?;
+                if new.head.epoch != own_epoch {
+                    replica.check_instance(db)?;
+                }
+                Ok(new)
+            };
+            let new = self.readers.run(load).await?;
             // A commit of this replica may have begun since, and be in what was read.
             let (own, is_in_progress) = self.own_commits.skip(after);
             self.seen = own;

@@ -23,7 +23,7 @@ use crate::{
             error::{JournalOpenError, OpenFailure},
             follower::{Follower, OwnCommits},
             readers::Readers,
-            replica::{Replica, count_replicas, live_replicas},
+            replica::{REPLACED, Replica, count_replicas, live_replicas},
             schema,
             url::ConnectionSettings,
             writer::{self, PostgresWriter, decode_counts},
@@ -215,6 +215,10 @@ impl SqlEngine for PostgresEngine {
 
     fn count_replicas(db: &dyn Database) -> error::Result<Option<ReplicaStatistics>> {
         count_replicas(db).map(Some)
+    }
+
+    fn stop_reason(&self) -> Option<&'static str> {
+        self.replica.is_replaced().then_some(REPLACED)
     }
 
     fn lease_age(&self) -> Option<Duration> {

@@ -1,6 +1,13 @@
 //! The identity of this replica, and its lease.
 
-use std::{collections::HashSet, sync::OnceLock, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -19,10 +26,14 @@ const RENEWAL_DUE: Duration = Duration::from_secs(6);
 /// Age of a lease up to which a change may be sent.
 const SEND_LIMIT: Duration = Duration::from_secs(8);
 
+/// The reason of a replica that cannot use the database any more.
+pub(super) const REPLACED: &str =
+    "an import or a restore has replaced the journal since this gateway opened it";
+
 /// Renews a lease. The numbers of leases start again in another database, so it must be the one that the replica opened.
 const RENEW: &str = "UPDATE replica
      SET lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
-     WHERE number = ? AND lease_until > clock_timestamp()
+     WHERE number = ? AND name = ? AND lease_until > clock_timestamp()
        AND EXISTS (SELECT 1 FROM meta WHERE name = 'instance' AND value = ?) RETURNING commits";
 
 /// Acquires a lease in the database that the replica opened.
@@ -57,6 +68,8 @@ pub(super) struct Replica {
     /// keeps the epoch.
     instance: OnceLock<Vec<u8>>,
     lease: Mutex<Option<Lease>>,
+    /// True once another instance was found.
+    is_replaced: AtomicBool,
 }
 
 /// A lease that was acquired.
@@ -74,7 +87,17 @@ pub(super) struct Lease {
 
 impl Replica {
     pub(super) fn new(name: String) -> Self {
-        Self { name, instance: OnceLock::new(), lease: Mutex::default() }
+        Self {
+            name,
+            instance: OnceLock::new(),
+            lease: Mutex::default(),
+            is_replaced: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the name of this replica. Replicas on one host have the same.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Records the instance of the journal that this replica has opened.
@@ -92,8 +115,18 @@ impl Replica {
         let sql = "SELECT 1 FROM meta WHERE name = 'instance' AND value = ?";
         match db.find(sql, &values![self.instance()], |_| Ok(()))? {
             Some(()) => Ok(()),
-            None => Err(replaced().into()),
+            None => Err(self.replaced().into()),
         }
+    }
+
+    /// True once an import or a restore has replaced the journal.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
+    }
+
+    fn replaced(&self) -> PostgresError {
+        self.is_replaced.store(true, Ordering::Release);
+        PostgresError::new(format!("{REPLACED}. Restart this gateway"))
     }
 
     /// Returns the lease, unless it may have expired.
@@ -150,9 +183,15 @@ impl Replica {
         let Some(lease) = *self.lease.lock() else {
             return Ok(0);
         };
-        let sql = "SELECT commits FROM replica WHERE number = ?";
-        let commits = db.as_database().find(sql, &values![lease.number], |row| row.get(0))?;
-        Ok((lease.commits - commits.unwrap_or(0_i64)).max(0))
+        Ok((lease.commits - self.stored_commits(db, lease)?).max(0))
+    }
+
+    /// Returns the number of commits that the database has of a lease of this replica.
+    pub(super) fn stored_commits(&self, db: &PostgresDatabase<'_>, lease: Lease) -> Result<i64> {
+        let sql = "SELECT commits FROM replica WHERE number = ? AND name = ?";
+        let commits =
+            db.as_database().find(sql, &values![lease.number, self.name()], |row| row.get(0))?;
+        Ok(commits.unwrap_or(0))
     }
 
     /// Gives up the lease, so that other replicas settle what is in flight at once.
@@ -171,7 +210,7 @@ impl Replica {
         let renewed = match present {
             Some(lease) => db.as_database().find(
                 RENEW,
-                &values![LEASE.as_secs(), lease.number, self.instance()],
+                &values![LEASE.as_secs(), lease.number, self.name(), self.instance()],
                 |row| Ok(Lease { renewed: sent, commits: row.get(0)?, ..lease }),
             )?,
             None => None,
@@ -181,21 +220,15 @@ impl Replica {
             None => {
                 let acquired = db.as_database().find(
                     ACQUIRE,
-                    &values![self.name.as_str(), LEASE.as_secs(), self.instance()],
+                    &values![self.name(), LEASE.as_secs(), self.instance()],
                     |row| {
                         Ok(Lease { number: row.get(0)?, renewed: sent, commits: 0, is_lost: false })
                     },
                 )?;
-                acquired.ok_or_else(replaced)?
+                acquired.ok_or_else(|| self.replaced())?
             }
         };
         *self.lease.lock() = Some(lease);
         Ok(lease)
     }
-}
-
-fn replaced() -> PostgresError {
-    PostgresError::new(
-        "an import or a restore has replaced the journal since this gateway opened it; restart this gateway",
-    )
 }

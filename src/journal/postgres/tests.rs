@@ -22,11 +22,12 @@ use tokio::{
 use super::{connection::Connector, database::PostgresDatabase, url::ConnectionSettings, *};
 use crate::{
     callbacks::payload,
-    domain::{clock::Timestamp, newtypes::RequestId},
+    domain::{clock::Timestamp, newtypes::RequestId, state::ChangeState},
     journal::{
         Commit, CommitListener, Durability, Journal, JournalError, NewResult, Origin, Rate,
         ReceivedCallback, Stored, WatchTarget,
-        conformance::{self, Engine},
+        conformance::{self, Engine, every_row::fill},
+        transfer::tests::NOON,
     },
     telemetry::Instruments,
 };
@@ -380,17 +381,26 @@ async fn an_accepted_loss_starts_a_new_epoch_unless_a_replica_is_running() {
     let empty = accept_loss().await.unwrap_err();
     assert!(matches!(empty.0, OpenFailure::NoJournal), "{empty}");
     let journal = open(&options).await.unwrap();
-    assert_eq!(journal.store_callback(callback("kept")).await.unwrap(), new_at(1));
+    fill(&*journal).await;
+    let last_position = journal.kept_range().await.unwrap().last + 1;
+    assert_eq!(journal.store_callback(callback("kept")).await.unwrap(), new_at(last_position));
     let epoch = journal.epoch();
     let running = accept_loss().await.unwrap_err();
     assert!(matches!(&running.0, OpenFailure::InUse(names) if names == "a"), "{running}");
     journal.close().await;
     let accepted = accept_loss().await.unwrap();
-    assert_eq!(accepted, AcceptedLoss { last_position: 1 });
+    assert_eq!(accepted, AcceptedLoss { last_position });
     let journal = open(&options).await.unwrap();
     assert_ne!(journal.epoch(), epoch);
-    assert_eq!(journal.store_callback(callback("later")).await.unwrap(), new_at(2));
+    assert_eq!(journal.store_callback(callback("later")).await.unwrap(), new_at(last_position + 1));
     assert_eq!(journal.store_callback(callback("kept")).await.unwrap(), Stored::Duplicate);
+    // A QUEUED change may have been sent afterwards.
+    let interrupted = journal.interrupted().await.unwrap();
+    assert_eq!(interrupted.len(), 3);
+    for change in interrupted {
+        let settled = journal.settle(change, NOON).await.unwrap().unwrap();
+        assert_eq!(settled.state, ChangeState::OutcomeUnknown);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

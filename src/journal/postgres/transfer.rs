@@ -29,8 +29,8 @@ use crate::{
         },
         sql::{Column, Database, Row, SqlError, tables::meta, value::values},
         transfer::{
-            self, ExportReport, FileKind, ImportReport, Imported, LimitedOutput, Purpose, Rows,
-            Source, Table, Target, TimeLimit, TransferError,
+            self, ExportReport, FileKind, ImportReport, Imported, Purpose, Rows, Source, Table,
+            Target, TimeLimit, TransferError,
         },
     },
 };
@@ -115,8 +115,10 @@ pub fn back_up(
     let running = running_gateways(&db)?;
     let transfer = PostgresTransfer { connection: &connection, db, limit: Some(limit) };
     let mut check = || limit.remaining().map(drop);
-    let mut output = LimitedOutput::new(output, &mut check);
-    transfer::export(&transfer, FileKind::Backup { snapshot_time_us }, running, &mut output)
+    let kind = FileKind::Backup { snapshot_time_us };
+    transfer::write_within_limits(output, &mut check, |output| {
+        transfer::export(&transfer, kind, running, output)
+    })
 }
 
 /// Checks the journal of a database as it is at one moment. Gateways may use it.

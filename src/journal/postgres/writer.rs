@@ -44,7 +44,7 @@ pub(super) const LOCK_HEAD: &str =
 /// Counts the commit, and renews the lease, in the database that the replica opened.
 const COUNT_COMMIT: &str = "UPDATE replica SET commits = commits + 1,
        lease_until = clock_timestamp() + make_interval(secs => CAST(? AS BIGINT))
-     WHERE number = ? AND lease_until > clock_timestamp()
+     WHERE number = ? AND name = ? AND lease_until > clock_timestamp()
        AND EXISTS (SELECT 1 FROM meta WHERE name = 'instance' AND value = ?) RETURNING commits";
 
 const MOVE_HEAD: &str = "UPDATE head SET last_position = ?, counts = ? WHERE id = 1";
@@ -86,6 +86,8 @@ enum CommitError {
     InDoubt {
         /// The number of the commit.
         commit: i64,
+        /// The epoch that it began in.
+        epoch: Epoch,
         set: Box<WorkingSet>,
         error: SqlError,
     },
@@ -124,10 +126,10 @@ impl CommitEngine for PostgresWriter {
             }
             // The next batch connects anew, so that nothing of this transaction is left.
             Err(CommitError::Failed(error)) => Err(error),
-            Err(CommitError::InDoubt { commit, set, error }) => {
+            Err(CommitError::InDoubt { commit, epoch, set, error }) => {
                 tracing::warn!(%error, "the connection was lost during a commit; reading its result back");
                 drop(connection);
-                match self.settle(lease, commit) {
+                match self.settle(lease, epoch, commit) {
                     Ok(true) => Ok(*set),
                     Ok(false) => Err(error),
                     Err(_) => Err(SqlError::InDoubt(Box::new(error))),
@@ -186,7 +188,7 @@ impl PostgresWriter {
         lease: Lease,
         work: &mut dyn Work,
     ) -> Result<WorkingSet, CommitError> {
-        let sent = Instant::now();
+        let (sent, epoch) = (Instant::now(), self.continuity.identity.epoch());
         let transaction = PostgresTransaction::begin(connection, &self.continuity, lease.number)?;
         let set = work.run(&transaction).map_err(|error| transaction.db.cause_of(error))?;
         let (start, commit) = transaction.state()?;
@@ -211,17 +213,17 @@ impl PostgresWriter {
                 Ok(set)
             }
             Err(error) if PostgresError::is_connection_lost(&error) => {
-                Err(CommitError::InDoubt { commit, set: Box::new(set), error })
+                Err(CommitError::InDoubt { commit, epoch, set: Box::new(set), error })
             }
             Err(error) => Err(CommitError::Failed(error)),
         }
     }
 
     /// Returns true if a commit in doubt has succeeded.
-    fn settle(&mut self, lease: Lease, commit: i64) -> Result<bool> {
+    fn settle(&mut self, lease: Lease, epoch: Epoch, commit: i64) -> Result<bool> {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         loop {
-            match self.try_settle(lease, commit) {
+            match self.try_settle(lease, epoch, commit) {
                 Ok(succeeded) => return Ok(succeeded),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(error) => {
@@ -233,7 +235,7 @@ impl PostgresWriter {
         }
     }
 
-    fn try_settle(&mut self, lease: Lease, commit: i64) -> Result<bool> {
+    fn try_settle(&mut self, lease: Lease, epoch: Epoch, commit: i64) -> Result<bool> {
         let sent = Instant::now();
         self.connect()?;
         let Some(connection) = self.connection.take() else {
@@ -242,14 +244,13 @@ impl PostgresWriter {
         let db = PostgresDatabase::begin(&connection, BEGIN);
         // Waits for the end of the transaction in doubt.
         db.as_database().get(LOCK_HEAD, &[], |_| Ok(()))?;
-        let sql = "SELECT commits FROM replica WHERE number = ?";
-        let commits: Option<i64> =
-            db.as_database().find(sql, &values![lease.number], |row| row.get(0))?;
+        let commits = self.continuity.replica.stored_commits(&db, lease)?;
         db.send_command("COMMIT");
         db.wait()?;
         drop(db);
         self.connection = Some(connection);
-        let has_succeeded = commits.is_some_and(|commits| commits >= commit);
+        // In another epoch, another replica can have the number of the lease.
+        let has_succeeded = commits >= commit && self.continuity.identity.epoch() == epoch;
         if has_succeeded {
             self.continuity.replica.on_commit(sent, commit);
         }
@@ -261,8 +262,8 @@ impl<'c> PostgresTransaction<'c> {
     fn begin(connection: &'c Connection, continuity: &'c Continuity, replica: i64) -> Result<Self> {
         let db = PostgresDatabase::begin(connection, BEGIN);
         let head = db.send(LOCK_HEAD, &[])?;
-        let instance = continuity.replica.instance();
-        let commits = db.send(COUNT_COMMIT, &values![LEASE.as_secs(), replica, instance])?;
+        let (name, instance) = (continuity.replica.name(), continuity.replica.instance());
+        let commits = db.send(COUNT_COMMIT, &values![LEASE.as_secs(), replica, name, instance])?;
         Ok(Self {
             db,
             continuity,

@@ -80,6 +80,11 @@ pub(in crate::journal) trait SqlEngine: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Returns the reason why this process cannot use the database any more, if there is one.
+    fn stop_reason(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Returns the time since the lease of this process was renewed, if it needs one.
     fn lease_age(&self) -> Option<Duration> {
         None
@@ -171,8 +176,9 @@ impl<E: SqlEngine> Journal for SqlJournal<E> {
         self.engine.writer().write_error()
     }
 
-    fn has_stopped(&self) -> bool {
-        self.engine.writer().has_stopped()
+    fn stop_reason(&self) -> Option<&'static str> {
+        let has_stopped = self.engine.writer().has_stopped();
+        has_stopped.then_some("the writer of the journal has stopped").or(self.engine.stop_reason())
     }
 
     async fn kept_range(&self) -> Result<KeptRange> {

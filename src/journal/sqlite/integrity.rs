@@ -20,7 +20,7 @@ use crate::{
             marker::{self, Marker, MarkerFile},
             schema,
         },
-        transfer::ValueUpdate,
+        transfer::{ValueUpdate, mark_uncertain},
     },
 };
 
@@ -173,7 +173,7 @@ fn try_accept_loss(
     Ok(Some(AcceptedLoss { database_position: kept, marker_position }))
 }
 
-/// Gives a database a new epoch, and updates values. New events get positions after `marker_position`, so that none is
+/// Gives a database a new epoch, marks the changes whose requests are not known, and updates values. New events get positions after `marker_position`, so that none is
 /// used twice.
 fn assign_new_epoch(
     path: &Path,
@@ -187,6 +187,7 @@ fn assign_new_epoch(
     meta::delete(&*transaction, meta::EPOCH)?;
     let epoch = meta::load_or_create_random(&*transaction, meta::EPOCH)?;
     meta::skip_to(&*transaction, kept.max(marker_position))?;
+    mark_uncertain(&*transaction)?;
     for update in updates {
         update.apply(&*transaction, &kept)?.map_err(OpenFailure::Value)?;
     }

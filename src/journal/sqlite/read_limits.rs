@@ -43,9 +43,8 @@ impl ReadLimits {
     pub(super) fn check(&self) -> io::Result<()> {
         self.time.remaining()?;
         if self.locks.as_ref().map_or(Ok(false), |locks| locks.is_wanted())? {
-            return Err(io::Error::new(
-                ErrorKind::Interrupted,
-                "a gateway, or another command, wants to use the stopped journal. Repeat the command while the \
+            return Err(io::Error::other(
+                "a gateway, or another command, is opening the stopped journal. Repeat the command while the \
                  gateway runs",
             ));
         }
@@ -84,7 +83,7 @@ impl ReadLimits {
 }
 
 impl SharedLocks {
-    /// True if a gateway wants to use the journal: see [`FileLocks`](super::connection::FileLocks).
+    /// True if a gateway is opening the journal: see [`FileLocks`](super::connection::FileLocks).
     fn is_wanted(&self) -> io::Result<bool> {
         let Some(directory) = &self.directory else {
             return Ok(false);

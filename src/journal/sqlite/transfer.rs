@@ -29,8 +29,8 @@ use crate::{
             snapshot::Snapshot,
         },
         transfer::{
-            self, ExportReport, FileKind, ImportReport, Imported, LimitedOutput, Purpose, Rows,
-            Source, Table, Target, TimeLimit, TransferError,
+            self, ExportReport, FileKind, ImportReport, Imported, Purpose, Rows, Source, Table,
+            Target, TimeLimit, TransferError,
         },
     },
 };
@@ -91,9 +91,10 @@ pub fn back_up(
     }
     let limits = snapshot.limits(dir, limit, output_device);
     let mut check = || limits.check();
-    let mut output = LimitedOutput::new(output, &mut check);
     let kind = FileKind::Backup { snapshot_time_us };
-    transfer::export(&SqliteTransfer(&transaction), kind, Vec::new(), &mut output)
+    transfer::write_within_limits(output, &mut check, |output| {
+        transfer::export(&SqliteTransfer(&transaction), kind, Vec::new(), output)
+    })
 }
 
 /// Checks the journal of a directory. A gateway may use it meanwhile. Changes no file of the journal.

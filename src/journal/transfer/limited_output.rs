@@ -1,14 +1,16 @@
-//! An output that ends a backup which takes too long.
+//! An output that ends a backup which takes too long, or could fill a disk.
 //!
 //! A backup keeps one state of the database for its whole time. SQLite cannot reuse the write-ahead log meanwhile, and
 //! PostgreSQL cannot remove old rows.
 
 use std::{
-    io::{self, ErrorKind, Write},
+    io::{self, BufWriter, ErrorKind, Write},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::journal::transfer::TransferError;
 
 /// The maximum duration of a backup.
 #[derive(Debug, Clone, Copy)]
@@ -17,10 +19,31 @@ pub struct TimeLimit {
     duration: Duration,
 }
 
+/// Size of the buffer before the output.
+const BUFFER: usize = 256 * 1024;
+
 /// An output that checks the limits of a backup before each write.
-pub struct LimitedOutput<'o> {
+struct LimitedOutput<'o> {
     output: &'o mut dyn Write,
     check: &'o mut dyn FnMut() -> io::Result<()>,
+}
+
+/// Writes a backup to `output` with a buffer, as long as `check` succeeds. An output that fails with `Interrupted` is
+/// repeated, after another check.
+pub(in crate::journal) fn write_within_limits<T>(
+    output: &mut dyn Write,
+    check: &mut dyn FnMut() -> io::Result<()>,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, TransferError>,
+) -> Result<T, TransferError> {
+    let mut output = BufWriter::with_capacity(BUFFER, LimitedOutput { output, check });
+    match write(&mut output) {
+        Ok(written) => Ok(output.flush().map(|()| written)?),
+        Err(error) => {
+            // Without the bytes that are left in the buffer.
+            let _ = output.into_parts();
+            Err(error)
+        }
+    }
 }
 
 impl TimeLimit {
@@ -43,13 +66,6 @@ impl TimeLimit {
             );
             io::Error::new(ErrorKind::TimedOut, message)
         })
-    }
-}
-
-impl<'o> LimitedOutput<'o> {
-    /// Writes to `output` as long as `check` succeeds.
-    pub fn new(output: &'o mut dyn Write, check: &'o mut dyn FnMut() -> io::Result<()>) -> Self {
-        Self { output, check }
     }
 }
 

@@ -22,7 +22,9 @@ mod verify;
 pub use error::TransferError;
 pub use export::{ExportReport, FileHeader, FileKind};
 pub use import::{ImportReport, Purpose};
-pub use limited_output::{LimitedOutput, TimeLimit};
+pub use limited_output::TimeLimit;
+pub(in crate::journal) use limited_output::write_within_limits;
+pub(in crate::journal) use restore::mark_uncertain;
 pub use restore::{Update, ValueUpdate};
 pub use verify::{FileReport, verify};
 

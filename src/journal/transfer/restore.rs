@@ -4,12 +4,12 @@
 //!
 //! * The epoch is new, so that resume tokens of the lost journal are rejected.
 //! * A change that was in flight, or whose outcome was unknown, has the owner
-//!   [`RESTORED_OWNER`](crate::journal::apply::RESTORED_OWNER).
+//!   [`UNCERTAIN_OWNER`](crate::journal::apply::UNCERTAIN_OWNER).
 //! * The caller updates values: it pauses the changes of all accounts.
 
 use crate::journal::{
     Epoch,
-    apply::RESTORED_OWNER,
+    apply::UNCERTAIN_OWNER,
     sql::{
         self, Database,
         tables::{changes, meta},
@@ -45,6 +45,12 @@ impl<S> ValueUpdate<'_, S> {
     }
 }
 
+/// Marks the changes whose requests are not known, in a journal that lacks later changes.
+pub(in crate::journal) fn mark_uncertain(db: &dyn Database) -> sql::Result<()> {
+    let sql = format!("UPDATE change SET owner = ? WHERE {}", changes::has_device_lock());
+    db.execute(&sql, &values![UNCERTAIN_OWNER]).map(drop)
+}
+
 /// Gives the journal a new epoch, marks the changes with an unknown request, and updates values.
 pub(super) fn separate(
     db: &dyn Database,
@@ -53,8 +59,7 @@ pub(super) fn separate(
 ) -> Result<Epoch, TransferError> {
     meta::delete(db, meta::EPOCH)?;
     let epoch = Epoch(u64::from_be_bytes(meta::load_or_create_random(db, meta::EPOCH)?));
-    let sql = format!("UPDATE change SET owner = ? WHERE {}", changes::has_device_lock());
-    db.execute(&sql, &values![RESTORED_OWNER])?;
+    mark_uncertain(db)?;
     for update in updates {
         update.apply(db, header)?.map_err(TransferError::invalid)?;
     }

@@ -1,7 +1,7 @@
 //! The tables of an export.
 
 use crate::journal::{
-    apply::RESTORED_OWNER,
+    apply::UNCERTAIN_OWNER,
     sql::{
         Column,
         Type::{self, Bytes, Int, Text},
@@ -26,9 +26,9 @@ pub(in crate::journal) trait Rows {
 }
 
 /// The owner of a change in a file. No process has the number 0, so the gateway settles changes in flight. A change that
-/// was restored keeps its mark, see [`RESTORED_OWNER`](crate::journal::apply::RESTORED_OWNER).
+/// was restored keeps its mark, see [`UNCERTAIN_OWNER`](crate::journal::apply::UNCERTAIN_OWNER).
 const NO_OWNER: &str = "CASE WHEN owner = -1 THEN -1 ELSE 0 END AS owner";
-const _: () = assert!(RESTORED_OWNER == -1, "see NO_OWNER");
+const _: () = assert!(UNCERTAIN_OWNER == -1, "see NO_OWNER");
 
 /// All tables that both engines have. A test compares them with the schema.
 pub(super) const TABLES: &[Table] = &[

@@ -10,7 +10,7 @@ use crate::{
             tests::{callback, create_database},
             url::ConnectionSettings,
         },
-        sql::Identity,
+        sql::{Identity, tables::meta},
     },
     telemetry::Instruments,
 };
@@ -29,9 +29,13 @@ async fn commits_between_the_adoption_of_an_epoch_and_the_next_read_of_postgres_
 
     let connector = Connector::new(ConnectionSettings::parse(&options.url, None).unwrap()).unwrap();
     let identity = Arc::new(Identity::new(epoch, Origin::sandbox(), &[]));
-    let continuity = Continuity::new(identity, Arc::new(Replica::new("a".into())), seen);
+    let readers = Arc::new(Readers::new(connector.clone(), 1).unwrap());
+    let instance = readers.run(|db| meta::load::<Vec<u8>>(db, meta::INSTANCE)).await.unwrap();
+    let replica = Arc::new(Replica::new("a".into()));
+    replica.set_instance(&instance.unwrap());
+    let continuity = Continuity::new(identity, replica, seen);
     let mut follower = Follower {
-        readers: Arc::new(Readers::new(connector.clone(), 1).unwrap()),
+        readers,
         connector,
         own_commits: Arc::default(),
         continuity: Arc::new(continuity),

@@ -18,7 +18,7 @@ use crate::{
     },
     failpoints,
     journal::{
-        apply::{ChangeDevices, RESTORED_OWNER},
+        apply::{ChangeDevices, UNCERTAIN_OWNER},
         record::{decode_result, receive_time},
         sql::{
             Database, Result,
@@ -79,10 +79,10 @@ pub(in crate::journal::sql) fn find_likely_change(
     let Some(Candidate { change, rules, coverage }) = select_candidate(&candidates) else {
         return Ok(None);
     };
-    let is_restored = |stored: &StoredChange| {
-        stored.owner == RESTORED_OWNER && stored.change.change_id == change.change_id
+    let is_uncertain = |stored: &StoredChange| {
+        stored.owner == UNCERTAIN_OWNER && stored.change.change_id == change.change_id
     };
-    if unanswered.iter().any(is_restored) {
+    if unanswered.iter().any(is_uncertain) {
         return Ok(None);
     }
     if rules.identifying_kinds == IdentifyingKinds::All

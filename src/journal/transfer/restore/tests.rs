@@ -1,9 +1,12 @@
+use std::fs;
+
 use super::*;
 use crate::{
     domain::{newtypes::RequestId, state::ChangeState},
     journal::{
         Attribution, ChangeFilter, Journal,
         conformance::every_row::{accept_change, fill, success_of},
+        sqlite,
         transfer::{
             FileKind, Purpose,
             tests::{Directory, NOON, filled_file},
@@ -76,29 +79,39 @@ async fn a_restored_journal_has_another_epoch_and_changes_in_flight_have_an_unkn
     }
 }
 
-/// The lost journal may have sent another change of the same devices, whose callbacks arrive now.
+/// The loss may have been that of a DISPATCHED change, or of another change of the same devices, whose callbacks arrive now.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_is_attributed_to_a_change_whose_request_was_unknown_at_the_time_of_the_backup()
-{
+async fn the_outcome_of_a_change_stays_unknown_in_a_journal_that_may_lack_its_request() {
     let original = Directory::new();
     let journal = original.open();
     fill(&*journal).await;
     journal.close().await;
     drop(journal);
     let (backup, _) = original.back_up().unwrap();
-    for is_restored in [false, true] {
+    let export = original.export();
+    let move_there = |directory: &Directory| drop(directory.import(&export).unwrap());
+    let accept_loss = |directory: &Directory| {
+        move_there(directory);
+        fs::remove_file(directory.path().join("journal.marker")).unwrap();
+        sqlite::accept_loss(&directory.path(), false, &[]).unwrap().unwrap();
+    };
+    let restore = |directory: &Directory| drop(restore(directory, &backup));
+    let ways: [&dyn Fn(&Directory); 3] = [&move_there, &restore, &accept_loss];
+    for (fill_directory, may_lack_requests) in ways.into_iter().zip([false, true, true]) {
         let directory = Directory::new();
-        if is_restored {
-            restore(&directory, &backup);
-        } else {
-            directory.import(&original.export()).unwrap();
-        }
+        fill_directory(&directory);
         let journal = directory.open();
+        let mut settled = Vec::new();
+        for change in journal.interrupted().await.unwrap() {
+            settled.push(journal.settle(change, NOON).await.unwrap().unwrap().state);
+        }
+        settled.dedup();
+        assert_eq!(settled == [ChangeState::OutcomeUnknown], may_lack_requests, "{settled:?}");
         // The device of the change "unknown".
         journal.store_callback(success_of("r-later", 2_002)).await.unwrap();
         let request = RequestId::parse("r-later").unwrap();
         let found = journal.attribute(request, None, None, NOON).await.unwrap();
-        assert_eq!(matches!(found, Attribution::Unproven), is_restored, "{found:?}");
+        assert_eq!(matches!(found, Attribution::Unproven), may_lack_requests, "{found:?}");
         // A change that is made now gets its results.
         accept_change(&*journal, "new", "r-new", 5_000..5_001).await;
         journal.store_callback(success_of("r-new", 5_000)).await.unwrap();
