@@ -184,7 +184,7 @@ class Pod:
         return directory
 
     def _own(self, directory):
-        """Gives a volume to the pod's group, or to everybody if it has none."""
+        """Gives a volume to the pod's group, or to all users if it has none."""
         if self._group() is not None:
             os.chown(directory, 0, self._group())
             directory.chmod(0o2770)

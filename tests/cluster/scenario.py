@@ -1,4 +1,4 @@
-"""What the scenarios share: a release under load, and the promises that must hold after it."""
+"""The common part of the scenarios: a release under load, and the promises that must hold after it."""
 
 import socket
 import time
@@ -69,7 +69,7 @@ class Scenario:
         eventually(lambda: not lacking(), lambda: f"the lists of devices have all results; {len(lacking())} are missing")
 
     def describe(self, missing):
-        """What the gateway and ThingSpace know of devices whose results are missing."""
+        """Describes devices whose results are missing: the states of the gateway, and the callbacks of ThingSpace."""
         v1, load, found = self.client_package.v1, self.load, []
         with self.client_package.connect(load.grpc_address, plaintext=True) as client:
             for change_id, first in load.accepted.items():
@@ -83,7 +83,7 @@ class Scenario:
         return found
 
     def changes_in_doubt(self):
-        """The changes whose requests the gateway knows nothing about."""
+        """The changes whose outcome is unknown."""
         v1 = self.client_package.v1
         with self.client_package.connect(self.load.grpc_address, plaintext=True) as client:
             request = v1.ListChangesRequest(account_name=ACCOUNT, states=[v1.CHANGE_STATE_OUTCOME_UNKNOWN])

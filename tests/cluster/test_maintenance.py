@@ -100,6 +100,7 @@ def test_a_backup_on_a_volume_is_restored(nodes, scenario, state):
     release.helm("upgrade", values)
     release.wait_until_ready(1)
     assert load.acknowledged <= scenario.listed_again()
+    assert_restored(release)
 
 
 def test_a_backup_is_restored_to_another_database(nodes, postgres, scenario):
@@ -115,6 +116,10 @@ def test_a_backup_is_restored_to_another_database(nodes, postgres, scenario):
     release.helm("upgrade", values)
     release.wait_until_ready(2)
     assert load.acknowledged <= scenario.listed_again()
+    assert_restored(release)
+
+
+def assert_restored(release):
     for pod in release.pods():
         (pause,) = json.loads(release.execute(pod, "status"))["pauses"]
         assert pause["paused_by"] == "journal restore"

@@ -1,4 +1,4 @@
-"""What scripts/release makes, as far as it needs no build. `scripts/release --check` proves the artifacts themselves."""
+"""The parts of scripts/release that need no build. `scripts/release --check` checks the artifacts."""
 
 import hashlib
 import json

@@ -56,7 +56,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* What a mesh makes impossible or unsafe. */}}
+{{/* Refuses values that a mesh makes impossible or unsafe. */}}
 {{- define "gateway.checkMesh" -}}
 {{- $mesh := .Values.mesh.type -}}
 {{- $identity := include "gateway.authMode" (dict "root" . "mode" "mesh") -}}

@@ -24,6 +24,12 @@
 {{- end -}}
 {{- end }}
 
+{{/* Not empty if the command of the maintenance Job reads standard input. */}}
+{{- define "gateway.maintenanceInput" -}}
+{{- $args := .Values.maintenance.args -}}
+{{- if and (has "-" $args) (or (has "restore" $args) (has "import" $args) (has "check" $args)) -}}true{{- end -}}
+{{- end }}
+
 {{/* A Job cannot be changed, so each revision of the release has one of its own. */}}
 {{- define "gateway.maintenanceName" -}}
 {{ include "gateway.fullname" . | trunc 44 | trimSuffix "-" }}-maintenance-{{ .Release.Revision }}
