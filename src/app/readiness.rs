@@ -43,6 +43,7 @@ pub(super) struct Readiness {
     pub(super) spool: Option<Arc<Spool>>,
     /// True while the gateway is ready.
     pub(super) serving: watch::Sender<bool>,
+    /// Why the gateway cannot do all of its work.
     pub(super) problem: watch::Sender<Option<Problem>>,
     pub(super) draining: CancellationToken,
     pub(super) instruments: Instruments,

@@ -87,6 +87,7 @@ struct Shared<'a> {
     inflight_dispatches: TaskTracker,
     access: Access,
     serving: watch::Sender<bool>,
+    /// Why the gateway cannot do all of its work.
     problem: watch::Sender<Option<Problem>>,
     /// True while this replica runs the jobs that one replica runs for all.
     is_leader: watch::Sender<bool>,

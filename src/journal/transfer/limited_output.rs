@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 use crate::journal::transfer::TransferError;
 
-/// The maximum duration of a backup.
+/// Size of the buffer before the output.
+const BUFFER: usize = 256 * 1024;
+
+/// The maximum duration of a backup or a check.
 #[derive(Debug, Clone, Copy)]
 pub struct TimeLimit {
     deadline: Instant,
     duration: Duration,
 }
-
-/// Size of the buffer before the output.
-const BUFFER: usize = 256 * 1024;
 
 /// An output that checks the limits of a backup before each write.
 struct LimitedOutput<'o> {
