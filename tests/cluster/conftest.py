@@ -142,11 +142,13 @@ def client_package():
 
 @pytest.fixture
 def postgres(machine):
-    """A PostgreSQL server that the pods reach. Returns a function that makes a database for the gateway and returns its URL."""
+    """A PostgreSQL server that the pods reach. Returns a function that makes an empty database for the gateway, in place of one
+    with this name, and returns its URL."""
     server = PostgresServer(address=network.MACHINE, clients="198.18.0.0/15")
     server.psql("CREATE ROLE gateway LOGIN")
 
     def create(name):
+        server.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         server.psql(f"CREATE DATABASE {name} OWNER gateway")
         return f"postgresql://gateway@{network.MACHINE}/{name}?sslmode=disable"
 

@@ -1,6 +1,7 @@
 """Load on a gateway: changes, watches, and callbacks as ThingSpace sends them, with a record of every attempt."""
 
 import http.client
+import itertools
 import json
 import queue
 import random
@@ -14,6 +15,8 @@ ACCOUNT = "0000123456-00001"
 # ThingSpace sends a callback again if it has no response after this time, and this time after an error: once (see
 # thingspace-facts, section 4). Seconds.
 CALLBACK_TIMEOUT, RETRY_AFTER = 4, 1.3
+# The first port that callbacks are sent from.
+FIRST_PORT = 2000
 # Seconds between two callbacks that are sent again.
 REPEAT_INTERVAL = 0.05
 # Maximum seconds of a change call with its repeated attempts.
@@ -40,7 +43,7 @@ class Load:
         self.requests, self.lookups = {}, 0
         self.lock = threading.Lock()
         # (begin, end, succeeded) of each attempt, by time.monotonic.
-        self.attempts = []
+        self.attempts, self.sources = [], itertools.count()
         # Devices by ICCID: what ThingSpace knows, and what it has delivered.
         self.sent, self.done, self.acknowledged, self.given_up = {}, set(), set(), set()
         self.accepted, self.failed_changes, self.change_retries = {}, [], []
@@ -133,7 +136,9 @@ class Load:
         body = json.dumps(callback(request_id, iccid, callbackCount=number))
         begin, error = time.monotonic(), None
         try:
-            source = random.choice(SENDERS), 0
+            # No address and port are used twice: a new connection with those of an old one to a lost pod would go there.
+            number = next(self.sources)
+            source = SENDERS[number % len(SENDERS)], FIRST_PORT + number // len(SENDERS)
             connection = http.client.HTTPConnection(self.callback_address, timeout=CALLBACK_TIMEOUT, source_address=source)
             connection.request("POST", self.path, body, {"content-type": "application/json"})
             status = connection.getresponse().status

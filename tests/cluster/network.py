@@ -7,8 +7,7 @@ pod has one too. Every packet of a pod passes its node, where kube-proxy transla
 import subprocess
 
 MACHINE = "198.18.0.1"
-# Further addresses of it, from which callbacks are sent. With one address, a new connection could get the port of an old one to
-# a lost pod, and the kernel would send it there for two minutes more.
+# Further addresses of it, from which callbacks are sent.
 SENDERS = [f"198.18.0.{number}" for number in range(100, 200)]
 PODS = "198.18.128.0/17"
 SERVICES = "198.19.0.0/16"

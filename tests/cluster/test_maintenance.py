@@ -119,6 +119,28 @@ def test_a_backup_is_restored_to_another_database(nodes, postgres, scenario):
     assert_restored(release)
 
 
+def test_replicas_whose_database_was_replaced_are_restarted(nodes, postgres, scenario):
+    nodes(2)
+    release, load = scenario.release, scenario.load
+    scenario.start("high-availability", 2, replicaCount=2, journal={"engine": "postgres", "url": postgres("gateway")})
+    eventually(lambda: load.acknowledged, "callbacks arrive")
+    load.stop()
+    before = [pod["metadata"]["uid"] for pod in release.pods()]
+    (pod, _) = release.pods()
+    backup = release.execute(pod, "journal", "backup", "-")
+    postgres("gateway")
+    release.execute(pod, "journal", "restore", "-", stdin=backup)
+
+    def are_restarted():
+        counts = [status["restartCount"] for pod in release.pods() for status in pod["status"]["containerStatuses"]]
+        return counts == [1, 1] and len(release.ready_pods()) == 2
+
+    eventually(are_restarted, lambda: release.kubectl("describe", "pods"), timeout=240)
+    assert [pod["metadata"]["uid"] for pod in release.pods()] == before, "the containers are restarted, not the pods"
+    assert load.acknowledged <= scenario.listed_again()
+    assert_restored(release)
+
+
 def assert_restored(release):
     for pod in release.pods():
         (pause,) = json.loads(release.execute(pod, "status"))["pauses"]

@@ -8,7 +8,7 @@ from scenario import node_of
 # Kubernetes waits this long for a node by default, and it renews its lease every ten seconds. Seconds.
 NOTICED_WITHIN = 75
 # Then every callback must reach another pod. Seconds.
-SERVED_WITHIN = 40
+SERVED_WITHIN = 10
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 
 
