@@ -12,7 +12,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, fstat, fsync},
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::{
     app::{SystemClock, failed_logins, new_file::NewFile},
@@ -153,11 +153,11 @@ pub fn accept_loss(config: &Config) -> Result<Option<LossReport>, TransferError>
             lost_position: loss.marker_position,
         }));
     };
-    let runtime = runtime()?;
-    let _context = runtime.enter();
-    let accepted = accept_loss_on_postgres(&database.url, database.password.clone(), &updates);
-    let last_position = accepted.map_err(open_error)?.last_position;
-    Ok(Some(LossReport { last_position, lost_position: None }))
+    in_runtime(|| {
+        let accepted = accept_loss_on_postgres(&database.url, database.password.clone(), &updates);
+        let last_position = accepted.map_err(open_error)?.last_position;
+        Ok(Some(LossReport { last_position, lost_position: None }))
+    })
 }
 
 /// The error of a journal that cannot be opened, for a command that repairs it.
@@ -174,11 +174,7 @@ pub fn check_journal(config: &Config, time_limit: Duration) -> Result<CheckRepor
     let journal = &config.journal;
     let limit = TimeLimit::start(time_limit);
     match database(config) {
-        Some(database) => {
-            let runtime = runtime()?;
-            let _context = runtime.enter();
-            postgres::check(&database, limit)
-        }
+        Some(database) => in_runtime(|| postgres::check(&database, limit)),
         None => sqlite::check(&journal.dir, journal.allow_network_filesystem, limit),
     }
 }
@@ -202,9 +198,7 @@ pub fn prepare_import(config: &Config) -> Result<bool, TransferError> {
     let Some(database) = database(config) else {
         return Ok(false);
     };
-    let runtime = runtime()?;
-    let _context = runtime.enter();
-    postgres::prepare(&database).map(|()| true)
+    in_runtime(|| postgres::prepare(&database)).map(|()| true)
 }
 
 /// Creates a file with mode 0600 once `write` has succeeded. Replaces no other file. `write` also gets the device of the
@@ -245,11 +239,7 @@ fn read_file<T>(
 fn export(config: &Config, output: &mut dyn Write) -> Result<ExportReport, TransferError> {
     let journal = &config.journal;
     match database(config) {
-        Some(database) => {
-            let runtime = runtime()?;
-            let _context = runtime.enter();
-            postgres::export(&database, output)
-        }
+        Some(database) => in_runtime(|| postgres::export(&database, output)),
         None => sqlite::export(&journal.dir, journal.allow_network_filesystem, output),
     }
 }
@@ -262,11 +252,7 @@ fn back_up(
 ) -> Result<ExportReport, TransferError> {
     let journal = &config.journal;
     match database(config) {
-        Some(database) => {
-            let runtime = runtime()?;
-            let _context = runtime.enter();
-            postgres::back_up(&database, &SystemClock, limit, output)
-        }
+        Some(database) => in_runtime(|| postgres::back_up(&database, &SystemClock, limit, output)),
         None => {
             let (dir, allow_network) = (&journal.dir, journal.allow_network_filesystem);
             sqlite::back_up(dir, allow_network, &SystemClock, limit, output_device, output)
@@ -286,11 +272,7 @@ fn import(
     };
     let journal = &config.journal;
     match database(config) {
-        Some(database) => {
-            let runtime = runtime()?;
-            let _context = runtime.enter();
-            postgres::import(&database, &origin, purpose, input)
-        }
+        Some(database) => in_runtime(|| postgres::import(&database, &origin, purpose, input)),
         None => {
             let (dir, allow_network) = (&journal.dir, journal.allow_network_filesystem);
             sqlite::import(dir, allow_network, &origin, purpose, input)
@@ -312,9 +294,11 @@ fn database(config: &Config) -> Option<TransferDatabase> {
     }
 }
 
-/// Drives the connection to the database.
-fn runtime() -> io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(1).enable_all().build()
+/// Runs a command in the context of a runtime, which drives its connection to the database.
+fn in_runtime<T>(command: impl FnOnce() -> Result<T, TransferError>) -> Result<T, TransferError> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _context = runtime.enter();
+    command()
 }
 
 impl Write for NonBlockingStdout {

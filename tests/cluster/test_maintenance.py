@@ -103,12 +103,17 @@ def test_a_backup_on_a_volume_is_restored(nodes, scenario, state):
     assert_restored(release)
 
 
-def test_a_backup_is_restored_to_another_database(nodes, postgres, scenario):
+def start_two_replicas(nodes, postgres, scenario):
+    """Starts two replicas on PostgreSQL, and ends the load once there are results."""
     nodes(2)
-    release, load = scenario.release, scenario.load
     scenario.start("high-availability", 2, replicaCount=2, journal={"engine": "postgres", "url": postgres("gateway")})
-    eventually(lambda: load.acknowledged, "callbacks arrive")
-    load.stop()
+    eventually(lambda: scenario.load.acknowledged, "callbacks arrive")
+    scenario.load.stop()
+    return scenario.release, scenario.load
+
+
+def test_a_backup_is_restored_to_another_database(nodes, postgres, scenario):
+    release, load = start_two_replicas(nodes, postgres, scenario)
     backup = release.execute(release.pods()[0], "journal", "backup", "-")
     release.kubectl("delete", release.workload(), "--cascade=foreground")
     values = merged(scenario.values, {"journal": {"url": postgres("restored")}})
@@ -120,11 +125,7 @@ def test_a_backup_is_restored_to_another_database(nodes, postgres, scenario):
 
 
 def test_replicas_whose_database_was_replaced_are_restarted(nodes, postgres, scenario):
-    nodes(2)
-    release, load = scenario.release, scenario.load
-    scenario.start("high-availability", 2, replicaCount=2, journal={"engine": "postgres", "url": postgres("gateway")})
-    eventually(lambda: load.acknowledged, "callbacks arrive")
-    load.stop()
+    release, load = start_two_replicas(nodes, postgres, scenario)
     before = [pod["metadata"]["uid"] for pod in release.pods()]
     (pod, _) = release.pods()
     backup = release.execute(pod, "journal", "backup", "-")

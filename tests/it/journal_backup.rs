@@ -281,9 +281,13 @@ async fn a_gateway_that_stays_open_while_its_database_is_restored_sends_nothing(
     let server = SearchedServer::start_new(Options::new(Version::Debian)).await;
     server.create_database("journal").await.expect("a database");
     let settings = JournalSettings::postgres(&server, "journal");
-    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
-    env.change(esim("kept", [1])).await;
     let files = TestDir::new();
+    // A spool with room must not keep it ready: it could never store the callbacks.
+    let spool = files.join("spool");
+    let with_spool =
+        |setup| settings.apply(setup).set("journal.spool_dir", spool.to_str().unwrap());
+    let mut env = TestEnv::start_with(with_spool).await;
+    env.change(esim("kept", [1])).await;
     let backup = files.join("backup");
     let written = settings.run(&["backup", backup.to_str().unwrap()], &env).await;
     assert_eq!(written.code, Some(0), "{written:?}");
@@ -319,7 +323,7 @@ async fn a_gateway_that_stays_open_while_its_database_is_restored_sends_nothing(
     eventually("it is not alive", async || http_get(&live).await.status() == 503).await;
     let text = http_get_text(&live).await;
     assert!(text.contains("an import or a restore has replaced the journal"), "{text}");
-    assert_eq!(readiness(&env.gateway).await, 503);
+    eventually("it is not ready", async || readiness(&env.gateway).await == 503).await;
 
     // After a restart, the pause of the restore applies.
     env.restart().await;
@@ -401,15 +405,22 @@ fn has_filled_its_pipe(backup: &Child) -> bool {
     written.and_then(|bytes| bytes.parse::<u64>().ok()) > Some(60_000)
 }
 
+/// Starts a gateway with an embedded journal whose backup does not fit into a pipe.
+async fn start_with_results(settings: &JournalSettings) -> TestEnv {
+    let env = TestEnv::start_with(|setup| settings.apply(setup)).await;
+    env.change_as(REQUEST, esim("key", 0..3_000)).await;
+    let callbacks = env.gateway.callback_url(SERVICE);
+    send_all(&callbacks, REQUEST, (0..1_500).collect(), 16, Arc::default()).await;
+    env
+}
+
 /// A backup reads the database, and nothing reads its output.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_with_an_embedded_journal_ends_in_time_while_a_backup_reads_it() {
     let dir = TestDir::new();
     let settings = JournalSettings::embedded(dir.path());
-    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
-    env.change_as(REQUEST, esim("key", 0..3_000)).await;
+    let mut env = start_with_results(&settings).await;
     let callbacks = env.gateway.callback_url(SERVICE);
-    send_all(&callbacks, REQUEST, (0..1_500).collect(), 16, Arc::default()).await;
     let backup = settings.start_backup(Stdio::piped());
     eventually("the backup reads", async || has_filled_its_pipe(&backup)).await;
     send_all(&callbacks, REQUEST, (1_500..1_510).collect(), 4, Arc::default()).await;
@@ -428,10 +439,7 @@ async fn a_gateway_with_an_embedded_journal_ends_in_time_while_a_backup_reads_it
 async fn a_backup_that_nothing_reads_does_not_keep_a_gateway_from_starting() {
     let dir = TestDir::new();
     let settings = JournalSettings::embedded(dir.path());
-    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
-    env.change_as(REQUEST, esim("key", 0..3_000)).await;
-    let callbacks = env.gateway.callback_url(SERVICE);
-    send_all(&callbacks, REQUEST, (0..1_500).collect(), 16, Arc::default()).await;
+    let mut env = start_with_results(&settings).await;
     assert_eq!(env.gateway.terminate().await.code, Some(0));
     let backup = settings.start_backup(Stdio::piped());
     eventually("the backup reads", async || has_filled_its_pipe(&backup)).await;

@@ -595,6 +595,11 @@ def test_maintenance_stops_the_gateway_and_runs_the_command_on_its_volume():
     assert volumes["backup"]["persistentVolumeClaim"] == {"claimName": "backups"}
     assert volumes["settings"] == next(v for v in gateway["volumes"] if v["name"] == "settings")
     assert job["spec"]["backoffLimit"] == 0 and pod["restartPolicy"] == "Never"
+    # Only a command that reads a file waits for one.
+    for arguments, reads in ((["journal", "import", "-"], True), (["journal", "backup", "-"], False), (["journal", "check"], False)):
+        values = {"maintenance": {"enabled": True, "args": arguments}}
+        (job,) = of_kind(objects(values), "Job").values()
+        assert ("stdin" in job["spec"]["template"]["spec"]["containers"][0]) == ("attach" in notes(values)) == reads
 
 
 @pytest.mark.parametrize(

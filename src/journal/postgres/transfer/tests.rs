@@ -149,6 +149,7 @@ async fn replace_under_a_replica(is_restore: bool, keeps_connections: bool) {
             spawn_blocking(back_up).await.unwrap().unwrap()
         }
     };
+    let epoch = old.epoch();
     let lost = claim(&*old, "lost").await;
     assert!(matches!(lost, Ok(Claim::Created(_))), "{lost:?}");
 
@@ -187,6 +188,8 @@ async fn replace_under_a_replica(is_restore: bool, keeps_connections: bool) {
     }
     let lease = old.coordination().unwrap().acquire_lease("job", Duration::from_secs(60)).await;
     assert!(lease.is_err(), "{lease:?}");
+    assert!(old.stop_reason().is_some());
+    assert_eq!(old.epoch(), epoch, "neither its writer nor its follower adopts the epoch");
     old.close().await;
     let statistics = new.statistics().await.unwrap();
     assert_eq!(statistics.replicas, Some(ReplicaStatistics { live: 1, lost: 0 }));
