@@ -371,6 +371,74 @@ async fn a_commit_whose_response_is_lost_is_settled_by_reading_back() {
     assert_eq!(store_when_possible(&*journal, "two").await, again);
 }
 
+/// In a new epoch, another replica can have the number of the lease, and as many commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_in_doubt_is_not_settled_by_a_lease_of_another_epoch() {
+    let mut proxy = None;
+    let mut direct = None;
+    let reroute = async |address| {
+        direct = Some(address);
+        let started = Proxy::start(address).await.unwrap();
+        proxy.insert(started).addr()
+    };
+    let options = create_database_behind(reroute).await;
+    let journal = open(&options).await.unwrap();
+    let (proxy, direct) = (proxy.unwrap(), direct.unwrap());
+    let url = options.url.load().unwrap();
+    let url = url.expose_secret().replace(&proxy.addr().to_string(), &direct.to_string());
+    let connect = async || {
+        let settings = ConnectionSettings::parse(&Secret::new(url.clone()), None).unwrap();
+        Connector::new(settings).unwrap().connect(None).await.unwrap()
+    };
+    let (holder, successor) = (connect().await, Arc::new(connect().await));
+    let (server, name) = (SERVER.get().unwrap(), database_name(&options));
+    let waiting = async |number: &str| {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually(async || server.psql_in(&name, sql).await.unwrap().trim() == number).await;
+    };
+    for attempt in 0..20 {
+        // The batch waits for the head row, and the new epoch waits for the batch.
+        let lock = "BEGIN; SELECT 1 FROM thingspace_gateway.head FOR UPDATE";
+        holder.client().batch_execute(lock).await.unwrap();
+        let request = format!("r-{attempt}");
+        let seen = journal.kept_range().await.unwrap().last;
+        let (storing, other) = (request.clone(), Arc::clone(&journal));
+        let stored = tokio::spawn(async move { other.store_callback(callback(&storing)).await });
+        waiting("1").await;
+        let (starting, epoch) = (Arc::clone(&successor), attempt + 1);
+        let started = tokio::spawn(async move {
+            let client = starting.client();
+            client.batch_execute("BEGIN").await.unwrap();
+            let head = format!(
+                "UPDATE thingspace_gateway.head SET epoch = {epoch} RETURNING last_position"
+            );
+            let last_position = client.query_one(&head, &[]).await.unwrap().get::<_, i64>(0);
+            let meta = format!(
+                "UPDATE thingspace_gateway.meta SET value = int8send({epoch}) WHERE name = 'epoch'; COMMIT"
+            );
+            client.batch_execute(&meta).await.unwrap();
+            last_position.cast_unsigned()
+        });
+        waiting("2").await;
+        proxy.cut_before_reply_to("COMMIT");
+        holder.client().batch_execute("COMMIT").await.unwrap();
+        let last_position = started.await.unwrap();
+        match stored.await.unwrap() {
+            // The first batch had another commit, and this is one of the new epoch.
+            Ok(Stored::New(NewResult { position, .. })) => assert!(position > last_position),
+            Ok(Stored::Duplicate) => panic!("it is stored for the first time"),
+            // The connection was lost, and the commit is not known to have succeeded.
+            Err(_) if last_position > seen => {
+                assert_eq!(store_when_possible(&*journal, &request).await, Stored::Duplicate);
+                return;
+            }
+            Err(_) => {}
+        }
+    }
+    panic!("no commit was in doubt");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_loss_starts_a_new_epoch_unless_a_replica_is_running() {
     let options = create_database().await;
