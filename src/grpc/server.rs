@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     connections::{
         ConnectionGuard, ConnectionIo, ConnectionTable, HandshakeGuard, OpenConnection,
-        RequestExecutor, TableLimits, TrackedResponse, WRITE_TIMEOUT,
+        RequestExecutor, TableLimits, TrackedResponse, WRITE_TIMEOUT, discard_unread_body,
     },
     grpc::{
         admission::{
@@ -477,6 +477,7 @@ async fn serve_web<F: Future<Output = http::Response<Body>>>(
 ) -> http::Response<Body> {
     if request.version() < http::Version::HTTP_2 {
         connection.responses_written().await;
+        return web.serve(discard_unread_body(request), call).await;
     }
     web.serve(request, call).await
 }

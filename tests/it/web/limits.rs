@@ -91,6 +91,27 @@ async fn a_slow_body_ends_with_a_deadline() {
 }
 
 #[tokio::test]
+async fn a_client_that_writes_a_large_request_before_it_reads_gets_the_refusal() {
+    let env = TestEnv::start().await;
+    // More than the buffers of the kernel hold.
+    let body = vec![b' '; 4 * MAX_MESSAGE];
+    let mut stream = TcpStream::connect(env.gateway.grpc).await.unwrap();
+    for (method, status, expected) in
+        [("ChangeEsimPlan", 429, "MESSAGE_TOO_LARGE"), ("NoSuchMethod", 501, "UNIMPLEMENTED")]
+    {
+        stream.write_all(head(method, body.len()).as_bytes()).await.unwrap();
+        in_time(stream.write_all(&body)).await.expect("a gateway that reads");
+        let (head, error) = read_response(&mut stream).await;
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+        assert_eq!(reason(&error), expected);
+    }
+    // The connection serves further calls.
+    stream.write_all((self::head("GetServerInfo", 2) + "{}").as_bytes()).await.unwrap();
+    let (head, _) = read_response(&mut stream).await;
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let env = TestEnv::start().await;
     let mut stream = TcpStream::connect(env.gateway.grpc).await.unwrap();
