@@ -1,1 +1,1 @@
-"""The parts of scripts/release: `build` makes the artifacts of a release, `check` proves each of them."""
+"""The parts of scripts/release: `build` makes the artifacts of a release, `check` verifies each of them."""

@@ -116,6 +116,7 @@ def require_matching_tag():
     """Fails if the commit has the tag of another version, or if the changelog lacks the tagged version."""
     tags = [tag for tag in git("tag", "--points-at", "HEAD").split() if re.fullmatch(r"v\d+\..*", tag)]
     if tags and tags != [f"v{version()}"]:
-        raise Refused(f"the commit has the tag {', '.join(tags)}, but Cargo.toml has the version {version()}")
+        raise Refused(f"the commit has the tag {', '.join(tags)}, but Cargo.toml has the version {version()}; "
+                      "tag a commit of that version, or use scripts/release --set-version")
     if tags and f"\n## [{version()}]" not in (ROOT / "CHANGELOG.md").read_text():
-        raise Refused(f"CHANGELOG.md has no section for the version {version()}")
+        raise Refused(f"CHANGELOG.md has no section for the version {version()}: docs/releasing.md, step 2, makes it")

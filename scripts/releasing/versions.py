@@ -1,4 +1,4 @@
-"""The files that contain the version. All have that of the workspace in Cargo.toml. The chart's own version is not one."""
+"""The files that contain the version of the workspace (Cargo.toml). The chart also has a version of its own."""
 
 import re
 

@@ -80,7 +80,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// True if the database of the journal may only be away or busy for now.
+    /// True if the database of the journal may only be unavailable or busy for now.
     pub(super) fn is_temporary(&self) -> bool {
         matches!(self, Self::OpenPostgres(error) if !error.0.is_final())
     }

@@ -53,7 +53,7 @@ pub enum ShutdownOutcome {
 
 impl App {
     /// Binds the ports, opens the journal and recovers changes that the last stop interrupted. `shutdown` ends the
-    /// wait for a database that is away.
+    /// wait for a database that is unavailable.
     ///
     /// # Errors
     ///

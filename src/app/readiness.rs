@@ -3,7 +3,7 @@
 //! Readiness depends on the journal and the spool, not on ThingSpace, which no other replica could reach better.
 //! Kubernetes removes a replica that is not ready from all its Services. That helps only if another replica can do more:
 //!
-//! * A replica on PostgreSQL that cannot write is not ready: another replica may reach the database. If the database is away
+//! * A replica on PostgreSQL that cannot write is not ready: another replica may reach the database. If the database is unavailable
 //!   for all replicas, no replica would receive callbacks, so a replica whose spool has room stays ready.
 //! * A gateway with an embedded journal is the only one. As long as it can read the journal, it stays ready: calls that only
 //!   read, and watches, work. Change calls fail with JOURNAL_UNAVAILABLE, and callbacks are answered 503.

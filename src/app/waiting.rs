@@ -1,6 +1,6 @@
-//! Opens the journal. While it is away, keeps callbacks in the spool.
+//! Opens the journal. While it is unavailable, keeps callbacks in the spool.
 //!
-//! A database can be away for minutes when a gateway starts, for example while an import runs. With a spool, the gateway
+//! A database can be unavailable for minutes when a gateway starts, for example while an import runs. With a spool, the gateway
 //! then receives callbacks already, and rejects calls. Without a spool, or if a retry cannot help, the start fails.
 
 use std::{os::fd::AsFd as _, pin::pin, sync::Arc, time::Duration};

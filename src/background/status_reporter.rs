@@ -21,7 +21,7 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of the reads of the journal's size, which look at every file of a PostgreSQL database.
 const SPACE_INTERVAL: Duration = Duration::from_secs(15);
-/// Maximum time for one read. While the database is away, the ages go on.
+/// Maximum time for one read. While the database is unavailable, the ages go on.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads the state of the gateway at intervals, and sets the gauges. Every replica has one.

@@ -70,7 +70,7 @@ struct Connections {
 
 impl CallbackListener {
     /// Creates a listener. Adds its secrets and its certificate to `files`. `steady_clock` decides
-    /// which quarantined callbacks are old. `spool` keeps callbacks while the journal is away.
+    /// which quarantined callbacks are old. `spool` keeps callbacks while the journal is unavailable.
     ///
     /// # Errors
     ///

@@ -25,7 +25,7 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(3_250);
 pub(super) struct AppState {
     pub(super) authenticator: Authenticator,
     pub(super) journal: Arc<dyn CallbackJournal>,
-    /// `None` if callbacks are rejected while the journal is away.
+    /// `None` if callbacks are rejected while the journal is unavailable.
     pub(super) spool: Option<Arc<Spool>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) steady_clock: Arc<dyn Clock>,

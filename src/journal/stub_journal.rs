@@ -64,7 +64,7 @@ impl StubJournal {
         *self.script.lock() = Box::new(move |_| step.clone());
     }
 
-    /// Returns an error as of a journal that is away.
+    /// Returns an error as of a journal that is unavailable.
     pub(crate) fn unavailable() -> JournalError {
         JournalError::Unavailable("it is away".to_owned())
     }

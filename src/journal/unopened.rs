@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// A journal that is unavailable, for the callback listener while the database is away.
+/// A journal without its database, for the callback listener.
 #[derive(Debug)]
 pub struct UnopenedJournal;
 

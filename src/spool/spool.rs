@@ -43,7 +43,7 @@ pub struct SpoolOptions {
     pub allow_network_filesystem: bool,
 }
 
-/// Stores callbacks in the journal, and keeps them on the local disk while the journal is away.
+/// Stores callbacks in the journal, and keeps them on the local disk while the journal is unavailable.
 pub struct Spool {
     journal: Arc<dyn CallbackStore>,
     shared: Arc<Shared>,
@@ -130,7 +130,7 @@ impl Spool {
         }))
     }
 
-    /// Stores a callback in the journal, or in the spool if the journal is away or callbacks are spooled. When it
+    /// Stores a callback in the journal, or in the spool if the journal is unavailable or callbacks are spooled. When it
     /// returns `Ok`, the callback is on disk. It returns in time for an answer at `deadline`, unless the disk of
     /// the spool hangs.
     ///

@@ -39,7 +39,7 @@ labels! {
     CallbackOutcome: names::OUTCOME {
         Stored = "stored",
         Duplicate = "duplicate",
-        /// The callback is in the spool, because the journal is away.
+        /// The callback is in the spool, because the journal is unavailable.
         Spooled = "spooled",
         /// The callback cannot be used and is in the quarantine.
         Quarantined = "quarantined",

@@ -110,7 +110,7 @@ class Agent:
         self.api.patch(f"/api/v1/nodes/{self.config.name}/status", {"status": status}, STRATEGIC)
 
     def _renew(self):
-        """Renews the node's lease, by which the control plane knows that the node lives."""
+        """Renews the node's lease. Without it, the control plane marks the node as not ready."""
         leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
         name = self.config.name
         while True:

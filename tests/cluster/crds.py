@@ -54,7 +54,7 @@ def main(directory, linkerd=None):
     for old in directory.glob("*.yaml"):
         old.unlink()
     for definition in found:
-        # Generated controllers' annotations and status are not applied.
+        # The status of a generated definition must not be applied.
         definition.pop("status", None)
         (directory / f"{definition['metadata']['name']}.yaml").write_text(yaml.safe_dump(definition))
     print(f"{len(found)} custom resource definitions in {directory}")

@@ -5,20 +5,24 @@ import itertools
 import json
 import queue
 import random
+import ssl
 import threading
 import time
 
 from fake_thingspace import FakeThingSpace, callback
 from network import MACHINE, SENDERS
+from tokens import Issuer
 
 ACCOUNT = "0000123456-00001"
-# ThingSpace sends a callback again if it has no response after this time, and this time after an error: once (see
-# thingspace-facts, section 4). Seconds.
+# Seconds. ThingSpace sends a callback a second time if it has no response within the first time, or the second time after an
+# error (see thingspace-facts, section 4).
 CALLBACK_TIMEOUT, RETRY_AFTER = 4, 1.3
 # The first port that callbacks are sent from.
 FIRST_PORT = 2000
 # Seconds between two callbacks that are sent again.
 REPEAT_INTERVAL = 0.05
+# The host of callbacks, the issuer of tokens, and the caller, in the values of the profiles.
+CALLBACK_HOST, ISSUER, CALLER = "callbacks.example.com", "https://login.example.com", "fleet-service"
 # Maximum seconds of a change call with its repeated attempts.
 CHANGE_TIMEOUT = 180
 
@@ -34,6 +38,7 @@ class Load:
 
     def __init__(self, client_package, path_secret, changes_per_second=4, devices=10):
         """`client_package` is the package of the Python client."""
+        self.issuer, self.trusted = Issuer(), None
         self.package, self.grpc_address, self.callback_address = client_package, None, None
         self.path = f"/accounts/{ACCOUNT}/callbacks/DeviceProfileService/{path_secret}"
         self.interval, self.devices = 1 / changes_per_second, devices
@@ -139,8 +144,11 @@ class Load:
             # No address and port are used twice: a new connection with those of an old one to a lost pod would go there.
             number = next(self.sources)
             source = SENDERS[number % len(SENDERS)], FIRST_PORT + number // len(SENDERS)
-            connection = http.client.HTTPConnection(self.callback_address, timeout=CALLBACK_TIMEOUT, source_address=source)
-            connection.request("POST", self.path, body, {"content-type": "application/json"})
+            connection = CallbackConnection(self.callback_address, self.trusted, source)
+            headers = {"content-type": "application/json", "host": CALLBACK_HOST}
+            if not self.trusted:
+                headers |= {"x-forwarded-for": "203.0.113.7", "x-forwarded-proto": "https"}
+            connection.request("POST", self.path, body, headers)
             status = connection.getresponse().status
             connection.close()
             if status != 200:
@@ -153,8 +161,13 @@ class Load:
 
     # --- Changes ---
 
+    def connect(self):
+        """Returns a client of the gateway, with tokens of the caller that the policies of the profiles allow."""
+        token = lambda: self.issuer.token(iss=ISSUER, sub=CALLER)
+        return self.package.connect(self.grpc_address, plaintext=True, token=token, allow_token_over_plaintext=True)
+
     def _send_changes(self):
-        with self.package.connect(self.grpc_address, plaintext=True) as client:
+        with self.connect() as client:
             next_call = time.monotonic()
             while not self.stopping.is_set():
                 self.number += 1
@@ -189,9 +202,12 @@ class Load:
 
     # --- Control ---
 
-    def start(self, grpc_address, callback_address):
-        """Starts the load on these addresses, `host:port`."""
+    def start(self, grpc_address, callback_address, authority=None):
+        """Starts the load on these addresses, `host:port`. Callbacks are sent over TLS if they end in a gateway with a
+        certificate of `authority`, and else as the proxy of the profile sends them."""
         self.grpc_address, self.callback_address = grpc_address, callback_address
+        if authority:
+            self.trusted = ssl.create_default_context(cadata=authority.pem.decode())
         for target in (self._deliver_all, self._send_changes, self._repeat_callbacks, *(watcher.run for watcher in self.watches)):
             self.threads.append(threading.Thread(target=target, daemon=True))
             self.threads[-1].start()
@@ -279,6 +295,19 @@ def longest_cluster(times, gap):
     return longest
 
 
+class CallbackConnection(http.client.HTTPConnection):
+    """A connection for one callback, over TLS if there are trusted certificates."""
+
+    def __init__(self, address, trusted, source):
+        super().__init__(address, timeout=CALLBACK_TIMEOUT, source_address=source)
+        self.trusted = trusted
+
+    def connect(self):
+        super().connect()
+        if self.trusted:
+            self.sock = self.trusted.wrap_socket(self.sock, server_hostname=CALLBACK_HOST)
+
+
 class Watcher:
     """Watches the account. `results` has the ICCIDs of devices with a result, and `events` the number of results of each and of
     each source: a callback or a lookup."""
@@ -293,7 +322,7 @@ class Watcher:
     def run(self):
         package, v1 = self.load.package, self.load.package.v1
         try:
-            with package.connect(self.load.grpc_address, plaintext=True) as client:
+            with self.load.connect() as client:
                 request = v1.WatchAccountRequest(account_name=ACCOUNT)
                 options = {"on_retry": self.retries.append, "cancellation": self.cancellation}
                 for event in client.watch_account(request, **options):

@@ -76,7 +76,7 @@ def remove_node(name, number):
 
 
 def make_pod(namespace, interface, address, gateway):
-    """Called in the namespace of the node, of which `interface` is the end of the pod's cable."""
+    """Called in the namespace of the node, of which `interface` is its end of the pod's veth pair."""
     ip("netns", "add", namespace)
     ip("link", "add", interface, "type", "veth", "peer", "name", "eth0", "netns", namespace)
     ip("link", "set", interface, "up")

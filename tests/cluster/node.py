@@ -56,7 +56,7 @@ class Node:
 
     def _end(self):
         if self.agent:
-            # The kernel ends all processes of the process namespace with its first.
+            # The end of the first process of a process namespace ends all of them.
             self.agent.kill()
             self.agent.wait()
             self.agent = None

@@ -1,5 +1,6 @@
 """A release of the chart in the cluster: installation, pods, services, and disturbances of its pods."""
 
+import base64
 import os
 import shlex
 import signal
@@ -14,24 +15,21 @@ from conftest import eventually
 from test_chart import SECRETS
 
 KEYS = {"callbacks.username": "callback-username", "callbacks.password": "callback-password"}
+CERTIFICATES = "/apis/cert-manager.io/v1/namespaces/{}/certificates"
 
 
-# The profiles without what is outside the cluster: the load is sent to the services, over plain http and without tokens.
-INSIDE = {
-    "expose": {
-        "callbacks": {"type": "none", "host": ""},
-        "gateway": {"create": False, "className": ""},
-        "certificate": {"enabled": False, "issuer": {"name": ""}},
-    },
-    "policy": "",
-}
-NO_TOKENS = {"mode": "none", "jwt_issuer": None, "jwt_audience": None, "jwt_jwks_url": None}
-
-
-def common_values(thingspace_url):
-    """Values for a ThingSpace of the tests, with credentials."""
-    return INSIDE | {
-        "config": {"auth": NO_TOKENS, "thingspace": {"base_url": thingspace_url, "changes_per_minute": 100000}},
+def common_values(thingspace_url, key_set):
+    """Values for a ThingSpace of the tests, with credentials, and for an issuer of tokens with these keys, which the gateway
+    reads from a file."""
+    keys = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "issuer"}, "data": {"jwks.json": key_set}}
+    return {
+        "config": {
+            "auth": {"jwt_jwks_url": None, "jwt_jwks_file": "/issuer/jwks.json"},
+            "thingspace": {"base_url": thingspace_url, "changes_per_minute": 100000},
+        },
+        "extraObjects": [keys],
+        "extraVolumes": [{"name": "issuer", "configMap": {"name": "issuer"}}],
+        "extraVolumeMounts": [{"name": "issuer", "mountPath": "/issuer"}],
         "secrets": {"create": True, "values": SECRETS, "keys": KEYS},
     }
 
@@ -63,6 +61,16 @@ class Release:
 
     def kubectl(self, *words, **options):
         return self.tools.kubectl("--namespace", self.namespace, *words, **options).stdout
+
+    def issue_certificates(self, authority):
+        """Makes the Secret of each Certificate of the release, as cert-manager does."""
+        for certificate in self.api.items(CERTIFICATES.format(self.namespace)):
+            (name,) = certificate["spec"]["dnsNames"]
+            issued = authority.issue(dns=name)
+            files = {"tls.crt": issued.certificate, "tls.key": issued.key}
+            data = {file: base64.b64encode(content).decode() for file, content in files.items()}
+            metadata = {"name": certificate["spec"]["secretName"]}
+            self.api.create(f"{self.base}/secrets", {"metadata": metadata, "type": "kubernetes.io/tls", "data": data})
 
     # --- Pods ---
 

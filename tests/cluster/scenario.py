@@ -3,6 +3,7 @@
 import socket
 import time
 
+from authority import Authority
 from conftest import eventually
 from load import ACCOUNT, Load, numbered_iccid
 from release import Release, common_values, merged, profile_values
@@ -22,14 +23,17 @@ class Scenario:
     def start(self, name, replicas, settings=None, **more):
         """Installs the profile with further settings and values, and starts the load when this number of pods is ready."""
         self.replicas = replicas
-        overrides = common_values(self.load.thingspace.base_url) | more
+        overrides = common_values(self.load.thingspace.base_url, self.load.issuer.key_set()) | more
         self.values = profile_values(name, merged(overrides, {"config": settings or {}}))
         self.release.helm("install", self.values)
+        authority = Authority("tests")
+        self.release.issue_certificates(authority)
         self.release.wait_until_ready(replicas)
         addresses = self.release.service("grpc"), self.release.service("callbacks")
         # The proxies know the pods shortly after the pods are ready.
         eventually(lambda: all(accepts(address) for address in addresses), "the services accept connections")
-        self.load.start(*addresses)
+        ends_in_gateway = self.values["expose"]["callbacks"]["type"] == "loadBalancer"
+        self.load.start(*addresses, authority if ends_in_gateway else None)
 
     def measure(self, name, disturb, settle=3):
         """Adds the figures of the time from a disturbance until all pods are ready again, and some seconds."""
@@ -56,7 +60,7 @@ class Scenario:
             "last_result_after_the_end_of_the_load_s": round(max(0, last_result - begin), 1),
         }
         self.print_figures(name, self.figures)
-        assert load.acknowledged, "callbacks arrived"
+        assert load.acknowledged, "no callback was acknowledged"
         for watcher in load.watches:
             assert watcher.error is None, watcher.error
             missing = (load.acknowledged | required) - watcher.results
@@ -71,7 +75,7 @@ class Scenario:
     def describe(self, missing):
         """Describes devices whose results are missing: the states of the gateway, and the callbacks of ThingSpace."""
         v1, load, found = self.client_package.v1, self.load, []
-        with self.client_package.connect(load.grpc_address, plaintext=True) as client:
+        with load.connect() as client:
             for change_id, first in load.accepted.items():
                 devices = {numbered_iccid(first + index) for index in range(load.devices)} & missing
                 if devices:
@@ -85,7 +89,7 @@ class Scenario:
     def changes_in_doubt(self):
         """The changes whose outcome is unknown."""
         v1 = self.client_package.v1
-        with self.client_package.connect(self.load.grpc_address, plaintext=True) as client:
+        with self.load.connect() as client:
             request = v1.ListChangesRequest(account_name=ACCOUNT, states=[v1.CHANGE_STATE_OUTCOME_UNKNOWN])
             return {change.change_id for change in client.list_changes(request)}
 
@@ -96,7 +100,7 @@ class Scenario:
     def listed(self):
         """The ICCIDs of devices with a result, as ListDevices has them."""
         v1 = self.client_package.v1
-        with self.client_package.connect(self.load.grpc_address, plaintext=True) as client:
+        with self.load.connect() as client:
             for change_id, first in list(self.unlisted.items()):
                 devices = client.list_devices(v1.ListDevicesRequest(change_id=change_id, page_size=1000))
                 done = [d.device_index for d in devices if d.outcome == v1.DEVICE_OUTCOME_SUCCEEDED]

@@ -71,7 +71,7 @@ def test_a_backup_under_load_is_restored_to_another_volume(nodes, scenario, stat
     scenario.unlisted, scenario.found = accepted, set()
     assert acknowledged <= scenario.listed(), "the backup has everything that was acknowledged before it began"
     v1 = package.v1
-    with package.connect(load.grpc_address, plaintext=True) as client:
+    with load.connect() as client:
         with pytest.raises(package.GatewayError, match="RESUME_TOKEN_EXPIRED"):
             next(client.watch_account(v1.WatchAccountRequest(account_name=ACCOUNT, resume_token=token)))
         devices = [v1.EsimDevice(eid="99" + "9" * 30, iccid="9994" + "9" * 16)]

@@ -1,13 +1,13 @@
-"""A node that stops without notice. High availability goes on by itself; one replica needs an operator."""
+"""A node that stops without notice. Three replicas continue to serve; one replica needs an operator."""
 
 import time
 
 from conftest import eventually
 from scenario import node_of
 
-# Kubernetes waits this long for a node by default, and it renews its lease every ten seconds. Seconds.
+# Maximum seconds until Kubernetes marks a lost node as not ready by default, with ten between two renewals of its lease.
 NOTICED_WITHIN = 75
-# Then every callback must reach another pod. Seconds.
+# Maximum seconds until every callback reaches another pod then.
 SERVED_WITHIN = 10
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 

@@ -239,7 +239,7 @@ async fn callbacks_that_arrive_during_an_import_into_postgres_are_spooled_and_no
     assert_eq!(env.thingspace.posts(), 1 + count.div_ceil(10_000));
 }
 
-/// A gateway with a spool receives callbacks although the database is away at its start, and keeps them when it is
+/// A gateway with a spool receives callbacks although the database is unavailable at its start, and keeps them when it is
 /// stopped before the database is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn callbacks_are_spooled_while_postgres_is_away_at_a_start() {

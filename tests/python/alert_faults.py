@@ -209,7 +209,7 @@ def journal_space(run):
     run.traffic(gateway, 25)
 
 
-@recording("ThingspaceGatewayJournalSpace", "ThingspaceGatewayJournalErrors", "ThingspaceGatewayDatabaseAway",
+@recording("ThingspaceGatewayJournalSpace", "ThingspaceGatewayJournalErrors", "ThingspaceGatewayJournalUnavailable",
            "ThingspaceGatewayCallbacksNotStored")
 def journal_errors(run):
     """A file fills the disk of the journal. Changes and callbacks fail."""
@@ -370,8 +370,8 @@ def replica_lost(run):
     time.sleep(25)
 
 
-@recording("ThingspaceGatewayDatabaseAway", "ThingspaceGatewayJournalErrors", "ThingspaceGatewaySpoolNotEmpty")
-def database_away(run):
+@recording("ThingspaceGatewayJournalUnavailable", "ThingspaceGatewayJournalErrors", "ThingspaceGatewaySpoolNotEmpty")
+def database_unavailable(run):
     """The PostgreSQL server stops. Callbacks go to the spool."""
     server, upstream = run.postgres(), FakeThingSpace()
     gateway = on_postgres(run, server, upstream, journal__spool_dir=str(run.directory()))
@@ -385,7 +385,7 @@ def database_away(run):
         time.sleep(1)
 
 
-@recording("ThingspaceGatewayDatabaseAway", "ThingspaceGatewayJournalErrors", "ThingspaceGatewayCallbacksNotStored")
+@recording("ThingspaceGatewayJournalUnavailable", "ThingspaceGatewayJournalErrors", "ThingspaceGatewayCallbacksNotStored")
 def callbacks_not_stored(run):
     """The PostgreSQL server stops, and the gateway has no spool."""
     server, upstream = run.postgres(), FakeThingSpace()

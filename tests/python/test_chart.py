@@ -256,7 +256,7 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         (exposed("none", "loadBalancer"), "expose.grpc.type: loadBalancer needs TLS"),
         (exposed("httpRoute"), "expose.gateway.name: not set"),
         (exposed("httpRoute", gateway={"create": True}, certificate=ISSUER), "expose.gateway.className: not set"),
-        (exposed("ingress", certificate=ISSUER) | {"callbacks": {"tlsSecret": "t"}}, "whose proxy ends TLS"),
+        (exposed("ingress", certificate=ISSUER) | {"callbacks": {"tlsSecret": "t"}}, "whose proxy terminates TLS"),
         (exposed("ingress", certificate={"enabled": True}), "expose.certificate.issuer.name: not set"),
         ({"expose": {"callbacks": {"type": "ingress", "host": HOST, "tlsSecret": "t"}, "certificate": ISSUER}}, "which names the Secret"),
         (exposed("httpRoute", certificate=ISSUER, gateway=GATEWAY | {"backendCaConfigMap": "ca"}), "only with a route to a port with TLS"),
@@ -269,7 +269,7 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"expose": {"callbacks": {"type": "loadBalancer", "host": HOST, "tlsSecret": "t"}}, "config": {"callbacks": {"trusted_hops": 1}}}, "trusted_hops: must be 0"),
         ({"expose": {"callbacks": {"type": "ingress", "host": HOST, "tlsSecret": "t"}}, "config": {"callbacks": {"public_url": "https://other"}}}, "is not the address of expose.callbacks"),
         ({"expose": {"callbacks": {"type": "loadBalancer", "host": HOST, "tlsSecret": "t"}}, "config": {"callbacks": {"allow_cidrs": ["192.0.2.0/24"]}}, "service": {"callbacks": {"externalTrafficPolicy": "Cluster"}}}, "hides the source address"),
-        (MESHES["istio"] | {"grpc": {"tlsSecret": "t"}}, "clients could choose their identity"),
+        (MESHES["istio"] | {"grpc": {"tlsSecret": "t"}}, "clients could forge their identity"),
         (MESHES["linkerd"] | {"service": {"grpc": {"appProtocol": "tcp"}}}, "hides the calls from the proxy"),
         (MESHES["ambient"] | {"console": {"enabled": True}}, "the console is not behind the waypoint"),
         (exposed("none", "loadBalancer", certificate=ISSUER) | {"mesh": {"type": "linkerd"}}, "admits only clients in the mesh"),
@@ -289,7 +289,7 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"resources": {"limits": {"memory": "512MB"}}}, "does not match pattern"),
         ({"podLabels": None}, "missing property 'podLabels'"),
         (exposed("none", "grpcRoute", gateway=GATEWAY, certificate=ISSUER) | {"config": {"auth": {"mode": ["mtls"]}}, "grpc": {"clientCaSecret": "c", "tlsSecret": "t"}}, "grpc.tlsSecret: not together"),
-        (exposed("none", "grpcRoute", gateway=GATEWAY | {"backendCaConfigMap": "ca"}, certificate=ISSUER) | {"config": {"auth": {"mode": ["mtls"]}}, "grpc": {"clientCaSecret": "c", "tlsSecret": "t"}}, "so certificates of clients do not reach"),
+        (exposed("none", "grpcRoute", gateway=GATEWAY | {"backendCaConfigMap": "ca"}, certificate=ISSUER) | {"config": {"auth": {"mode": ["mtls"]}}, "grpc": {"clientCaSecret": "c", "tlsSecret": "t"}}, "so client certificates do not reach"),
     ],
 )
 def test_invalid_values_are_rejected_with_a_helpful_message(values, sentence):

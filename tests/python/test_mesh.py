@@ -590,7 +590,7 @@ def test_the_sidecars_of_istio(env, mesh):
     client = mesh.connect(envoy, authority="thingspace-gateway-grpc.iot:50051")
     check_product(env, mesh, client)
 
-    # The gateway is away: the sidecar repeats reads, and no change.
+    # The gateway is unavailable: the sidecar repeats reads, and no change.
     env.kill_gateway()
     retries = lambda: envoy.stat("cluster.outbound.*upstream_rq_retry")
     for calling, repeated in (

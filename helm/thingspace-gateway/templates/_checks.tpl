@@ -57,13 +57,14 @@
 {{- if eq .name "journal" }}{{ $mounted = dig "persistentVolumeClaim" "claimName" "" . }}{{ end -}}
 {{- end -}}
 {{- $new := include "gateway.claim" . | fromYaml -}}
+{{- $section := ternary "journal.spool" "persistence" (not (empty (include "gateway.postgres" .))) -}}
 {{- if $new }}{{ $_ := set (set $new "mode" .Values.persistence.accessMode) "bytes" (include "gateway.bytes" $new.size) }}{{ end -}}
 {{- if and $mounted (ne $mounted .Values.persistence.existingClaim) -}}
-{{- fail (printf "persistence.existingClaim: this release uses the claim %s; set it to %s, because a gateway with another journal sends repeated calls again" $mounted $mounted) -}}
+{{- fail (printf "persistence.existingClaim: this release uses the volume claim %s; set persistence.existingClaim to %s, because a gateway with another journal sends repeated calls again. To use another claim on purpose, follow \"Restore a backup\" in the chart's README" $mounted $mounted) -}}
 {{- else if and (get $old "name") (ne $old.name (get $new "name")) -}}
-{{- fail (printf "%s: these values replace the volume claim %s of the StatefulSet, which Kubernetes does not allow; stop the gateway first, which keeps the claim: kubectl --namespace %s delete statefulset %s" $name $old.name .Release.Namespace $name) -}}
+{{- fail (printf "persistence, journal: these values no longer have the volume claim template %s of the StatefulSet %s, which Kubernetes does not change; set the previous values. To change them on purpose, stop the gateway first, which keeps the claim: kubectl --namespace %s delete statefulset %s --cascade=foreground; a gateway with another journal sends repeated calls again" $old.name $name .Release.Namespace $name) -}}
 {{- else if and $old $new (ne (omit $old "size" | toJson) (omit $new "size" | toJson)) -}}
-{{- fail (printf "%s: the volume claim %s of the StatefulSet has the size %s, the access mode %s and the class %q, which Kubernetes does not change; set these values, or follow \"Enlarge the volume\" in the chart's README" $name $old.name $old.size $old.mode $old.class) -}}
+{{- fail (printf "persistence, journal.spool: the volume claim template %s of the StatefulSet %s has the size %s, the access mode %s and the storage class %q (\"\" is the default class), which Kubernetes does not change; set these values in %s.size, persistence.accessMode and %s.storageClass, or follow \"Enlarge the volume\" in the chart's README" $old.name $name $old.size $old.mode $old.class $section $section) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}

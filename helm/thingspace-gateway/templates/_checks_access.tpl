@@ -26,7 +26,7 @@
 {{- fail "grpc.clientCaSecret: only with grpc.tlsSecret or expose.grpc.type loadBalancer, because clients present certificates only with TLS" -}}
 {{- end -}}
 {{- if and (include "gateway.authMode" (dict "root" . "mode" "mtls")) (not .Values.grpc.clientCaSecret) -}}
-{{- fail "grpc.clientCaSecret: not set; config.auth.mode mtls needs the authorities of the clients' certificates, and grpc.tlsSecret" -}}
+{{- fail "grpc.clientCaSecret: not set; config.auth.mode mtls needs the CA of the client certificates, and TLS on the gRPC port (grpc.tlsSecret, or expose.grpc.type loadBalancer)" -}}
 {{- end -}}
 {{- end }}
 
@@ -62,13 +62,13 @@
 {{- $identity := include "gateway.authMode" (dict "root" . "mode" "mesh") -}}
 {{- if ne $mesh "none" -}}
 {{- if and $identity (include "gateway.tlsSecret" (dict "root" . "port" "grpc")) -}}
-{{- fail "grpc.tlsSecret: not together with config.auth.mode mesh, because the proxy of the mesh cannot read TLS of the gateway, and clients could choose their identity; remove it, the mesh encrypts the connections" -}}
+{{- fail "grpc.tlsSecret: not together with config.auth.mode mesh, because the proxy of the mesh cannot read TLS of the gateway, and clients could forge their identity; remove it, the mesh encrypts the connections" -}}
 {{- end -}}
 {{- if and $identity (not (has .Values.service.grpc.appProtocol (list "" "grpc" "kubernetes.io/h2c"))) -}}
-{{- fail (printf "service.grpc.appProtocol: %s hides the calls from the proxy of the mesh, so clients could choose their identity; leave it empty" .Values.service.grpc.appProtocol) -}}
+{{- fail (printf "service.grpc.appProtocol: %s hides the calls from the proxy of the mesh, so clients could forge their identity; leave it empty" .Values.service.grpc.appProtocol) -}}
 {{- end -}}
 {{- if and $identity (eq $mesh "ambient") .Values.console.enabled -}}
-{{- fail "console.enabled: not together with mesh.type ambient and config.auth.mode mesh, because the console is not behind the waypoint and pods could choose their identity; use another config.auth.mode" -}}
+{{- fail "console.enabled: not together with mesh.type ambient and config.auth.mode mesh, because the console is not behind the waypoint and pods could forge their identity; use another config.auth.mode" -}}
 {{- end -}}
 {{- if eq (include "gateway.serviceType" (dict "root" . "port" "grpc")) "LoadBalancer" -}}
 {{- fail (printf "expose.grpc.type: loadBalancer is not possible with mesh.type %s, which admits only clients in the mesh; use a proxy in the mesh (ingress, grpcRoute or httpRoute)" $mesh) -}}

@@ -142,7 +142,6 @@ Local
 {{ .Values.terminationGracePeriodSeconds | default $needed }}
 {{- end }}
 
-{{/* The port of a URL. */}}
 {{- define "gateway.urlPort" -}}
 {{- $url := urlParse . -}}
 {{ regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) }}
@@ -168,7 +167,7 @@ Local
 {{- end -}}
 {{- end }}
 
-{{/* The ids of the user and the groups are OpenShift's. */}}
+{{/* True if OpenShift assigns the IDs of the user and the groups. */}}
 {{- define "gateway.openshift" -}}
 {{- $openshift := toString .Values.openshift -}}
 {{- if or (eq $openshift "true") (and (eq $openshift "auto") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}true{{ end -}}

@@ -10,8 +10,8 @@ loadBalancerSourceRanges: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* Annotations of the Ingress for gRPC: HTTP/2 to the gateway, streams without a time-out, messages as
-     large as the gateway accepts. A stream that is cut is resumed, so the limits of time only need to be long. */}}
+{{/* Annotations of the Ingress for gRPC: HTTP/2 to the gateway, a long time-out of streams, and messages as
+     large as the gateway accepts. A client resumes a watch that the proxy cuts. */}}
 {{- define "gateway.ingressAnnotations" -}}
 {{- if eq .Values.expose.ingress.controller "nginx" }}
 nginx.ingress.kubernetes.io/backend-protocol: GRPC

@@ -48,7 +48,6 @@ linkerd.io/inject: disabled
 {{- end }}
 {{- end }}
 
-{{/* The namespace of the mesh's control plane. */}}
 {{- define "gateway.meshNamespace" -}}
 {{ .Values.mesh.controlPlaneNamespace | default (ternary "linkerd" "istio-system" (eq .Values.mesh.type "linkerd")) }}
 {{- end }}

@@ -104,7 +104,6 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- end }}
 
-{{/* The Secret that is mounted. */}}
 {{- define "gateway.secretName" -}}
 {{- if or .Values.sandbox.enabled .Values.secrets.create -}}
 {{ include "gateway.fullname" . }}

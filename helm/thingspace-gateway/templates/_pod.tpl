@@ -62,7 +62,6 @@ httpGet:
 {{- end }}
 {{- end }}
 
-{{/* The environment of the gateway. */}}
 {{- define "gateway.env" -}}
 - name: TSGW_CONFIG
   value: /etc/thingspace-gateway/gateway.toml

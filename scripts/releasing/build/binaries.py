@@ -56,7 +56,7 @@ def compile_binary(arch):
     home = os.environ.get("CARGO_HOME") or Path.home() / ".cargo"
     paths = {home: "/cargo", ROOT: "/src"}
     flags = [build_variables()["RUSTFLAGS"], *(f"--remap-path-prefix={old}={new}" for old, new in paths.items())]
-    # mimalloc contains the time of its build. With that of the commit, cargo's cache would have the time of another commit.
+    # mimalloc contains SOURCE_DATE_EPOCH. With the time of the commit, cargo would reuse objects with that of another commit.
     environment = {"CARGO_TARGET_DIR": str(WORK), "RUSTFLAGS": " ".join(flags), "SOURCE_DATE_EPOCH": "0"}
     # Both builds have the same variables: otherwise cargo would compile the procedural macros twice, and all that needs
     # them.

@@ -46,7 +46,7 @@ class Release:
 
 
 def check(directory, only):
-    """Fails unless each artifact is proven."""
+    """Fails unless each artifact passes its check."""
     proven, failed = set(), []
     if not only:
         proven = check_sums(directory)
@@ -72,7 +72,7 @@ def check(directory, only):
         finally:
             release.close()
     if failed:
-        raise Refused(f"these artifacts are not proven: {', '.join(failed)}")
+        raise Refused(f"these artifacts failed their checks: {', '.join(failed)}; see the lines with FAILED")
 
 
 def print_proof(paths, sentence):

@@ -63,7 +63,7 @@ impl SharedRateLimits for FakeLimits {
         assert_eq!((limit, per_minute), ("changes", 6));
         self.requests.fetch_add(1, Ordering::Relaxed);
         if self.is_away.load(Ordering::Relaxed) {
-            return Err("the database is away".into());
+            return Err("the database is unavailable".into());
         }
         let take = |permits: u32| permits.checked_sub(1);
         let taken = self.permits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
@@ -127,6 +127,6 @@ async fn without_the_shared_store_there_is_no_permit() {
     let (limits, [limit, _]) = shared_limits();
     limits.permits.store(1, Ordering::Relaxed);
     limits.is_away.store(true, Ordering::Relaxed);
-    let no_permit = Err(NoPermit::Unavailable("the database is away".into()));
+    let no_permit = Err(NoPermit::Unavailable("the database is unavailable".into()));
     assert_eq!(limit.acquire(Instant::now() + Duration::from_secs(60)).await, no_permit);
 }

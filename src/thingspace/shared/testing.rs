@@ -55,7 +55,7 @@ impl ReplicaStore {
 
     fn check(&self) -> Result<(), String> {
         match self.is_away.load(Ordering::Relaxed) {
-            true => Err("the database is away".into()),
+            true => Err("the database is unavailable".into()),
             false => Ok(()),
         }
     }

@@ -56,7 +56,7 @@ async fn changes_fail(cluster: &Cluster, first: usize) {
     for (number, replica) in cluster.replicas.iter().enumerate() {
         let device = first + number;
         let call = replica.try_change(esim(&format!("refused-{device}"), [device])).await;
-        let error = parse_error(&call.expect_err("the database is away"));
+        let error = parse_error(&call.expect_err("the database is unavailable"));
         assert_eq!(error.reason, "JOURNAL_UNAVAILABLE");
         assert_eq!(posts(&iccid(device)), 0);
     }

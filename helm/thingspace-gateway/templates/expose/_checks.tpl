@@ -35,13 +35,13 @@
 {{- end -}}
 {{- if not $isBalancer -}}
 {{- if and $tls (not (and (include "gateway.routed" .) $values.expose.gateway.backendCaConfigMap)) -}}
-{{- fail (printf "%s.tlsSecret: not together with expose.%s.type %s, whose proxy ends TLS and calls the gateway in plaintext; remove it, use loadBalancer, or set expose.gateway.backendCaConfigMap with a route" $port $port $expose.type) -}}
+{{- fail (printf "%s.tlsSecret: not together with expose.%s.type %s, whose proxy terminates TLS and calls the gateway in plaintext; remove it, use loadBalancer, or set expose.gateway.backendCaConfigMap with a route" $port $port $expose.type) -}}
 {{- end -}}
 {{- if and (include "gateway.authMode" (dict "root" .root "mode" "mtls")) (eq $port "grpc") -}}
-{{- fail (printf "expose.grpc.type: %s ends TLS in a proxy, so certificates of clients do not reach the gateway; use loadBalancer, or config.auth.mode jwt" $expose.type) -}}
+{{- fail (printf "expose.grpc.type: %s terminates TLS in a proxy, so client certificates do not reach the gateway; use loadBalancer, or config.auth.mode jwt" $expose.type) -}}
 {{- end -}}
 {{- if ne (index $values.service $port).type "ClusterIP" -}}
-{{- fail (printf "service.%s.type: only ClusterIP with expose.%s.type %s, because callers could bypass the proxy, with an address or an identity of their choice" $port $port $expose.type) -}}
+{{- fail (printf "service.%s.type: only ClusterIP with expose.%s.type %s, because callers could bypass the proxy, and forge their address or identity" $port $port $expose.type) -}}
 {{- end -}}
 {{- if $expose.sourceRanges -}}
 {{- fail (printf "expose.%s.sourceRanges: only with type loadBalancer; restrict the sources in the proxy, or in config.callbacks.allow_cidrs" $port) -}}
@@ -83,7 +83,6 @@
 {{- end -}}
 {{- end }}
 
-{{/* The certificate of cert-manager. */}}
 {{- define "gateway.checkCertificate" -}}
 {{- $certificate := .Values.expose.certificate -}}
 {{- if $certificate.enabled -}}
@@ -112,7 +111,7 @@
 {{- end -}}
 {{- end -}}
 {{- if and (eq $expose.type "loadBalancer") (gt (int (get $settings "trusted_hops" | default 0)) 0) -}}
-{{- fail "config.callbacks.trusted_hops: must be 0 with expose.callbacks.type loadBalancer, because no proxy writes X-Forwarded-For and a caller could choose its address" -}}
+{{- fail "config.callbacks.trusted_hops: must be 0 with expose.callbacks.type loadBalancer, because no proxy writes X-Forwarded-For, so that a caller could forge its address" -}}
 {{- end -}}
 {{- if and (ne $type "ClusterIP") (get $settings "allow_cidrs") (eq .Values.service.callbacks.externalTrafficPolicy "Cluster") -}}
 {{- fail "service.callbacks.externalTrafficPolicy: Cluster hides the source address, which config.callbacks.allow_cidrs needs; use Local" -}}

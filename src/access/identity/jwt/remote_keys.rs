@@ -2,7 +2,7 @@
 //!
 //! One task reads it: every minute, and early when a token names an unknown key. Tokens with unknown keys
 //! cost nothing to make, so at most one read starts in five seconds, and the number of calls that wait for
-//! the next one is bounded. While the issuer is away, the last key set stays in force.
+//! the next one is bounded. While the issuer is unavailable, the last key set stays in force.
 
 use std::{error::Error, iter, sync::Arc, time::Duration};
 

@@ -186,6 +186,6 @@ async fn without_the_store_a_replica_uses_its_token_and_does_not_log_in() {
     tokio::time::sleep(RENEWAL_MARGIN).await;
     let refusal = replica.fresh_headers(None).await.err().unwrap();
     assert_eq!(refusal.kind, RefusalKind::NotSent);
-    assert!(refusal.detail.contains("the database is away"), "{}", refusal.detail);
+    assert!(refusal.detail.contains("the database is unavailable"), "{}", refusal.detail);
     assert_eq!(fake.counts(), (1, 1, 2));
 }
