@@ -104,11 +104,17 @@ def require_tools(packages):
         subprocess.run([ROOT / "scripts" / "test", "tools"], check=True)
 
 
-def require_committed():
-    """Fails if the working tree has changes that no commit contains."""
-    changed = git("status", "--porcelain")
-    if changed:
-        raise Refused(f"the working tree has changes, so the commit does not describe the release:\n{changed}\n"
+def changes():
+    """Returns the files of the working tree with changes that no commit contains, a line each."""
+    return git("status", "--porcelain")
+
+
+def require_committed(expected=None):
+    """Fails if the working tree has changes that no commit contains, or if its commit is not the expected one."""
+    if expected and commit() != expected:
+        raise Refused(f"the working tree changed from the commit {expected} to {commit()} during the build: repeat it")
+    if changes():
+        raise Refused(f"the working tree has changes, so the commit does not describe the release:\n{changes()}\n"
                       "Commit them, or use --allow-dirty for a test")
 
 

@@ -12,29 +12,32 @@ use std::{
 
 use axum::{body::Body, extract::Request};
 use bytes::Bytes;
-use http::header;
+use http::{Version, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::{runtime::Handle, time::timeout};
 
-/// Maximum number of bytes that are discarded: four messages of the maximum size.
+/// Maximum number of bytes that are discarded.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 /// Maximum time for the discarded bytes.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Discards what the handler of a request leaves unread, after the response too. Not for HTTP/2, which can end the body
-/// of one request by itself.
+/// Discards what the handler of a request leaves unread, also after the response. Changes nothing over HTTP/2, which can
+/// end the body of a request alone.
 pub fn discard_unread_body(request: Request) -> Request {
-    // Such a client does not send the body if the response is an error.
-    if request.headers().contains_key(header::EXPECT) {
+    if request.version() >= Version::HTTP_2 {
         return request;
     }
-    request.map(|body| Body::new(DiscardedBody { body, has_ended: false }))
+    // hyper asks for the body of such a request (100 Continue) when it is first polled.
+    let is_held_back = request.headers().contains_key(header::EXPECT);
+    request.map(|body| Body::new(DiscardedBody { body, is_held_back, has_ended: false }))
 }
 
 /// A body that is discarded when it is dropped.
 struct DiscardedBody {
     body: Body,
+    /// True until the client is asked for the body.
+    is_held_back: bool,
     has_ended: bool,
 }
 
@@ -46,6 +49,7 @@ impl http_body::Body for DiscardedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.is_held_back = false;
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.has_ended |= matches!(frame, Poll::Ready(None | Some(Err(_))));
         frame
@@ -62,7 +66,7 @@ impl http_body::Body for DiscardedBody {
 
 impl Drop for DiscardedBody {
     fn drop(&mut self) {
-        if self.has_ended || http_body::Body::is_end_stream(&self.body) {
+        if self.is_held_back || self.has_ended || http_body::Body::is_end_stream(&self.body) {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {

@@ -432,6 +432,7 @@ impl Handler {
         let is_rejected = connection.has_too_many_requests();
         let peer = peer.clone();
         async move {
+            let request = discard_unread_body(request);
             let call = {
                 let connection = Arc::clone(&connection);
                 async move |mut request: http::Request<Body>| {
@@ -477,7 +478,6 @@ async fn serve_web<F: Future<Output = http::Response<Body>>>(
 ) -> http::Response<Body> {
     if request.version() < http::Version::HTTP_2 {
         connection.responses_written().await;
-        return web.serve(discard_unread_body(request), call).await;
     }
     web.serve(request, call).await
 }

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from releasing import archive, dockerfile, plan, project, versions  # noqa: E402
-from releasing.build import image  # noqa: E402
+from releasing.build import image, statement  # noqa: E402
 from releasing.check import report  # noqa: E402
 
 
@@ -72,39 +72,63 @@ def test_a_tree_with_changes_and_the_tag_of_another_version_are_refused(monkeypa
         project.require_matching_tag()
 
 
+def test_a_commit_during_the_build_is_refused():
+    with pytest.raises(project.Refused, match="during the build"):
+        project.require_committed(expected="0" * 40)
+
+
 @pytest.fixture
 def released(tmp_path):
-    """A directory with the names of all artifacts."""
+    """A directory with the names of all artifacts, of this commit."""
+    release(tmp_path, statement.source())
+    return tmp_path
+
+
+def release(tmp_path, source, version=project.version()):
+    """Writes the names of all artifacts, with a provenance that names this source and version."""
     for path in plan.artifacts():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(path)
     digests = {path: hashlib.sha256(path.encode()).hexdigest() for path in plan.artifacts()}
-    source = {"digest": {"gitCommit": project.commit()}}
     subject = [{"name": path, "digest": {"sha256": digest}} for path, digest in digests.items()]
-    text = json.dumps({"subject": subject, "predicate": {"buildDefinition": {"resolvedDependencies": [source]}}})
+    definition = {"externalParameters": {"version": version}, "resolvedDependencies": [source]}
+    text = json.dumps({"subject": subject, "predicate": {"buildDefinition": definition}})
     (tmp_path / plan.PROVENANCE).write_text(text)
     digests[plan.PROVENANCE] = hashlib.sha256(text.encode()).hexdigest()
     (tmp_path / plan.SUMS).write_text("".join(f"{digest}  {path}\n" for path, digest in digests.items()))
-    return tmp_path
 
 
 def test_files_that_match_their_checksums_pass_with_signatures_beside_them(released):
     (released / "SHA256SUMS.asc").write_text("signature")
-    assert report.check_sums(released) == {plan.PROVENANCE, plan.SUMS}
+    assert report.check_sums(released, allow_dirty=False) == {plan.PROVENANCE, plan.SUMS}
     subprocess.run(["sha256sum", "--check", "--quiet", plan.SUMS], cwd=released, check=True)
 
 
 def test_a_modified_a_missing_and_an_unknown_file_fail_the_check(released):
     (released / "unknown").write_text("")
     with pytest.raises(project.Refused, match="unknown"):
-        report.check_sums(released)
+        report.check_sums(released, allow_dirty=False)
     (released / "unknown").unlink()
     (released / plan.chart()).write_text("modified")
     with pytest.raises(project.Refused, match="differs from its checksum"):
-        report.check_sums(released)
+        report.check_sums(released, allow_dirty=False)
     (released / plan.chart()).unlink()
     with pytest.raises(project.Refused, match=plan.chart()):
-        report.check_sums(released)
+        report.check_sums(released, allow_dirty=False)
+
+
+def test_a_release_of_another_commit_another_version_or_a_tree_with_changes_fails_the_check(tmp_path):
+    source = statement.source()
+    other_commit = source | {"digest": {"gitCommit": "0" * 40}}
+    other_tag = source | {"uri": source["uri"] + "0"}
+    dirty = statement.source(is_dirty=True)
+    cases = [(other_commit, project.version()), (other_tag, project.version()), (source, "9.9.9"), (dirty, project.version())]
+    for built, version in cases:
+        release(tmp_path, built, version)
+        with pytest.raises(project.Refused, match="was built from|version"):
+            report.check_sums(tmp_path, allow_dirty=False)
+    release(tmp_path, dirty)
+    report.check_sums(tmp_path, allow_dirty=True)
 
 
 def test_only_an_earlier_release_is_removed(released):

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from .. import plan
-from ..project import NAME, git, run, version
+from ..project import NAME, commit, run, version
 
 REPOSITORY = f"https://github.com/{NAME}/{NAME}"
 TOOLS = {
@@ -29,19 +29,24 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def make(directory):
+def make(directory, is_dirty):
     sums = {path: digest(directory / path) for path in plan.artifacts()}
     provenance = directory / plan.PROVENANCE
-    provenance.write_text(json.dumps(statement(sums), indent=2) + "\n")
+    provenance.write_text(json.dumps(statement(sums, is_dirty), indent=2) + "\n")
     sums[plan.PROVENANCE] = digest(provenance)
     (directory / plan.SUMS).write_text("".join(f"{sums[path]}  {path}\n" for path in sorted(sums)))
 
 
-def statement(sums):
+def source(is_dirty=False):
+    """Returns the commit of a build. `is_dirty` if the working tree had changes that are in no commit."""
+    found = {"uri": f"git+{REPOSITORY}@refs/tags/v{version()}", "digest": {"gitCommit": commit()}}
+    return found | ({"annotations": {"dirty": True}} if is_dirty else {})
+
+
+def statement(sums, is_dirty):
     """Returns the statement in the form of SLSA's provenance. It has no time, so that a second build has the same."""
     tools = {name: run(*command).splitlines()[0] for name, command in TOOLS.items()}
     packages = run("dpkg-query", "--show", "--showformat", "${Package}=${Version}\n", *PACKAGES).split()
-    source = {"uri": f"git+{REPOSITORY}@refs/tags/v{version()}", "digest": {"gitCommit": git("rev-parse", "HEAD")}}
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": path, "digest": {"sha256": sums[path]}} for path in sorted(sums)],
@@ -51,7 +56,7 @@ def statement(sums):
                 "buildType": f"{REPOSITORY}/blob/v{version()}/docs/releasing.md",
                 "externalParameters": {"version": version()},
                 "internalParameters": {"tools": tools, "debian": packages},
-                "resolvedDependencies": [source],
+                "resolvedDependencies": [source(is_dirty)],
             },
             "runDetails": {"builder": {"id": f"{REPOSITORY}/blob/v{version()}/scripts/release"}},
         },

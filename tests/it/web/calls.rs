@@ -161,10 +161,10 @@ async fn errors_have_the_http_status_of_their_code_and_the_delay_before_a_retry(
     let (status, error) = answer(json_call(env.gateway.grpc, "NoSuchMethod", &json!({}))).await;
     assert_eq!((status, &error["code"]), (501, &json!("unimplemented")), "{error}");
     // The deadline of the client.
-    let held = env.thingspace.hold(CallKind::Change);
+    let mut held = env.thingspace.hold(CallKind::Change);
     let request = json_call(env.gateway.grpc, "ChangeEsimPlan", &esim_json("late", 5..6))
         .header("connect-timeout-ms", "300");
-    let (status, error) = answer(request).await;
+    let ((status, error), _request) = tokio::join!(answer(request), held.arrived());
     assert_eq!((status, &error["code"]), (504, &json!("deadline_exceeded")), "{error}");
     assert_eq!(detail(&error, "google.rpc.ErrorInfo")["metadata"]["executed"], "UNKNOWN");
     drop(held);

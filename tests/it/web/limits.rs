@@ -22,13 +22,25 @@ fn head(method: &str, length: usize) -> String {
     )
 }
 
-/// Reads a response with a body of known length.
-async fn read_response(stream: &mut TcpStream) -> (String, Value) {
+/// Reads the head of a response.
+async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(in_time(stream.read_u8()).await.expect("a response"));
     }
-    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    String::from_utf8(head).unwrap().to_ascii_lowercase()
+}
+
+/// Reads a response with this status and reason.
+async fn expect_refusal(stream: &mut TcpStream, status: u16, expected: &str) {
+    let (head, error) = read_response(stream).await;
+    assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+    assert_eq!(reason(&error), expected);
+}
+
+/// Reads a response with a body of known length.
+async fn read_response(stream: &mut TcpStream) -> (String, Value) {
+    let head = read_head(stream).await;
     let (_, length) = head.split_once("content-length: ").expect("a length");
     let length = length.split_once('\r').unwrap().0.parse().unwrap();
     let mut body = vec![0; length];
@@ -69,9 +81,7 @@ async fn a_message_has_the_limits_of_grpc_with_and_without_a_length() {
     for (method, length) in [("ChangeEsimPlan", MAX_MESSAGE + 1), ("GetChange", (16 << 10) + 1)] {
         let mut stream = TcpStream::connect(grpc).await.unwrap();
         stream.write_all(head(method, length).as_bytes()).await.unwrap();
-        let (head, error) = read_response(&mut stream).await;
-        assert!(head.starts_with("http/1.1 429 "), "{head}");
-        assert_eq!(reason(&error), "MESSAGE_TOO_LARGE");
+        expect_refusal(&mut stream, 429, "MESSAGE_TOO_LARGE").await;
     }
     assert_eq!(env.thingspace.posts(), 1);
 }
@@ -101,14 +111,30 @@ async fn a_client_that_writes_a_large_request_before_it_reads_gets_the_refusal()
     {
         stream.write_all(head(method, body.len()).as_bytes()).await.unwrap();
         in_time(stream.write_all(&body)).await.expect("a gateway that reads");
-        let (head, error) = read_response(&mut stream).await;
-        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
-        assert_eq!(reason(&error), expected);
+        expect_refusal(&mut stream, status, expected).await;
     }
+    // The body of this request has no length, so the gateway asks for it.
+    let head = head("ChangeEsimPlan", 0).replace("content-length: 0", "transfer-encoding: chunked");
+    let head = head.replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(read_head(&mut stream).await.starts_with("http/1.1 100 "));
+    let chunk = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    in_time(stream.write_all(&chunk)).await.expect("a gateway that reads");
+    expect_refusal(&mut stream, 429, "MESSAGE_TOO_LARGE").await;
     // The connection serves further calls.
     stream.write_all((self::head("GetServerInfo", 2) + "{}").as_bytes()).await.unwrap();
     let (head, _) = read_response(&mut stream).await;
     assert!(head.starts_with("http/1.1 200 "), "{head}");
+}
+
+#[tokio::test]
+async fn the_body_of_a_refused_request_is_not_asked_for() {
+    let env = TestEnv::start().await;
+    let mut stream = TcpStream::connect(env.gateway.grpc).await.unwrap();
+    let head = head("ChangeEsimPlan", MAX_MESSAGE + 1);
+    let head = head.replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    expect_refusal(&mut stream, 429, "MESSAGE_TOO_LARGE").await;
 }
 
 #[tokio::test]
