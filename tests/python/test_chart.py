@@ -125,9 +125,33 @@ HOST, GRPC_HOST = "callbacks.example.com", "grpc.example.com"
 
 def exposed(callbacks, grpc="none", **expose):
     return AUTHENTICATED | {
-        "expose": {"callbacks": {"type": callbacks, "host": HOST},
+        "expose": {"callbacks": {"type": callbacks, "host": HOST if callbacks != "none" else ""},
                    "grpc": {"type": grpc, "host": GRPC_HOST if grpc != "none" else ""}} | expose
     }
+
+
+def with_auth(**settings):
+    return AUTHENTICATED | {"config": {"auth": JWT["auth"] | settings}}
+
+
+def without_auth(name):
+    return AUTHENTICATED | {"config": {"auth": {key: value for key, value in JWT["auth"].items() if key != name}}}
+
+
+def database(parameters, **journal):
+    return {"journal": POSTGRES | {"url": f"postgresql://gateway@db/gateway{parameters}"} | journal}
+
+
+def created(keys=None, existingSecret="", **values):
+    """Values with a Secret of the chart, whose values these are in addition to the required ones."""
+    required = {name: value for name, value in SECRETS.items() if name not in ("callbacks.username", "callbacks.password")}
+    return {"secrets": {"create": True, "existingSecret": existingSecret, "values": required | values, "keys": keys or {}}}
+
+
+def in_mesh(mesh, *modes, **expose):
+    """Values with an exposed gRPC port in a mesh that admits one client."""
+    return {"config": {"auth": JWT["auth"] | {"mode": list(modes)}}, "policy": "[[caller]]",
+            "mesh": MESHES[mesh]["mesh"], "expose": {"grpc": {"type": "ingress", "host": GRPC_HOST}, "certificate": ISSUER} | expose}
 
 
 EXPOSED = {
@@ -282,7 +306,7 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"fullnameOverride": "1gateway"}, "must begin with a letter"),
         ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "is set by the chart, which selects the pods by it"),
         ({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "would scrape each pod twice"),
-        ({"config": {"shutdown": {"grace": "1m30s"}}}, 'config.shutdown.grace: "1m30s" must be one number'),
+        ({"config": {"shutdown": {"grace": "1 minute"}}}, 'config.shutdown.grace: "1 minute" must be numbers with the units'),
         ({"journal": POSTGRES | {"url": "postgresql://gateway@db/gateway?password=pw"}}, "journal.url: contains a password"),
         ({"mesh": {"podCidrs": ["10.0.0.300/8"]}}, "does not match pattern"),
         ({"expose": {"callbacks": {"sourceRanges": ["203.0.113.7"]}}}, "does not match pattern"),
@@ -290,6 +314,78 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"podLabels": None}, "missing property 'podLabels'"),
         (exposed("none", "grpcRoute", gateway=GATEWAY, certificate=ISSUER) | {"config": {"auth": {"mode": ["mtls"]}}, "grpc": {"clientCaSecret": "c", "tlsSecret": "t"}}, "grpc.tlsSecret: not together"),
         (exposed("none", "grpcRoute", gateway=GATEWAY | {"backendCaConfigMap": "ca"}, certificate=ISSUER) | {"config": {"auth": {"mode": ["mtls"]}}, "grpc": {"clientCaSecret": "c", "tlsSecret": "t"}}, "so client certificates do not reach"),
+        # Settings with which the gateway does not start.
+        ({"config": {"auth": None}}, "config.auth.mode: not set, and the gateway does not start"),
+        ({"config": {"auth": {"mode": ["none", "jwt"]}}}, "config.auth.mode: none not together with jwt"),
+        (without_auth("jwt_issuer"), "config.auth.jwt_issuer: not set; config.auth.mode jwt needs the issuer"),
+        (without_auth("jwt_audience"), "config.auth.jwt_audience: not set"),
+        (without_auth("jwt_jwks_url"), "config.auth.jwt_jwks_url: not set; config.auth.mode jwt needs the keys"),
+        (with_auth(jwt_issuer=""), "'/config/auth/jwt_issuer': minLength"),
+        (with_auth(jwt_jwks_url="http://i.example/keys"), "config.auth.jwt_jwks_url: http://i.example/keys is not https"),
+        (with_auth(jwt_jwks_file="/keys"), "config.auth.jwt_jwks_url: not together with config.auth.jwt_jwks_file"),
+        (with_auth() | {"policy": "not toml ["}, "policy: not valid TOML"),
+        (with_auth() | {"policy": " \n"}, "policy: not set"),
+        ({"config": {"callbacks": {"register": "replace"}}}, "config.callbacks.public_url: not set; config.callbacks.register replace"),
+        ({"config": {"callbacks": {"register": "replace", "public_url": f"https://{HOST}"}}}, "config.thingspace.accounts: not set"),
+        ({"config": {"callbacks": {"public_url": "foo"}}}, "'/config/callbacks/public_url': 'foo' does not match"),
+        ({"config": {"callbacks": {"allow_cidrs": ["foo"]}}}, "'/config/callbacks/allow_cidrs/0': 'foo' does not match"),
+        ({"config": {"grpc": {"max_message_bytes": 16777216.5}}}, "'/config/grpc/max_message_bytes': got number, want integer"),
+        ({"config": {"grpc": {"max_message_bytes": 67108864}}}, "config.limits.message_bytes: 33554432 is less than config.grpc.max_message_bytes"),
+        ({"config": {"limits": {"devices": 9999}}}, "config.limits.devices: 9999 is less than config.changes.max_devices_per_request, 10000"),
+        ({"config": {"grpc": {"max_stream_age": "30m"}}}, "config.grpc.max_connection_age: 30m is not more than config.grpc.max_stream_age, 30m"),
+        ({"config": {"journal": {"retention": "1d"}}}, "config.journal.retention: 1d is less than config.changes.close_after, 7d"),
+        ({"config": {"audit": {"file": "/audit.log"}}}, "config.audit.file: has no effect with config.audit.output none"),
+        ({"listenAddress": "127.0.0.1"}, "'/listenAddress': value must be one of '0.0.0.0', '::'"),
+        (MESHES["ambient"] | {"mesh": {"type": "ambient", "podCidrs": ["0.0.0.0/0"]}}, "mesh.podCidrs: 0.0.0.0/0 contains all addresses"),
+        (MESHES["istio"] | {"config": {"auth": {"mode": "mesh", "mesh_trusted_cidrs": ["::/0"]}}}, "config.auth.mesh_trusted_cidrs: ::/0 contains all"),
+        # A spool that is larger than its volume.
+        ({"journal": POSTGRES | {"spool": {"enabled": True, "type": "emptyDir", "size": "1Gi"}}}, "journal.spool.size: 1Gi is too small"),
+        ({"journal": POSTGRES | {"spool": {"enabled": True}}, "config": {"journal": {"spool_max_bytes": 4294967296}}}, "set at least 4112Mi"),
+        # The URL of the database.
+        (database("", caSecret="ca"), "journal.caSecret: has no effect, because journal.url does not name its file"),
+        (database("?sslrootcert=/etc/thingspace-gateway/postgres/ca.crt"), "journal.caSecret: not set; journal.url names"),
+        (database("?sslmode=prefer"), "journal.url: sslmode=prefer is not accepted"),
+        ({"journal": POSTGRES | {"url": "postgresql://gateway@db:99999/gateway"}}, "journal.url: 99999 is no port"),
+        # Certificates, proxies and ports of the callbacks.
+        (exposed("loadBalancer", certificate=ISSUER) | {"callbacks": {"tlsSecret": "t"}}, "callbacks.tlsSecret: not together with expose.certificate.enabled"),
+        ({"expose": {"callbacks": {"type": "loadBalancer", "host": HOST, "tlsSecret": "a"}}, "callbacks": {"tlsSecret": "b"}}, "callbacks.tlsSecret: not together with expose.callbacks.tlsSecret"),
+        (exposed("none", "loadBalancer", certificate=ISSUER) | {"grpc": {"tlsSecret": "t"}}, "grpc.tlsSecret: not together with expose.certificate.enabled"),
+        (exposed("ingress", certificate=ISSUER) | {"config": JWT | {"callbacks": {"trusted_hops": 0}}}, "config.callbacks.trusted_hops: must be at least 1"),
+        ({"config": {"callbacks": {"public_url": "https://callbacks.example.com:8443"}}}, "config.callbacks.public_url: ThingSpace does not call port 8443"),
+        ({"service": {"callbacks": {"type": "LoadBalancer", "port": 8443}}}, "service.callbacks.port: ThingSpace does not call port 8443"),
+        ({"service": {"callbacks": {"type": "NodePort"}}}, "config.callbacks.public_url: not set; ThingSpace does not call the node port"),
+        # Secrets that the chart creates.
+        (created(**{"callbacks.username": "u"}), "secrets.values: callbacks.username has no key in secrets.keys"),
+        (created(**{"callbacks.path_secret": "short"}), "secrets.values: callbacks.path_secret must have 16 to 128"),
+        (created(keys={"callbacks.username": "u", "callbacks.password": "p"}, **{"callbacks.username": "u" * 41, "callbacks.password": "p"}), "callbacks.username has more than 40 characters"),
+        (created(existingSecret="other"), "secrets.existingSecret: not together with secrets.create"),
+        ({"secrets": {"values": {"thingspace.app_key": "k"}}}, "secrets.values: only with secrets.create"),
+        # Sandboxes and meshes.
+        (MESHES["istio"] | {"sandbox": {"enabled": True}, "journal": {}}, "mesh.type: istio not together with sandbox.enabled"),
+        ({"sandbox": {"enabled": True}, "service": {"callbacks": {"type": "NodePort"}}}, "service.callbacks.type: only ClusterIP with sandbox.enabled"),
+        (in_mesh("ambient", "mesh", "jwt"), "its proxy connects to the pods, and only the waypoint may"),
+        (in_mesh("ambient", "jwt"), "expose.proxyNamespace: not set; mesh.clients must contain the identity of the proxy"),
+        (in_mesh("ambient", "jwt", proxyNamespace="proxies"), "mesh.clients: no identity in the namespace proxies"),
+        (MESHES["ambient"] | {"podLabels": {"istio.io/dataplane-mode": "none"}}, "podLabels: istio.io/dataplane-mode is set by mesh.type ambient"),
+        (MESHES["linkerd"] | {"podAnnotations": {"linkerd.io/inject": "disabled"}}, "podAnnotations: linkerd.io/inject is set by mesh.type linkerd"),
+        # Parts of pods that bypass the checks.
+        ({"extraEnv": [{"name": "TSGW_CALLBACKS__TRUSTED_HOPS", "value": "1"}]}, "extraEnv: TSGW_CALLBACKS__TRUSTED_HOPS is a setting of the gateway"),
+        ({"extraEnv": [{"name": "POD_NAME", "value": "x"}]}, "extraEnv: POD_NAME is set by the chart"),
+        ({"maintenance": {"enabled": True, "args": ["journal", "backup", "-"]}}, "maintenance.args: - would write the journal"),
+        ({"maintenance": {"enabled": True, "args": ["journal", "export", "-"]}}, "maintenance.args: - would write the journal"),
+        ({"maintenance": {"enabled": True, "args": ["journal", "backup", "/backup/file"]}}, "maintenance.backupClaim: not set"),
+        # Values without an effect.
+        ({"mesh": {"clients": ["cluster.local/ns/a/sa/b"]}}, "mesh.clients: has no effect with mesh.type none"),
+        ({"expose": {"callbacks": {"host": HOST}}}, "expose.callbacks.host: has no effect with expose.callbacks.type none"),
+        ({"expose": {"callbacks": {"type": "httpRoute", "host": HOST, "tlsSecret": "t"}, "gateway": {"name": "g", "sectionName": "s"}}}, "has no effect with an existing Gateway"),
+        ({"expose": {"gateway": {"envoyGateway": True}}}, "expose.gateway.envoyGateway: has no effect"),
+        ({"expose": {"ingress": {"controller": "nginx"}}}, "expose.ingress.controller: has no effect"),
+        ({"expose": {"proxyNamespace": "proxies"}}, "expose.proxyNamespace: has no effect"),
+        (exposed("httpRoute", certificate=ISSUER, gateway=GATEWAY | {"envoyGateway": True}), "expose.gateway.envoyGateway: has no effect"),
+        (exposed("httpRoute", certificate=ISSUER, gateway=GATEWAY | {"sectionName": "s"}), "expose.gateway.sectionName: has no effect"),
+        ({"service": {"callbacks": {"nodePort": 30000}}}, "service.callbacks.nodePort: has no effect"),
+        ({"service": {"loadBalancerClass": "c"}}, "service.loadBalancerClass: has no effect"),
+        ({"prometheusRule": {"disabled": ["Unknown"]}}, "prometheusRule.disabled: Unknown is no alert of the chart"),
     ],
 )
 def test_invalid_values_are_rejected_with_a_helpful_message(values, sentence):
@@ -402,8 +498,6 @@ def test_the_notes_contain_the_callback_url_and_warnings():
     assert "https://callbacks.example.com:9001/callbacks/DeviceProfileService/PATH-SECRET" in output
     assert "key callback-path-secret" in output and "plain http" not in output
     assert not [secret for secret in SECRETS.values() if secret in output]
-    odd = notes({"config": {"callbacks": {"public_url": "https://callbacks.example.com:8443"}}})
-    assert "ThingSpace does not call port 8443" in odd
     assert "changes here are not real" in notes(VALUES["sandbox"])
     assert "ReadWriteOnce:" not in notes(VALUES["postgres"])
     assert "tokens are sent unencrypted" in notes(AUTHENTICATED)
@@ -596,8 +690,8 @@ def test_maintenance_stops_the_gateway_and_runs_the_command_on_its_volume():
     assert volumes["settings"] == next(v for v in gateway["volumes"] if v["name"] == "settings")
     assert job["spec"]["backoffLimit"] == 0 and pod["restartPolicy"] == "Never"
     # Only a command that reads a file waits for one.
-    for arguments, reads in ((["journal", "import", "-"], True), (["journal", "backup", "-"], False), (["journal", "check"], False)):
-        values = {"maintenance": {"enabled": True, "args": arguments}}
+    for arguments, reads in ((["journal", "import", "-"], True), (["journal", "backup", "/backup/file"], False), (["journal", "check"], False)):
+        values = {"maintenance": {"enabled": True, "args": arguments, "backupClaim": "backups"}}
         (job,) = of_kind(objects(values), "Job").values()
         assert ("stdin" in job["spec"]["template"]["spec"]["containers"][0]) == ("attach" in notes(values)) == reads
 
@@ -711,6 +805,7 @@ OTHERS = {
     "expose.ingress.controller": "traefik",
     "expose.certificate.issuer": {"name": "other"},
     "mesh.podCidrs": ["198.51.100.0/24"],
+    "policy": '[[caller]]\nname = "other"\nidentities = ["jwt:other"]\n',
     "startupProbe": {"periodSeconds": 7},
     "readinessProbe": {"periodSeconds": 7},
     "livenessProbe": {"periodSeconds": 7},

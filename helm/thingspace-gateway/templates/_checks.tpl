@@ -7,6 +7,9 @@
 {{- include "gateway.checkSandbox" . -}}
 {{- include "gateway.checkAuthentication" . -}}
 {{- include "gateway.checkExposure" . -}}
+{{- include "gateway.checkSettings" . -}}
+{{- include "gateway.checkPods" . -}}
+{{- include "gateway.checkEffects" . -}}
 {{- include "gateway.checkLifecycle" . -}}
 {{- end }}
 
@@ -16,6 +19,7 @@
 {{- if or (regexMatch "^[a-z]+://[^/@?]*:[^/@?]*@" $journal.url) (regexMatch "[?&](ssl)?password=" $journal.url) -}}
 {{- fail "journal.url: contains a password, which would be in the ConfigMap; put the password in a Secret and set journal.passwordKey, or put the whole URL in a Secret and set journal.urlKey" -}}
 {{- end -}}
+{{- include "gateway.checkDatabaseUrl" . -}}
 {{- if not (or $journal.url $journal.urlKey) -}}
 {{- fail "journal.url: not set, and neither is journal.urlKey; journal.engine postgres needs one of them" -}}
 {{- end -}}
@@ -25,6 +29,7 @@
 {{- if .Values.persistence.existingClaim -}}
 {{- fail "persistence.existingClaim: only with journal.engine sqlite; the journal is in PostgreSQL" -}}
 {{- end -}}
+{{- include "gateway.checkSpool" . -}}
 {{- else -}}
 {{- if or $journal.url $journal.existingSecret $journal.passwordKey $journal.caSecret $journal.spool.enabled -}}
 {{- fail "journal: url, existingSecret, passwordKey, caSecret and spool.enabled need journal.engine postgres" -}}
@@ -37,8 +42,38 @@
 {{- end -}}
 {{- end -}}
 {{- include "gateway.checkClaim" . -}}
-{{- if and .Values.maintenance.enabled .Values.sandbox.enabled -}}
-{{- fail "maintenance.enabled: not together with sandbox.enabled, whose journal is lost when its pod stops" -}}
+{{- end }}
+
+{{/* Parts of the URL that the gateway does not accept, and a certificate that only one of the URL and the volume has. */}}
+{{- define "gateway.checkDatabaseUrl" -}}
+{{- $url := .Values.journal.url -}}
+{{- $file := "/etc/thingspace-gateway/postgres/ca.crt" -}}
+{{- $root := regexFind "[?&]sslrootcert=[^&]*" $url | regexFind "[^=]*$" | replace "%2F" "/" | replace "%2f" "/" -}}
+{{- $mode := regexFind "[?&]sslmode=[^&]*" $url | regexFind "[^=]*$" -}}
+{{- if and $url .Values.journal.caSecret (ne $root $file) -}}
+{{- fail (printf "journal.caSecret: has no effect, because journal.url does not name its file; add sslrootcert=%s to the URL" $file) -}}
+{{- end -}}
+{{- if and (hasPrefix (dir $file) $root) (not .Values.journal.caSecret) -}}
+{{- fail (printf "journal.caSecret: not set; journal.url names %s, which does not exist without it: name the Secret whose key ca.crt has the CA certificate" $root) -}}
+{{- end -}}
+{{- if not (has $mode (list "" "disable" "require" "verify-full")) -}}
+{{- fail (printf "journal.url: sslmode=%s is not accepted, because TLS always verifies the server; use verify-full, or disable" $mode) -}}
+{{- end -}}
+{{- range include "gateway.databasePorts" . | fromYamlArray -}}
+{{- if or (lt (int .) 1) (gt (int .) 65535) -}}
+{{- fail (printf "journal.url: %v is no port; use one from 1 to 65535" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A spool that fits its volume: the kubelet evicts a pod whose emptyDir is larger than its limit. */}}
+{{- define "gateway.checkSpool" -}}
+{{- if .Values.journal.spool.enabled -}}
+{{- $bound := include "gateway.setting" (dict "root" . "name" "journal.spool_max_bytes") | int64 -}}
+{{- $needed := add $bound (include "gateway.spoolMargin" . | int64) -}}
+{{- if lt (include "gateway.bytes" .Values.journal.spool.size | trim | int64) $needed -}}
+{{- fail (printf "journal.spool.size: %s is too small for config.journal.spool_max_bytes, %d, and 16 MiB for the files of its database, so acknowledged callbacks could be lost; set at least %dMi, or lower config.journal.spool_max_bytes" .Values.journal.spool.size $bound (div (add $needed 1048575) 1048576)) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -110,13 +145,38 @@
 {{- fail "secrets.keys: callbacks.previous_username has a key and callbacks.username has none; the previous pair is only used beside a current one" -}}
 {{- end -}}
 {{- if .Values.secrets.create -}}
+{{- include "gateway.checkSecretValues" . -}}
+{{- else if .Values.secrets.values -}}
+{{- fail "secrets.values: only with secrets.create, which writes them to a Secret; set it, or remove them" -}}
+{{- else if not (or .Values.sandbox.enabled .Values.secrets.existingSecret) -}}
+{{- fail (printf "secrets.existingSecret: not set; name a Secret with the keys %s, or set secrets.create with secrets.values, or sandbox.enabled to try the gateway" (values $names | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The values of the Secret that the chart creates. */}}
+{{- define "gateway.checkSecretValues" -}}
+{{- $names := include "gateway.secretKeys" . | fromYaml -}}
+{{- $values := .Values.secrets.values -}}
+{{- if not (has .Values.secrets.existingSecret (list "" "thingspace-gateway")) -}}
+{{- fail "secrets.existingSecret: not together with secrets.create, whose Secret the pods use; remove one of them" -}}
+{{- end -}}
 {{- range $setting, $key := $names -}}
-{{- if not (get $.Values.secrets.values $setting) -}}
+{{- if not (get $values $setting) -}}
 {{- fail (printf "secrets.values: %s is missing; with secrets.create each setting that has a key in secrets.keys needs its value" $setting) -}}
 {{- end -}}
 {{- end -}}
-{{- else if not (or .Values.sandbox.enabled .Values.secrets.existingSecret) -}}
-{{- fail (printf "secrets.existingSecret: not set; name a Secret with the keys %s, or set secrets.create with secrets.values, or sandbox.enabled to try the gateway" (values $names | sortAlpha | join ", ")) -}}
+{{- range $setting, $value := $values -}}
+{{- if not (hasKey $names $setting) -}}
+{{- fail (printf "secrets.values: %s has no key in secrets.keys, so it would not be in the Secret; name its key there, or remove the value" $setting) -}}
+{{- end -}}
+{{- if and (hasPrefix "callbacks." $setting) (regexMatch "(username|password)$" $setting) (gt (len $value) 40) -}}
+{{- fail (printf "secrets.values: %s has more than 40 characters, which ThingSpace does not accept; shorten it" $setting) -}}
+{{- end -}}
+{{- end -}}
+{{- with get $values "callbacks.path_secret" -}}
+{{- if not (regexMatch "^[A-Za-z0-9._~-]{16,128}$" .) -}}
+{{- fail "secrets.values: callbacks.path_secret must have 16 to 128 letters, digits, -, _, . or ~, and the gateway does not start with another; use the output of openssl rand -hex 24" -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -127,6 +187,14 @@
 {{- end -}}
 {{- if or (include "gateway.tlsSecret" (dict "root" . "port" "callbacks")) (index .Values.secrets.keys "callbacks.username") -}}
 {{- fail "sandbox.enabled: not together with callbacks.tlsSecret or a key for callbacks.username: the sandbox delivers over plain http, with the path secret alone" -}}
+{{- end -}}
+{{- range $port := list "callbacks" "grpc" -}}
+{{- if ne (index $.Values.service $port).type "ClusterIP" -}}
+{{- fail (printf "service.%s.type: only ClusterIP with sandbox.enabled, which has no authentication; use kubectl port-forward" $port) -}}
+{{- end -}}
+{{- end -}}
+{{- if ne .Values.mesh.type "none" -}}
+{{- fail (printf "mesh.type: %s not together with sandbox.enabled, because the pods of the sandbox and of helm test are not in the mesh, which would refuse their connections; set mesh.type to none" .Values.mesh.type) -}}
 {{- end -}}
 {{- if .Values.grpc.tlsSecret -}}
 {{- fail "sandbox.enabled: not together with grpc.tlsSecret: helm test calls the gRPC port in plaintext" -}}
@@ -158,10 +226,6 @@
 {{- define "gateway.checkLifecycle" -}}
 {{- if and (eq .Values.listenAddress "0.0.0.0") (has "IPv6" .Values.service.ipFamilies) -}}
 {{- fail "listenAddress: 0.0.0.0 has no IPv6, which service.ipFamilies names; set listenAddress to \"::\"" -}}
-{{- end -}}
-{{- $grace := dig "shutdown" "grace" "25s" .Values.config -}}
-{{- if not (regexMatch "^[0-9]+(ms|s|m|h|d)$" $grace) -}}
-{{- fail (printf "config.shutdown.grace: %q must be one number with the unit ms, s, m, h or d, such as 90s, so that the chart can derive the grace period of the pod" $grace) -}}
 {{- end -}}
 {{- $period := include "gateway.terminationGracePeriod" . | int -}}
 {{- $needed := add (include "gateway.preStopSleep" . | int) (include "gateway.shutdownGrace" . | int) -}}

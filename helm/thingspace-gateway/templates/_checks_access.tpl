@@ -1,14 +1,26 @@
 {{/* Refuses ways of authentication that do not go together, or that let strangers in. */}}
 {{- define "gateway.checkAuthentication" -}}
+{{- include "gateway.checkModes" . -}}
 {{- include "gateway.checkPolicy" . -}}
 {{- include "gateway.checkClientCertificates" . -}}
+{{- include "gateway.checkTokens" . -}}
 {{- include "gateway.checkMeshIdentities" . -}}
 {{- include "gateway.checkCallersOutside" . -}}
 {{- include "gateway.checkMesh" . -}}
 {{- end }}
 
+{{- define "gateway.checkModes" -}}
+{{- $modes := dig "auth" "mode" list .Values.config -}}
+{{- if not $modes -}}
+{{- fail "config.auth.mode: not set, and the gateway does not start without it; set mtls, jwt or mesh, or none to accept every client that can reach the gRPC port" -}}
+{{- end -}}
+{{- if and (kindIs "slice" $modes) (has "none" $modes) (gt (len $modes) 1) -}}
+{{- fail (printf "config.auth.mode: none not together with %s, and the gateway does not start; remove one of them" (without $modes "none" | join ", ")) -}}
+{{- end -}}
+{{- end }}
+
 {{- define "gateway.checkPolicy" -}}
-{{- $policy := or .Values.policy .Values.policyConfigMap -}}
+{{- $policy := or (trim .Values.policy) .Values.policyConfigMap -}}
 {{- $authenticated := include "gateway.authenticated" . -}}
 {{- if and $authenticated (not $policy) -}}
 {{- fail "policy: not set; a config.auth.mode other than none needs the permissions of its clients (docs/access.md), as policy or policyConfigMap" -}}
@@ -18,6 +30,9 @@
 {{- end -}}
 {{- if and .Values.policy .Values.policyConfigMap -}}
 {{- fail "policyConfigMap: not together with policy; remove one of them" -}}
+{{- end -}}
+{{- with get (fromToml .Values.policy) "Error" -}}
+{{- fail (printf "policy: not valid TOML, so the gateway does not start: %s; thingspace-gateway policy check FILE also checks its content" .) -}}
 {{- end -}}
 {{- end }}
 
@@ -30,8 +45,37 @@
 {{- end -}}
 {{- end }}
 
+{{- define "gateway.checkTokens" -}}
+{{- $auth := .Values.config.auth -}}
+{{- $url := get $auth "jwt_jwks_url" -}}
+{{- if and $url $auth.jwt_jwks_file -}}
+{{- fail "config.auth.jwt_jwks_url: not together with config.auth.jwt_jwks_file, which also has the keys of the issuer; remove one of them" -}}
+{{- end -}}
+{{- if and $url (not (regexMatch "^(https:|http://(localhost|127[.0-9]+|\\[::1\\])([:/]|$))" $url)) -}}
+{{- fail (printf "config.auth.jwt_jwks_url: %s is not https, so an attacker on the network could replace the keys and forge tokens; use https, or mount the keys and set config.auth.jwt_jwks_file" $url) -}}
+{{- end -}}
+{{- if include "gateway.authMode" (dict "root" . "mode" "jwt") -}}
+{{- range $name := list "jwt_issuer" "jwt_audience" -}}
+{{- if not (get $auth $name) -}}
+{{- fail (printf "config.auth.%s: not set; config.auth.mode jwt needs the %s of the tokens" $name (trimPrefix "jwt_" $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (or $url $auth.jwt_jwks_file) -}}
+{{- fail "config.auth.jwt_jwks_url: not set; config.auth.mode jwt needs the keys of the issuer: set it, or config.auth.jwt_jwks_file" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* Identities that the proxies of a mesh prove. */}}
 {{- define "gateway.checkMeshIdentities" -}}
+{{- $networks := dict "mesh.podCidrs" .Values.mesh.podCidrs "config.auth.mesh_trusted_cidrs" (dig "auth" "mesh_trusted_cidrs" list .Values.config) -}}
+{{- range $name, $cidrs := $networks -}}
+{{- range $cidrs -}}
+{{- if hasSuffix "/0" . -}}
+{{- fail (printf "%s: %s contains all addresses, so every host could forge the identity of a client; name the networks of the pods" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if include "gateway.authMode" (dict "root" . "mode" "mesh") -}}
 {{- if and (eq .Values.mesh.type "none") (not (and (dig "auth" "mesh_header" "" .Values.config) (dig "auth" "mesh_trusted_cidrs" "" .Values.config))) -}}
 {{- fail "config.auth.mode: mesh needs mesh.type, or config.auth.mesh_header and config.auth.mesh_trusted_cidrs for a proxy of your own" -}}
@@ -76,11 +120,33 @@
 {{- if and $identity (ne .Values.expose.grpc.type "none") (not (include "gateway.authMode" (dict "root" . "mode" "jwt"))) -}}
 {{- fail "config.auth.mode: mesh gives all clients behind expose.grpc the identity of the proxy; add jwt" -}}
 {{- end -}}
+{{- include "gateway.checkMeshProxy" . -}}
 {{- range .Values.mesh.clients -}}
 {{- if or (hasPrefix "spiffe://" .) (ne (contains ".serviceaccount.identity." .) (eq $mesh "linkerd")) (ne (contains "/ns/" .) (ne $mesh "linkerd")) -}}
 {{- if ne . "*" -}}
 {{- fail (printf "mesh.clients: %s is not an identity of %s, such as %s" . $mesh (ternary "NAME.NAMESPACE.serviceaccount.identity.linkerd.cluster.local" "cluster.local/ns/NAMESPACE/sa/NAME" (eq $mesh "linkerd"))) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The proxy of an exposed gRPC port connects like a client, so the mesh must admit it. */}}
+{{- define "gateway.checkMeshProxy" -}}
+{{- $type := .Values.expose.grpc.type -}}
+{{- if ne $type "none" -}}
+{{- if and (eq .Values.mesh.type "ambient") (include "gateway.authMode" (dict "root" . "mode" "mesh")) -}}
+{{- fail (printf "expose.grpc.type: %s not together with mesh.type ambient and config.auth.mode mesh, because its proxy connects to the pods, and only the waypoint may; use config.auth.mode jwt" $type) -}}
+{{- end -}}
+{{- $clients := .Values.mesh.clients -}}
+{{- if and $clients (not (has "*" $clients)) -}}
+{{- $namespace := .Values.expose.proxyNamespace -}}
+{{- if not $namespace -}}
+{{- fail "expose.proxyNamespace: not set; mesh.clients must contain the identity of the proxy of expose.grpc: name its namespace, so that the chart can check it" -}}
+{{- end -}}
+{{- $part := ternary (printf ".%s.serviceaccount.identity." $namespace) (printf "/ns/%s/sa/" $namespace) (eq .Values.mesh.type "linkerd") -}}
+{{- if not (contains $part (join "\n" $clients)) -}}
+{{- fail (printf "mesh.clients: no identity in the namespace %s of expose.proxyNamespace, so the mesh would refuse the proxy of expose.grpc; add its identity" $namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

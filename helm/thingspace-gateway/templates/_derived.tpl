@@ -56,6 +56,12 @@
 {{ mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[A-Za-z]+$" .) | default 1 | int64) }}
 {{- end }}
 
+{{/* What a spool needs in addition to `journal.spool_max_bytes`: the write-ahead log, which has about 4 MiB, other
+     files, and directories. */}}
+{{- define "gateway.spoolMargin" -}}
+16777216
+{{- end }}
+
 {{/* The Secret with the certificate of an exposed host. Arguments: root, port. */}}
 {{- define "gateway.exposedCertificate" -}}
 {{- if .root.Values.expose.certificate.enabled -}}
@@ -82,6 +88,11 @@ LoadBalancer
 {{- else -}}
 {{ (index .root.Values.service .port).type }}
 {{- end -}}
+{{- end }}
+
+{{/* A port is exposed over a proxy. Arguments: root, port. */}}
+{{- define "gateway.proxied" -}}
+{{- if not (has (index .root.Values.expose .port).type (list "none" "loadBalancer")) }}true{{ end -}}
 {{- end }}
 
 {{/* The port of the callbacks' public address. */}}
@@ -116,16 +127,18 @@ Local
 {{- end -}}
 {{- end }}
 
-{{/* A duration of the settings, such as 25s, in whole seconds, rounded up. */}}
-{{- define "gateway.seconds" -}}
-{{- $units := dict "s" 1 "m" 60 "h" 3600 "d" 86400 -}}
-{{- $number := regexFind "^[0-9]+" . | int64 -}}
-{{- $unit := regexFind "[a-z]+$" . -}}
-{{- if eq $unit "ms" -}}
-{{ div (add $number 999) 1000 }}
-{{- else -}}
-{{ mul $number (index $units $unit) }}
+{{/* A duration of the settings in a form that the chart reads, such as 25s or 1m30s. */}}
+{{- define "gateway.isDuration" -}}
+{{- if regexMatch "^([0-9]+(ms|s|m|h|d))+$" . }}true{{ end -}}
+{{- end }}
+
+{{- define "gateway.milliseconds" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 -}}
+{{- $total := 0 -}}
+{{- range regexFindAll "[0-9]+[a-z]+" . -1 -}}
+{{- $total = add $total (mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[a-z]+$" .))) -}}
 {{- end -}}
+{{ $total }}
 {{- end }}
 
 {{- define "gateway.preStopSleep" -}}
@@ -134,7 +147,7 @@ Local
 {{- end }}
 
 {{- define "gateway.shutdownGrace" -}}
-{{ include "gateway.seconds" (dig "shutdown" "grace" "25s" .Values.config) }}
+{{ div (add (include "gateway.setting" (dict "root" . "name" "shutdown.grace") | include "gateway.milliseconds" | int64) 999) 1000 }}
 {{- end }}
 
 {{- define "gateway.terminationGracePeriod" -}}

@@ -105,8 +105,11 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 
 {{- define "gateway.secretName" -}}
-{{- if or .Values.sandbox.enabled .Values.secrets.create -}}
-{{ include "gateway.fullname" . }}
+{{- /* A Secret of the chart has a name of its own, which is not that of the user's Secret. */ -}}
+{{- if .Values.sandbox.enabled -}}
+{{ include "gateway.fullname" . }}-trial
+{{- else if .Values.secrets.create -}}
+{{ include "gateway.fullname" . }}-credentials
 {{- else -}}
 {{ .Values.secrets.existingSecret }}
 {{- end -}}

@@ -79,7 +79,7 @@ httpGet:
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME)
 {{- end }}
-{{- if and (eq .Values.mesh.type "linkerd") (include "gateway.authMode" (dict "root" . "mode" "mesh")) (not (dig "auth" "mesh_trusted_cidrs" "" .Values.config)) (not (has "TSGW_AUTH__MESH_TRUSTED_CIDRS" $names)) }}
+{{- if and (eq .Values.mesh.type "linkerd") (include "gateway.authMode" (dict "root" . "mode" "mesh")) (not (dig "auth" "mesh_trusted_cidrs" "" .Values.config)) }}
 # The proxy runs in the pod of the gateway, so its calls come from the address of the pod.
 - name: TSGW_AUTH__MESH_TRUSTED_CIDRS
   valueFrom:

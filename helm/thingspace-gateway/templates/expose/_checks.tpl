@@ -33,6 +33,9 @@
 {{- if and $expose.tlsSecret $values.expose.certificate.enabled -}}
 {{- fail (printf "expose.%s.tlsSecret: not together with expose.certificate.enabled, which names the Secret of the certificate; remove it" $port) -}}
 {{- end -}}
+{{- if and $isBalancer (index $values $port).tlsSecret (include "gateway.exposedCertificate" .) -}}
+{{- fail (printf "%s.tlsSecret: not together with %s, because the gateway serves one certificate for %s; remove one of them" $port (ternary "expose.certificate.enabled" (printf "expose.%s.tlsSecret" $port) $values.expose.certificate.enabled) $expose.host) -}}
+{{- end -}}
 {{- if not $isBalancer -}}
 {{- if and $tls (not (and (include "gateway.routed" .) $values.expose.gateway.backendCaConfigMap)) -}}
 {{- fail (printf "%s.tlsSecret: not together with expose.%s.type %s, whose proxy terminates TLS and calls the gateway in plaintext; remove it, use loadBalancer, or set expose.gateway.backendCaConfigMap with a route" $port $port $expose.type) -}}
@@ -105,10 +108,10 @@
 {{- if and $url (ne (trimSuffix "/" $url) (include "gateway.publicUrl" . )) -}}
 {{- fail (printf "config.callbacks.public_url: %s is not the address of expose.callbacks, %s; remove one of them" $url (include "gateway.publicUrl" .)) -}}
 {{- end -}}
-{{- $port := include "gateway.publicPort" . -}}
-{{- if not (include "gateway.calledByThingSpace" $port) -}}
-{{- fail (printf "expose.callbacks.port: ThingSpace does not call port %s, only 80, 443, 9001-9006, 50551-50559 and 28200-28220" $port) -}}
 {{- end -}}
+{{- include "gateway.checkCallbackPort" . -}}
+{{- if and (include "gateway.proxied" (dict "root" . "port" "callbacks")) (hasKey $settings "trusted_hops") (eq (int $settings.trusted_hops) 0) -}}
+{{- fail (printf "config.callbacks.trusted_hops: must be at least 1 with expose.callbacks.type %s, because with 0 each callback has the address of the proxy, which config.callbacks.allow_cidrs would reject; remove it, or set the number of proxies" $expose.type) -}}
 {{- end -}}
 {{- if and (eq $expose.type "loadBalancer") (gt (int (get $settings "trusted_hops" | default 0)) 0) -}}
 {{- fail "config.callbacks.trusted_hops: must be 0 with expose.callbacks.type loadBalancer, because no proxy writes X-Forwarded-For, so that a caller could forge its address" -}}
@@ -118,5 +121,31 @@
 {{- end -}}
 {{- if and .Values.service.callbacks.externalTrafficPolicy (eq $type "ClusterIP") -}}
 {{- fail "service.callbacks.externalTrafficPolicy: only with service.callbacks.type NodePort or LoadBalancer, or expose.callbacks.type loadBalancer" -}}
+{{- end -}}
+{{- end }}
+
+{{/* A port that ThingSpace calls. */}}
+{{- define "gateway.checkCallbackPort" -}}
+{{- $service := .Values.service.callbacks -}}
+{{- $type := include "gateway.serviceType" (dict "root" . "port" "callbacks") -}}
+{{- $url := include "gateway.publicUrl" . -}}
+{{- $name := "" -}}
+{{- $port := "" -}}
+{{- if ne .Values.expose.callbacks.type "none" -}}
+{{- $name = "expose.callbacks.port" -}}
+{{- $port = include "gateway.publicPort" . -}}
+{{- else if $url -}}
+{{- $name = "config.callbacks.public_url" -}}
+{{- $port = include "gateway.urlPort" $url -}}
+{{- else if eq $type "LoadBalancer" -}}
+{{- $name = "service.callbacks.port" -}}
+{{- $port = toString $service.port -}}
+{{- else if eq $type "NodePort" -}}
+{{- if not (include "gateway.calledByThingSpace" $service.nodePort) -}}
+{{- fail "config.callbacks.public_url: not set; ThingSpace does not call the node port of service.callbacks.type NodePort, only 80, 443, 9001-9006, 50551-50559 and 28200-28220: set the address of the load balancer in front of the nodes" -}}
+{{- end -}}
+{{- end -}}
+{{- if and $name (not (include "gateway.calledByThingSpace" $port)) -}}
+{{- fail (printf "%s: ThingSpace does not call port %s, only 80, 443, 9001-9006, 50551-50559 and 28200-28220; use one of these" $name $port) -}}
 {{- end -}}
 {{- end }}
