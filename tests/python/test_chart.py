@@ -502,8 +502,35 @@ def test_the_notes_contain_the_callback_url_and_warnings():
     assert "ReadWriteOnce:" not in notes(VALUES["postgres"])
     assert "tokens are sent unencrypted" in notes(AUTHENTICATED)
     assert "attach --stdin" in notes(VALUES["maintenance"])
+    assert "volume claims of the spools" in notes(VALUES["postgres-spool"])
     spooling = VALUES["postgres-spool"]["journal"] | {"spool": {"enabled": True, "type": "emptyDir"}}
     assert "callbacks in the spool are lost" in notes({"journal": spooling})
+
+
+def test_the_notes_of_an_exposed_grpc_port_name_its_record_its_certificate_and_what_it_lacks():
+    balanced = notes(EXPOSED["load balancers"])
+    assert f"The certificate is for {GRPC_HOST}" in balanced
+    assert f"DNS record for {GRPC_HOST} that points to the service test-thingspace-gateway-grpc" in balanced
+    assert "certificate in grpc-tls must contain this name" in notes(EXPOSED["routes with TLS"])
+    ingress = notes(exposed("none", "ingress", certificate=ISSUER))
+    assert "Set mesh.type, or use expose.grpc.type loadBalancer" in ingress and "expose.ingress.controller is not set" in ingress
+    assert "expose.ingress.controller is not set" not in notes(EXPOSED["ingress"])
+    routes = notes(EXPOSED["routes"])
+    assert "grpc.tlsSecret and expose.gateway.backendCaConfigMap, or mesh.type" in routes
+    assert f"DNS record for {GRPC_HOST} that points to the Gateway" in routes
+    mesh = in_mesh("ambient", "jwt", proxyNamespace="fleet")
+    assert "the proxy of expose.grpc must be in the mesh" in notes(mesh)
+    audit = {"journal": POSTGRES, "config": {"audit": {"output": "file"}}}
+    assert "the audit log is in an emptyDir" in notes(audit)
+
+
+def test_a_secret_of_the_chart_never_has_the_name_of_the_users_secret():
+    for values in ({"sandbox": {"enabled": True}}, created()):
+        done = helm("template", "thingspace-gateway", CHART, values=values)
+        (secret,) = [o for o in yaml.safe_load_all(done.stdout) if o and o["kind"] == "Secret"]
+        default = yaml.safe_load((CHART / "values.yaml").read_text())["secrets"]["existingSecret"]
+        assert secret["metadata"]["name"].startswith("thingspace-gateway-") and default == "thingspace-gateway"
+        assert f"name: {secret['metadata']['name']}\n" in done.stdout.replace(yaml.dump(secret), ""), "the pods mount it"
 
 
 def test_a_policy_is_mounted_and_a_new_one_restarts_no_pod():
@@ -627,11 +654,37 @@ def test_a_mesh_gets_its_policies_and_leaves_callbacks_probes_and_the_database_a
             pod["metadata"]["labels"] | pod["metadata"]["annotations"]).values()
 
 
+def peer(component):
+    labels = {"app.kubernetes.io/name": "thingspace-gateway", "app.kubernetes.io/instance": "test"}
+    return {"podSelector": {"matchLabels": labels | {"app.kubernetes.io/component": component}}}
+
+
+def test_the_network_policy_admits_the_pods_of_helm_test_and_the_sandbox():
+    others = [{"namespaceSelector": {"matchLabels": {"team": "other"}}}]
+    values = VALUES["sandbox"] | {"networkPolicy": {port: {"from": others} for port in ("grpc", "callbacks", "admin")}}
+    parts = objects(values)
+    (policy,) = of_kind(parts, "NetworkPolicy").values()
+    rules = {rule["ports"][0]["port"]: rule["from"] for rule in policy["spec"]["ingress"]}
+    assert rules == {"grpc": [*others, peer("test")], "callbacks": [*others, peer("sandbox")], "admin": [*others, peer("test")]}
+    pods = list(of_kind(parts, "Pod").values()) + [of_kind(parts, "Deployment")["sandbox"]["spec"]["template"]]
+    for pod, component in zip(pods, ["test", "test", "sandbox"], strict=True):
+        assert peer(component)["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_network_policy_of_maintenance_opens_the_connections_of_the_gateway_and_admits_none():
+    parts = objects({"maintenance": {"enabled": True}, "journal": POSTGRES})
+    policies, (job,) = of_kind(parts, "NetworkPolicy"), of_kind(parts, "Job").values()
+    spec = policies["maintenance"]["spec"]
+    assert spec["podSelector"]["matchLabels"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    assert spec["policyTypes"] == ["Ingress", "Egress"] and "ingress" not in spec
+    assert spec["egress"] == policies[""]["spec"]["egress"]
+
+
 def test_the_network_policy_admits_the_namespace_to_grpc_and_opens_only_needed_ports():
     (policy,) = of_kind(objects(VALUES["postgres-spool"] | {"config": {"telemetry": {"otlp_endpoint": "http://c:4317"}}}),
                         "NetworkPolicy").values()
     rules = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["spec"]["ingress"]}
-    assert rules == {"grpc": [{"podSelector": {}}], "callbacks": None, "admin": [{"namespaceSelector": {}}]}
+    assert rules == {"grpc": [{"podSelector": {}}], "callbacks": None, "admin": [{"namespaceSelector": {}}, peer("test")]}
     ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
     assert ports == {53, 5353, 443, 4317, 5432}
     labels = workload(VALUES["postgres-spool"])["spec"]["template"]["metadata"]["labels"].items()
@@ -639,7 +692,8 @@ def test_the_network_policy_admits_the_namespace_to_grpc_and_opens_only_needed_p
     assert not of_kind(objects({"networkPolicy": {"enabled": False}}), "NetworkPolicy")
     closed = {"networkPolicy": {"grpc": {"from": []}, "admin": {"from": []}}}
     (policy,) = of_kind(objects(closed), "NetworkPolicy").values()
-    assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": "callbacks"}]], "an empty list admits no source"
+    rules = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["spec"]["ingress"]}
+    assert rules == {"callbacks": None, "admin": [peer("test")]}, "an empty list admits no other source"
     (policy,) = of_kind(objects(MESHES["ambient"]), "NetworkPolicy").values()
     (admin,) = [rule["from"] for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": "admin"}]]
     assert {"ipBlock": {"cidr": "169.254.7.127/32"}} in admin, "the kubelet's probes in ambient mode"

@@ -107,3 +107,15 @@ spec:
 {{- define "gateway.routed" -}}
 {{- if hasSuffix "Route" (index .root.Values.expose .port).type }}true{{ end -}}
 {{- end }}
+
+{{/* The object whose address the host of an exposed port has. Arguments: root, port. */}}
+{{- define "gateway.exposedBy" -}}
+{{- $type := (index .root.Values.expose .port).type -}}
+{{- if eq $type "loadBalancer" -}}
+the service {{ include "gateway.fullname" .root }}-{{ .port }}
+{{- else if eq $type "ingress" -}}
+the Ingress {{ include "gateway.fullname" .root }}-{{ .port }}
+{{- else -}}
+the Gateway {{ include "gateway.gatewayName" .root }}
+{{- end -}}
+{{- end }}

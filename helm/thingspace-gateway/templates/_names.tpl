@@ -40,10 +40,15 @@ app.kubernetes.io/name: {{ include "gateway.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
+{{/* The labels that select the pods of a component. Arguments: root, component. */}}
+{{- define "gateway.componentSelector" -}}
+{{ include "gateway.selector" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
 {{/* The labels that select the pods of the gateway. */}}
 {{- define "gateway.podSelector" -}}
-{{ include "gateway.selector" . }}
-app.kubernetes.io/component: gateway
+{{ include "gateway.componentSelector" (dict "root" . "component" "gateway") }}
 {{- end }}
 
 {{- define "gateway.labels" -}}
