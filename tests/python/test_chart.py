@@ -374,6 +374,9 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"maintenance": {"enabled": True, "args": ["journal", "backup", "-"]}}, "maintenance.args: - would write the journal"),
         ({"maintenance": {"enabled": True, "args": ["journal", "export", "-"]}}, "maintenance.args: - would write the journal"),
         ({"maintenance": {"enabled": True, "args": ["journal", "backup", "/backup/file"]}}, "maintenance.backupClaim: not set"),
+        # Labels that Kubernetes refuses.
+        ({"nameOverride": "foo bar"}, "'/nameOverride': 'foo bar' does not match"),
+        ({"commonLabels": {"team": "fleet/east"}}, "'/commonLabels/team': 'fleet/east' does not match"),
         # Values without an effect.
         ({"mesh": {"clients": ["cluster.local/ns/a/sa/b"]}}, "mesh.clients: has no effect with mesh.type none"),
         ({"expose": {"callbacks": {"host": HOST}}}, "expose.callbacks.host: has no effect with expose.callbacks.type none"),
@@ -530,7 +533,9 @@ def test_a_secret_of_the_chart_never_has_the_name_of_the_users_secret():
         (secret,) = [o for o in yaml.safe_load_all(done.stdout) if o and o["kind"] == "Secret"]
         default = yaml.safe_load((CHART / "values.yaml").read_text())["secrets"]["existingSecret"]
         assert secret["metadata"]["name"].startswith("thingspace-gateway-") and default == "thingspace-gateway"
-        assert f"name: {secret['metadata']['name']}\n" in done.stdout.replace(yaml.dump(secret), ""), "the pods mount it"
+        (gateway,) = [o for o in yaml.safe_load_all(done.stdout) if o and o["kind"] == "StatefulSet"]
+        (volume,) = [v for v in gateway["spec"]["template"]["spec"]["volumes"] if v["name"] == "settings"]
+        assert secret["metadata"]["name"] in [s["secret"]["name"] for s in volume["projected"]["sources"] if "secret" in s]
 
 
 def test_a_policy_is_mounted_and_a_new_one_restarts_no_pod():
@@ -772,6 +777,9 @@ def test_openshift_assigns_the_ids_of_user_and_groups():
     for parts in (detected, objects({"openshift": True})):
         for pod in [o["spec"] for o in parts if o["kind"] == "Pod"] + [of_kind(parts, "StatefulSet")[""]["spec"]["template"]["spec"]]:
             assert pod["securityContext"].keys() == {"runAsNonRoot", "seccompProfile", "fsGroupChangePolicy"}
+    ids = {"openshift": True, "containerSecurityContext": {"runAsUser": 1000, "runAsGroup": 1000}}
+    (container,) = workload(ids)["spec"]["template"]["spec"]["containers"]
+    assert not container["securityContext"].keys() & {"runAsUser", "runAsGroup"}
     kept = {"podSecurityContext": {"runAsUser": None, "supplementalGroups": [5]}}
     security = workload(kept)["spec"]["template"]["spec"]["securityContext"]
     assert "runAsUser" not in security and security["supplementalGroups"] == [5] and security["runAsGroup"] == 65532
@@ -785,6 +793,14 @@ def test_all_probes_use_http_and_can_be_changed():
     assert "livenessProbe" not in container and container["readinessProbe"]["httpGet"]["path"] == "/livez"
     text = rendered({})
     assert text.count("httpGet:") == 3 and "grpc:\n" not in re.sub(r"#.*", "", text)
+
+
+def test_annotations_of_pods_replace_those_of_the_chart_except_the_checksum_of_the_settings():
+    checksum = workload({})["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
+    values = {"podAnnotations": {"checksum/settings": "x", "kubectl.kubernetes.io/default-container": "side"}}
+    annotations = workload(values)["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {"checksum/settings": checksum, "kubectl.kubernetes.io/default-container": "side"}
+    assert rendered(values).count("checksum/settings:") == 1
 
 
 def test_the_grace_period_covers_the_sleep_and_the_drain():
@@ -815,6 +831,16 @@ def test_monitoring_objects_select_the_pods_and_the_job_of_the_alerts():
     (dashboard,) = [o for o in of_kind(parts, "ConfigMap").values() if o["metadata"]["labels"].get("grafana_dashboard")]
     (text,) = dashboard["data"].values()
     assert json.loads(text) == json.loads((CHART / "monitoring/dashboard.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["serviceMonitor", "podMonitor"])
+def test_relabelings_of_an_endpoint_keep_that_of_the_job(name):
+    own = {"targetLabel": "cluster", "replacement": "east"}
+    parts = objects({name: {"enabled": True, "endpoint": {"relabelings": [own], "scrapeTimeout": "9s"}}})
+    (monitor,) = of_kind(parts, name[0].upper() + name[1:]).values()
+    (endpoint,) = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["relabelings"] == [own, {"targetLabel": "job", "replacement": "thingspace-gateway"}]
+    assert endpoint["scrapeTimeout"] == "9s" and endpoint["path"] == "/metrics"
 
 
 def test_labels_annotations_and_extra_parts_are_on_every_object_and_pod():

@@ -7,7 +7,11 @@
 {{- end }}
 
 {{- define "gateway.containerSecurity" -}}
-{{- toYaml .Values.containerSecurityContext -}}
+{{- $security := deepCopy .Values.containerSecurityContext -}}
+{{- if include "gateway.openshift" . -}}
+{{- $security = omit $security "runAsUser" "runAsGroup" -}}
+{{- end -}}
+{{- toYaml $security -}}
 {{- end }}
 
 {{/* The fields that all pods have. */}}
