@@ -962,6 +962,14 @@ def test_the_gateway_accepts_the_rendered_settings(values, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_command_of_the_readme_that_checks_settings_reads_the_settings():
+    (script,) = re.findall(r"\| sed --quiet '([^']+)'", (CHART / "README.md").read_text())
+    values = PROFILES["one-node"]
+    text = rendered(values, "--show-only", "templates/configmap.yaml")
+    done = subprocess.run(["sed", "--quiet", script], input=text, capture_output=True, text=True, check=True)
+    assert tomllib.loads(done.stdout) == settings_of(values)
+
+
 @pytest.fixture
 def cluster(tmp_path):
     image = os.environ.get("TSGW_IMAGE")
