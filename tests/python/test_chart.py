@@ -328,6 +328,8 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"config": {"callbacks": {"register": "replace"}}}, "config.callbacks.public_url: not set; config.callbacks.register replace"),
         ({"config": {"callbacks": {"register": "replace", "public_url": f"https://{HOST}"}}}, "config.thingspace.accounts: not set"),
         ({"config": {"callbacks": {"public_url": "foo"}}}, "'/config/callbacks/public_url': 'foo' does not match"),
+        ({"config": {"thingspace": {"accounts": ["a b"]}}}, "'/config/thingspace/accounts/0': 'a b' does not match"),
+        ({"config": {"journal": {"retention": "400"}}}, "'/config/journal/retention': '400' does not match"),
         ({"config": {"callbacks": {"allow_cidrs": ["foo"]}}}, "'/config/callbacks/allow_cidrs/0': 'foo' does not match"),
         ({"config": {"grpc": {"max_message_bytes": 16777216.5}}}, "'/config/grpc/max_message_bytes': got number, want integer"),
         ({"config": {"grpc": {"max_message_bytes": 67108864}}}, "config.limits.message_bytes: 33554432 is less than config.grpc.max_message_bytes"),
@@ -381,6 +383,9 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
         ({"mesh": {"clients": ["cluster.local/ns/a/sa/b"]}}, "mesh.clients: has no effect with mesh.type none"),
         ({"expose": {"callbacks": {"host": HOST}}}, "expose.callbacks.host: has no effect with expose.callbacks.type none"),
         ({"expose": {"callbacks": {"type": "httpRoute", "host": HOST, "tlsSecret": "t"}, "gateway": {"name": "g", "sectionName": "s"}}}, "has no effect with an existing Gateway"),
+        ({"expose": {"callbacks": {"type": "loadBalancer", "host": HOST, "tlsSecret": "t", "annotations": {"a": "b"}}}}, "expose.callbacks.annotations: has no effect"),
+        ({"expose": {"gateway": {"className": "envoy"}}}, "expose.gateway.className: has no effect"),
+        (exposed("httpRoute", gateway={"name": "g", "sectionName": "s", "className": "c"}), "expose.gateway: className and annotations have no effect"),
         ({"expose": {"gateway": {"envoyGateway": True}}}, "expose.gateway.envoyGateway: has no effect"),
         ({"expose": {"ingress": {"controller": "nginx"}}}, "expose.ingress.controller: has no effect"),
         ({"expose": {"proxyNamespace": "proxies"}}, "expose.proxyNamespace: has no effect"),
@@ -960,6 +965,13 @@ def test_the_gateway_accepts_the_rendered_settings(values, tmp_path):
     done = subprocess.run([os.environ["TSGW_BINARY"], "config", "check", "--config", tmp_path / "gateway.toml"],
                           env=os.environ | environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_checks_know_the_defaults_of_the_settings():
+    text = (CHART / "templates/_checks_settings.tpl").read_text()
+    defaults = dict(re.findall(r'^  "([a-z_.]+)" "?([0-9a-z]+)"?', text, re.MULTILINE))
+    documented = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE))
+    assert len(defaults) == 10 and defaults == {name: documented[name] for name in defaults}
 
 
 def test_the_command_of_the_readme_that_checks_settings_reads_the_settings():

@@ -37,12 +37,15 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if and (eq $one.type "loadBalancer") $one.annotations -}}
+{{- fail (printf "expose.%s.annotations: has no effect with expose.%s.type loadBalancer; use service.%s.annotations" $port $port $port) -}}
+{{- end -}}
 {{- if and $one.tlsSecret (not (has $port (include "gateway.certificatePorts" $ | fromYamlArray))) -}}
 {{- fail (printf "expose.%s.tlsSecret: has no effect with an existing Gateway, which has its own certificate; remove it, or set expose.gateway.create" $port) -}}
 {{- end -}}
 {{- end -}}
 {{- $unused := dict
-  "gateway" (ternary list (list "name" "namespace" "sectionName") $isRouted)
+  "gateway" (ternary list (list "name" "namespace" "sectionName" "className" "annotations") $isRouted)
   "ingress" (ternary list (list "className" "controller") (has "ingress" $types)) -}}
 {{- range $group, $names := $unused -}}
 {{- range $name := $names -}}
@@ -53,6 +56,9 @@
 {{- end -}}
 {{- if and $expose.gateway.envoyGateway (not (include "gateway.routed" (dict "root" . "port" "grpc"))) -}}
 {{- fail "expose.gateway.envoyGateway: has no effect without a route for gRPC; set expose.grpc.type to grpcRoute or httpRoute, or remove it" -}}
+{{- end -}}
+{{- if and $isRouted (not $expose.gateway.create) (or $expose.gateway.className $expose.gateway.annotations) -}}
+{{- fail "expose.gateway: className and annotations have no effect with an existing Gateway; set expose.gateway.create, or remove them" -}}
 {{- end -}}
 {{- if and $expose.gateway.sectionName $expose.gateway.create -}}
 {{- fail "expose.gateway.sectionName: has no effect with expose.gateway.create, which names the listeners of its Gateway; remove it" -}}
