@@ -1,6 +1,8 @@
 //! Checks that the rows of a journal's tables fit together. Reads only.
 //!
-//! The engines add what they alone can check: the pages of the database, the marker, the head row.
+//! The engines add what they alone can check: the pages of the database, the marker, the types of values, the head row.
+//!
+//! Damage is a finding, and the check goes on.
 
 mod records;
 
@@ -13,13 +15,14 @@ use crate::{
     },
     journal::{
         apply::Counts,
+        check::records::RECORDS,
         record::{StatusRecord, decode_result},
         sql::{
-            Database,
+            self, Database, Row,
             tables::{changes, events, forward_queue, meta, quarantine},
             value::{Json, state_code, values},
         },
-        transfer::{self, Source, TransferError},
+        transfer::{self, Source, Table, TransferError},
     },
 };
 
@@ -153,37 +156,117 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Checks a journal. Fails if there is none, or if it waits for an import or a restore.
+/// Checks the tables of a journal. Fails if there is none, or if it waits for an import or a restore.
 pub(in crate::journal) fn check(source: &dyn Source) -> Result<CheckReport, TransferError> {
-    let db = source.database();
-    transfer::check_ready(db)?;
-    let epoch = meta::load(db, meta::EPOCH)?.map(u64::from_be_bytes);
-    let key: Option<[u8; 32]> = meta::load(db, meta::FINGERPRINT_KEY)?;
-    let (Some(epoch), Some(_), Some(origin)) = (epoch, key, meta::load_origin(db)?) else {
-        return Err(TransferError::NoJournal);
-    };
-    let mut report = CheckReport {
-        origin,
-        epoch: format!("{epoch:016x}"),
-        last_position: source.last_position()?,
-        ..CheckReport::default()
-    };
-    for Rule { problem, sql } in RULES {
-        source.stream(sql, &mut |row| {
-            let (count, first): (u64, Option<i64>) = (row.get(0)?, row.get(1)?);
-            if count > 0 {
-                let first = first.unwrap_or_default();
-                report.add(format!("{problem}: {count}, the first one has the number {first}"));
+    let mut check = Check::default();
+    check.check_identity(source);
+    check.check_tables(source);
+    check.finish(|error| error)
+}
+
+/// A check of several steps.
+#[derive(Debug, Default)]
+pub(in crate::journal) struct Check {
+    report: CheckReport,
+    /// True if damage has ended a step early.
+    is_partial: bool,
+    /// The error that has ended the check.
+    error: Option<TransferError>,
+}
+
+impl Check {
+    /// Runs a step, unless the check has ended. Damage that ends the step is a finding, and the check goes on.
+    pub(in crate::journal) fn run(
+        &mut self,
+        subject: &str,
+        step: impl FnOnce(&mut CheckReport) -> Result<(), TransferError>,
+    ) {
+        if self.error.is_some() {
+            return;
+        }
+        match step(&mut self.report) {
+            Ok(()) => {}
+            Err(TransferError::DamagedDatabase(text)) => {
+                self.is_partial = true;
+                self.report.add(format!("{subject} cannot be checked: {text}"));
             }
-            Ok(())
-        })?;
+            Err(error) => self.error = Some(error),
+        }
     }
-    report.check_events(source)?;
-    report.check_records(source)?;
-    report.check_changes(source)?;
-    report.counts.quarantine_bytes = quarantine::count_bytes(db)?;
-    report.counts.forward_queue.waiting = forward_queue::count(db)?;
-    Ok(report)
+
+    /// Loads the identity of the journal.
+    pub(in crate::journal) fn check_identity(&mut self, source: &dyn Source) {
+        let db = source.database();
+        self.run("the state of the journal", |_| transfer::check_ready(db));
+        self.run("the identity of the journal", |report| {
+            let epoch = meta::load(db, meta::EPOCH)?.map(u64::from_be_bytes);
+            let key: Option<[u8; 32]> = meta::load(db, meta::FINGERPRINT_KEY)?;
+            let (Some(epoch), Some(_), Some(origin)) = (epoch, key, meta::load_origin(db)?) else {
+                return Err(TransferError::NoJournal);
+            };
+            (report.origin, report.epoch) = (origin, format!("{epoch:016x}"));
+            Ok(())
+        });
+    }
+
+    /// Checks that the rows of the tables can be decoded and fit together.
+    pub(in crate::journal) fn check_tables(&mut self, source: &dyn Source) {
+        for rule in RULES {
+            self.run(&format!("whether {}", rule.problem), |report| {
+                report.check_rule(source, rule)
+            });
+        }
+        self.run("the events", |report| report.check_events(source));
+        for records in RECORDS {
+            self.run(records.name, |report| report.check_records(source, records));
+        }
+        self.run("the changes", |report| report.check_changes(source));
+        self.run("the counts", |report| {
+            let db = source.database();
+            report.counts.quarantine_bytes = quarantine::count_bytes(db)?;
+            report.counts.forward_queue.waiting = forward_queue::count(db)?;
+            Ok(())
+        });
+    }
+
+    /// Checks that each value has the type of its column, for an engine that does not ensure it. Readers of the journal fail
+    /// at another one.
+    pub(in crate::journal) fn check_types(&mut self, source: &dyn Source) {
+        for table in transfer::TABLES {
+            self.run(&format!("the table {}", table.name), |report| {
+                report.check_types(source, table)
+            });
+        }
+    }
+
+    /// Compares counts that an engine has stored with those of the rows, unless some of the rows cannot be read.
+    pub(in crate::journal) fn compare_counts(&mut self, stored: &Counts) {
+        if !self.is_partial {
+            self.run("the stored counts", |report| {
+                report.compare_counts(stored);
+                Ok(())
+            });
+        }
+    }
+
+    /// Ends the check. If an error has ended it before, the earlier findings remain. `explain` may return the cause of the
+    /// error.
+    pub(in crate::journal) fn finish(
+        self,
+        explain: impl FnOnce(TransferError) -> TransferError,
+    ) -> Result<CheckReport, TransferError> {
+        let Self { mut report, error, .. } = self;
+        match error.map(explain) {
+            None => Ok(report),
+            Some(error) if report.findings.is_empty() => Err(error),
+            Some(error) => {
+                report
+                    .findings
+                    .push(Finding::explained(format!("the check is incomplete: {error}")));
+                Ok(report)
+            }
+        }
+    }
 }
 
 impl Finding {
@@ -204,8 +287,7 @@ impl CheckReport {
         Self { findings: vec![finding], ..Self::default() }
     }
 
-    /// Compares counts that an engine has stored with those of the rows.
-    pub(in crate::journal) fn compare_counts(&mut self, stored: &Counts) {
+    fn compare_counts(&mut self, stored: &Counts) {
         let Counts { states, forward_queue, quarantine_bytes } = &self.counts;
         if stored.states != *states
             || stored.forward_queue.waiting != forward_queue.waiting
@@ -217,7 +299,7 @@ impl CheckReport {
         }
     }
 
-    fn add(&mut self, problem: String) {
+    pub(in crate::journal) fn add(&mut self, problem: String) {
         self.findings.push(Finding::of_damage(problem));
     }
 
@@ -237,26 +319,54 @@ impl CheckReport {
         }
     }
 
+    fn check_rule(
+        &mut self,
+        source: &dyn Source,
+        Rule { problem, sql }: &Rule,
+    ) -> Result<(), TransferError> {
+        source.stream(sql, &mut |row| {
+            let count: u64 = row.get(0)?;
+            if count > 0 {
+                // A key of another type has no number.
+                let first = row.get::<i64>(1).map_or_else(
+                    |_| String::new(),
+                    |first| format!(", the first one has the number {first}"),
+                );
+                self.add(format!("{problem}: {count}{first}"));
+            }
+            Ok(())
+        })
+    }
+
+    fn check_types(&mut self, source: &dyn Source, table: &Table) -> Result<(), TransferError> {
+        let (mut number, mut invalid) = (0, 0);
+        source.stream(&table.select_stored(), &mut |row| {
+            number += 1;
+            for problem in table.values_of_other_types(row, number) {
+                self.add_row(&mut invalid, || problem);
+            }
+            Ok(())
+        })?;
+        self.add_rest(invalid, &format!("values of the table {}", table.name));
+        Ok(())
+    }
+
     /// Checks that each event can be decoded, and that no position is missing since the last one that was removed or
     /// skipped.
     fn check_events(&mut self, source: &dyn Source) -> Result<(), TransferError> {
+        self.last_position = source.last_position()?;
         let base = meta::consecutive_from(source.database())?;
         let (mut count, mut consecutive, mut last, mut invalid) = (0_u64, 0_u64, 0_u64, 0);
         source.stream("SELECT position, kind, body FROM event ORDER BY position", &mut |row| {
             last = row.get(0)?;
             count += 1;
             consecutive += u64::from(last > base);
-            let body = row.get(2)?;
-            let is_valid = if events::is_state(row.get(1)?) {
-                StatusRecord::from_bytes(body).is_ok()
-            } else {
-                decode_result(body).is_ok()
-            };
-            if !is_valid {
+            if !is_valid_event(row).unwrap_or(false) {
                 self.add_row(&mut invalid, || format!("the event {last} cannot be decoded"));
             }
             Ok(())
         })?;
+        self.add_rest(invalid, "the event");
         self.rows.insert("event".into(), count);
         if last > base && last - base != consecutive {
             let missing = (last - base).saturating_sub(consecutive);
@@ -287,6 +397,7 @@ impl CheckReport {
             count += self.check_part_of_changes(source, after, last, &mut found)?;
             after = last;
         }
+        self.add_rest(found[0], "the change");
         self.rows.insert("change".into(), count);
         Ok(())
     }
@@ -310,31 +421,51 @@ impl CheckReport {
             count += 1;
             let id: i64 = row.get(0)?;
             let decided = decided.remove(&id).unwrap_or_default();
-            if row.get::<i64>(1)? != 0 {
-                return Ok(());
-            }
-            let (Ok(change), Ok(Json(states))) =
-                (changes::decode_stored(row, 5), row.get::<Json<DeviceStates>>(3))
-            else {
+            if self.check_change(row, decided, wrong).is_err() {
                 self.add_row(invalid, || format!("the change {id} cannot be decoded"));
-                return Ok(());
-            };
-            self.counts.states.add(change.state, 1);
-            let (change_id, counts) = (change.change_id, change.counts);
-            if row.get::<i64>(2)? != state_code(change.state) {
-                let problem =
-                    || format!("the state of the change {change_id} is stored twice, and differs");
-                self.add_row(wrong, problem);
-            }
-            if states.counts(row.get(4)?) != counts || !is_consistent(counts, decided) {
-                self.add_row(wrong, || {
-                    format!("the counts of the change {change_id} are not those of its results")
-                });
             }
             Ok(())
         })?;
         Ok(count)
     }
+
+    /// Checks a change with the columns of [`check_part_of_changes`](Self::check_part_of_changes). Fails if it cannot be
+    /// decoded.
+    fn check_change(
+        &mut self,
+        row: &dyn Row,
+        decided: DeviceCounts,
+        wrong: &mut usize,
+    ) -> sql::Result<()> {
+        if row.get::<i64>(1)? != 0 {
+            return Ok(());
+        }
+        let change = changes::decode_stored(row, 5)?;
+        let (state, Json(states)): (i64, Json<DeviceStates>) = (row.get(2)?, row.get(3)?);
+        let states = states.counts(row.get(4)?);
+        self.counts.states.add(change.state, 1);
+        let (change_id, counts) = (change.change_id, change.counts);
+        if state != state_code(change.state) {
+            self.add_row(wrong, || {
+                format!("the state of the change {change_id} is stored twice, and differs")
+            });
+        }
+        if states != counts || !is_consistent(counts, decided) {
+            self.add_row(wrong, || {
+                format!("the counts of the change {change_id} are not those of its results")
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Returns false, or fails, for an event whose record cannot be decoded.
+fn is_valid_event(row: &dyn Row) -> sql::Result<bool> {
+    let (kind, body) = (row.get(1)?, row.get(2)?);
+    Ok(match events::is_state(kind) {
+        true => StatusRecord::from_bytes(body).is_ok(),
+        false => decode_result(body).is_ok(),
+    })
 }
 
 /// Returns the last id of the next changes after one, at most [`CHANGES_OF_PART`]; `None` if there are no more.
@@ -358,11 +489,12 @@ fn decided_devices(
     );
     source.stream(&sql, &mut |row| {
         let counts = decided.entry(row.get(0)?).or_default();
-        match decode_result(row.get(1)?).map(|result| result.outcome) {
-            Ok(Outcome::Succeeded) => counts.succeeded += 1,
-            Ok(Outcome::Failed) => counts.failed += 1,
-            // The event is a finding already.
-            Ok(Outcome::Interim) | Err(_) => {}
+        let result = row.get(1).ok().and_then(|body| decode_result(body).ok());
+        match result.map(|result| result.outcome) {
+            Some(Outcome::Succeeded) => counts.succeeded += 1,
+            Some(Outcome::Failed) => counts.failed += 1,
+            // An event that cannot be decoded is a finding already.
+            Some(Outcome::Interim) | None => {}
         }
         Ok(())
     })?;
@@ -371,7 +503,9 @@ fn decided_devices(
 
 /// True if a change can have these counts, which include unmatched results, with these decided devices.
 fn is_consistent(counts: DeviceCounts, decided: DeviceCounts) -> bool {
-    counts.succeeded + counts.failed == decided.succeeded + decided.failed + counts.unmatched
+    let sum = |numbers: &[u32]| -> u64 { numbers.iter().copied().map(u64::from).sum() };
+    sum(&[counts.succeeded, counts.failed])
+        == sum(&[decided.succeeded, decided.failed, counts.unmatched])
         && counts.succeeded >= decided.succeeded
         && counts.failed >= decided.failed
 }

@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
+    identifier::IdentifierKind,
     matching::MatchKey,
     result::{Outcome, ResultPrecedence},
 };
@@ -70,7 +71,7 @@ pub trait DeviceStateStore {
 
 /// A histogram of the groups with a final result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<Bucket>")]
 pub struct DeviceStates(Vec<Bucket>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +97,22 @@ impl DeviceState {
             self.decided_by = number;
         } else if precedence.is_some() && precedence == self.precedence {
             self.decided_by = self.decided_by.min(number);
+        }
+    }
+}
+
+impl TryFrom<Vec<Bucket>> for DeviceStates {
+    type Error = &'static str;
+
+    /// Bounds the number of buckets and their sums: an imported file can have any.
+    fn try_from(buckets: Vec<Bucket>) -> Result<Self, Self::Error> {
+        let is_ordered = buckets.is_sorted_by(|one, next| one.key() < next.key());
+        let is_known = |bucket: &Bucket| bucket.kind_mask >> IdentifierKind::ALL.len() == 0;
+        let sizes = buckets.iter().map(|bucket| bucket.succeeded.checked_add(bucket.failed));
+        let sum = sizes.into_iter().try_fold(0_u32, |sum, size| sum.checked_add(size?));
+        match is_ordered && buckets.iter().all(is_known) && sum.is_some() {
+            true => Ok(Self(buckets)),
+            false => Err("the counts of groups have no order, unknown kinds or too large numbers"),
         }
     }
 }
@@ -262,8 +279,7 @@ impl DeviceStates {
         };
         let is_unmatched = matches!(group, DeviceRef::UnmatchedResult(_));
         let kind_mask = state.kind_mask;
-        let key = |bucket: &Bucket| (bucket.is_unmatched, bucket.kind_mask);
-        let found = self.0.binary_search_by_key(&(is_unmatched, kind_mask), key);
+        let found = self.0.binary_search_by_key(&(is_unmatched, kind_mask), Bucket::key);
         let at = found.unwrap_or_else(|at| {
             self.0.insert(at, Bucket { is_unmatched, kind_mask, succeeded: 0, failed: 0 });
             at
@@ -280,6 +296,11 @@ impl DeviceStates {
 }
 
 impl Bucket {
+    /// The key of the order of the histogram.
+    fn key(&self) -> (bool, u16) {
+        (self.is_unmatched, self.kind_mask)
+    }
+
     fn size(&self) -> u32 {
         self.succeeded + self.failed
     }

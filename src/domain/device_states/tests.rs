@@ -266,3 +266,27 @@ fn identifiers_known_to_belong_to_different_devices_are_not_merged() {
     let counts = DeviceCounts { succeeded: 1, failed: 1, unmatched: 0 };
     assert_eq!(tally.counts(2), counts);
 }
+
+/// An imported file can have any text.
+#[test]
+fn only_counts_that_a_gateway_can_have_are_decoded() {
+    let decode = |text: &str| serde_json::from_str::<DeviceStates>(text);
+    let bucket = |unmatched: bool, kinds: u32, succeeded: u32, failed: u32| {
+        format!(r#"{{"x":{unmatched},"k":{kinds},"s":{succeeded},"f":{failed}}}"#)
+    };
+    let list = |buckets: &[String]| format!("[{}]", buckets.join(","));
+    let stored = list(&[bucket(false, 3, 1, 2), bucket(true, 1, 0, 4), bucket(true, 257, 9, 0)]);
+    assert_eq!(serde_json::to_string(&decode(&stored).unwrap()).unwrap(), stored);
+    assert_eq!(decode("[]").unwrap(), DeviceStates::default());
+    for invalid in [
+        // The same group twice, and another order.
+        [bucket(false, 3, 1, 2), bucket(false, 3, 1, 2)],
+        [bucket(true, 3, 1, 2), bucket(false, 3, 1, 2)],
+        // An unknown kind of identifiers, and sums that overflow.
+        [bucket(false, 3, 1, 2), bucket(true, 512, 1, 2)],
+        [bucket(false, 3, u32::MAX, 0), bucket(true, 3, 0, 1)],
+        [bucket(false, 3, 1, 0), bucket(true, 3, u32::MAX, u32::MAX)],
+    ] {
+        assert!(decode(&list(&invalid)).is_err(), "{invalid:?}");
+    }
+}

@@ -17,16 +17,16 @@ use crate::{
 };
 
 /// Records of one kind.
-struct Records {
+pub(super) struct Records {
     /// The name of one of them, before its number.
-    name: &'static str,
+    pub(super) name: &'static str,
     /// Returns their number and their columns.
     sql: &'static str,
     /// Returns false, or fails, for a record that cannot be decoded.
     is_valid: fn(&dyn Row) -> Result<bool>,
 }
 
-const RECORDS: &[Records] = &[
+pub(super) const RECORDS: &[Records] = &[
     Records {
         name: "the devices of the change",
         sql: "SELECT id, devices, device_count FROM change WHERE devices IS NOT NULL AND trimmed = 0",
@@ -88,19 +88,23 @@ const RECORDS: &[Records] = &[
 ];
 
 impl CheckReport {
-    /// Checks that the records can be decoded.
-    pub(super) fn check_records(&mut self, source: &dyn Source) -> Result<(), TransferError> {
-        for Records { name, sql, is_valid } in RECORDS {
-            let mut invalid = 0;
-            source.stream(sql, &mut |row| {
-                let number: i64 = row.get(0)?;
-                if !is_valid(row).unwrap_or(false) {
-                    self.add_row(&mut invalid, || format!("{name} {number} cannot be decoded"));
-                }
-                Ok(())
-            })?;
-            self.add_rest(invalid, name);
-        }
+    /// Checks that the records of a kind can be decoded.
+    pub(super) fn check_records(
+        &mut self,
+        source: &dyn Source,
+        Records { name, sql, is_valid }: &Records,
+    ) -> Result<(), TransferError> {
+        let mut invalid = 0;
+        source.stream(sql, &mut |row| {
+            // A key of another type has no number.
+            let number = row.get::<i64>(0);
+            if !is_valid(row).unwrap_or(false) || number.is_err() {
+                let number = number.map_or_else(|_| String::new(), |number| format!(" {number}"));
+                self.add_row(&mut invalid, || format!("{name}{number} cannot be decoded"));
+            }
+            Ok(())
+        })?;
+        self.add_rest(invalid, name);
         Ok(())
     }
 }

@@ -1,10 +1,13 @@
+use std::path::{Path, PathBuf};
+
 use rusqlite::Connection;
 
 use super::*;
 use crate::journal::{
     conformance::every_row::fill,
+    sql::Type,
     transfer::{
-        Purpose, TransferError,
+        Purpose, TABLES, TransferError,
         tests::{Directory, filled_file},
         verify,
     },
@@ -32,22 +35,31 @@ const DAMAGE: [(&str, &str); 18] = [
     ("UPDATE quarantine SET account = 'x' WHERE account IS NOT NULL", "the quarantined callback"),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_that_do_not_fit_together_are_findings() {
+/// Returns a closed journal with rows of every kind, and the path of its database.
+async fn filled_directory() -> (Directory, PathBuf) {
     let directory = Directory::new();
     let journal = directory.open();
     fill(&*journal).await;
     journal.close().await;
     drop(journal);
+    let path = directory.path().join("journal.db");
+    (directory, path)
+}
+
+/// Modifies a database, and returns the number of modified rows.
+fn modify(path: &Path, sql: &str) -> rusqlite::Result<usize> {
+    Connection::open(path).unwrap().execute(sql, [])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_do_not_fit_together_are_findings() {
+    let (directory, path) = filled_directory().await;
     let sound = directory.check().unwrap();
     assert_eq!(sound.findings, vec![]);
     assert!(sound.rows["event"] > 40 && sound.rows["change"] > 10);
-    let path = directory.path().join("journal.db");
     for (damage, word) in DAMAGE {
         let before = std::fs::read(&path).unwrap();
-        let db = Connection::open(&path).unwrap();
-        assert!(db.execute(damage, []).unwrap() > 0, "{damage}");
-        drop(db);
+        assert!(modify(&path, damage).unwrap() > 0, "{damage}");
         let findings = directory.check().unwrap().findings;
         let is_found = findings.iter().any(|finding| finding.problem.contains(word));
         assert!(is_found, "{damage}: {findings:?}");
@@ -60,14 +72,8 @@ async fn rows_that_do_not_fit_together_are_findings() {
 /// The file is as it was written, and its journal was not sound.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_of_a_damaged_journal_is_intact_and_restored_only_on_demand() {
-    let directory = Directory::new();
-    let journal = directory.open();
-    fill(&*journal).await;
-    journal.close().await;
-    drop(journal);
-    let db = Connection::open(directory.path().join("journal.db")).unwrap();
-    db.execute("DELETE FROM account", []).unwrap();
-    drop(db);
+    let (directory, path) = filled_directory().await;
+    modify(&path, "DELETE FROM account").unwrap();
     let (file, _) = directory.back_up().unwrap();
     verify(&mut &*file).unwrap();
     let restored = Directory::new();
@@ -107,4 +113,111 @@ async fn damaged_pages_and_a_database_behind_its_marker_are_findings() {
     std::fs::remove_file(&path).unwrap();
     let findings = directory.check().unwrap().findings;
     assert!(findings[0].problem.contains("journal.db is missing"), "{findings:?}");
+}
+
+/// Values that SQLite returns with another type after the flip of a bit, and that no integrity check of SQLite finds. A
+/// backup converts a text and bytes to each other, which changes no byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_other_types_are_findings_and_backups_convert_or_name_them() {
+    let (directory, path) = filled_directory().await;
+    let (file, _) = directory.back_up().unwrap();
+    let before = std::fs::read(&path).unwrap();
+    for table in TABLES {
+        for (column, kind) in table.columns {
+            let (name, converted) = (
+                table.name,
+                match kind {
+                    Type::Int => "'x'",
+                    Type::Text => "CAST(value AS BLOB)",
+                    Type::Bytes => "CAST(value AS TEXT)",
+                },
+            );
+            let converted = converted.replace("value", column);
+            let sql = format!(
+                "UPDATE OR IGNORE {name} SET {column} = {converted} WHERE {column} IS NOT NULL"
+            );
+            match modify(&path, &sql) {
+                Ok(modified) => assert!(modified > 0, "{sql}"),
+                // SQLite itself ensures the type of a row number.
+                Err(_) => {
+                    assert!(*kind == Type::Int && table.key == 1, "{sql}");
+                    continue;
+                }
+            }
+            let findings = directory.check().unwrap().findings;
+            let text = format!("table {name}, ");
+            let is_found = |finding: &Finding| {
+                finding.problem.starts_with(&text) && finding.problem.contains(*column)
+            };
+            // Without its name, no value of the table meta is found.
+            let is_unknown = name == "meta" && *column == "name" && !findings.is_empty();
+            assert!(is_unknown || findings.iter().any(is_found), "{sql}: {findings:?}");
+            let backup = directory.back_up().map(|(backup, _)| backup);
+            match backup {
+                // The identity of the journal, and values that a copy does not have.
+                backup if name == "meta" || *column == "owner" => drop(backup),
+                Ok(backup) => assert!(*kind != Type::Int && backup == file, "{sql}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(*kind == Type::Int && error.starts_with(&text), "{sql}: {error}");
+                    assert!(error.contains("journal check"), "{error}");
+                }
+            }
+            std::fs::write(&path, &before).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_goes_on_after_damage_of_any_kind() {
+    let (directory, path) = filled_directory().await;
+    std::fs::remove_file(directory.path().join("journal.marker")).unwrap();
+    modify(&path, "UPDATE change SET state = 6 WHERE state = 5").unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let first_event = "WHERE position = (SELECT min(position) FROM event)";
+    let first_change = "WHERE id = (SELECT max(id) FROM change WHERE key IS NOT NULL)";
+    let is_meta = |name: &str| format!("WHERE name = '{name}'");
+    let damages = [
+        ("event SET body = CAST(body AS TEXT)", first_event.into(), ": the column body"),
+        ("event SET body = CAST(x'ff' AS TEXT)", first_event.into(), ": the column body"),
+        ("event SET body = 1.5", first_event.into(), "cannot be decoded"),
+        ("change SET key = CAST(x'ff' AS TEXT)", first_change.into(), ": the column key"),
+        ("meta SET value = CAST(value AS TEXT)", is_meta("epoch"), "the identity of the journal"),
+        ("meta SET value = x'00'", is_meta("fingerprint_key"), "the identity of the journal"),
+        ("meta SET value = 'x'", is_meta("trimmed_position"), "the events cannot be checked"),
+    ];
+    for (damage, condition, word) in damages {
+        let damage = format!("UPDATE {damage} {condition}");
+        assert!(modify(&path, &damage).unwrap() > 0, "{damage}");
+        let findings = directory.check().unwrap().findings;
+        // Without the epoch and the positions, the marker cannot be compared.
+        let of_marker =
+            ["journal.marker is missing", "the position of the journal cannot be checked"];
+        for expected in [&of_marker[..], &[word], &["is stored twice"]] {
+            let is_found = findings
+                .iter()
+                .any(|finding| expected.iter().any(|text| finding.problem.contains(text)));
+            assert!(is_found, "{damage}: {expected:?}: {findings:?}");
+        }
+        std::fs::write(&path, &before).unwrap();
+    }
+}
+
+/// The error, such as one of the time limit, is a finding then.
+#[test]
+fn an_error_keeps_the_findings_before_it() {
+    let failed = |findings: &[&str]| {
+        let mut check = Check::default();
+        check.run("the first part", |report| {
+            findings.iter().for_each(|finding| report.add((*finding).into()));
+            Ok(())
+        });
+        check.run("the second part", |_| Err(TransferError::Database("interrupted".into())));
+        check.run("the third part", |_| panic!("the check has ended"));
+        check.finish(|_| TransferError::Database("too slow".into()))
+    };
+    assert!(matches!(failed(&[]), Err(TransferError::Database(text)) if text == "too slow"));
+    let findings = failed(&["a change is wrong"]).unwrap().findings;
+    let problems: Vec<_> = findings.iter().map(|finding| finding.problem.as_str()).collect();
+    assert_eq!(problems, ["a change is wrong", "the check is incomplete: too slow"]);
 }

@@ -14,6 +14,8 @@ pub(super) struct PostgresError {
     is_connection_lost: bool,
     /// True if an earlier statement of the transaction has failed, which is the cause.
     has_earlier_cause: bool,
+    /// True if the server finds a damaged page, row or index.
+    is_damage: bool,
 }
 
 impl PostgresError {
@@ -28,7 +30,12 @@ impl PostgresError {
     }
 
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), is_connection_lost: false, has_earlier_cause: false }
+        Self {
+            message: message.into(),
+            is_connection_lost: false,
+            has_earlier_cause: false,
+            is_damage: false,
+        }
     }
 
     /// True if the connection cannot be used any more.
@@ -39,6 +46,11 @@ impl PostgresError {
     /// True if an earlier statement of the transaction has failed, which is the cause.
     pub(super) fn has_earlier_cause(error: &SqlError) -> bool {
         Self::of(error).is_some_and(|error| error.has_earlier_cause)
+    }
+
+    /// True if the server finds a damaged page, row or index.
+    pub(super) fn is_damage(error: &SqlError) -> bool {
+        Self::of(error).is_some_and(|error| error.is_damage)
     }
 
     fn of(error: &SqlError) -> Option<&Self> {
@@ -64,6 +76,8 @@ impl From<tokio_postgres::Error> for PostgresError {
             message,
             is_connection_lost: is_fatal || error.is_closed(),
             has_earlier_cause: *server.code() == SqlState::IN_FAILED_SQL_TRANSACTION,
+            is_damage: [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED]
+                .contains(server.code()),
         }
     }
 }

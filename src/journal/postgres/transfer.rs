@@ -16,12 +16,12 @@ use crate::{
     journal::{
         Origin,
         apply::Counts,
-        check::{self, CheckReport, Finding},
+        check::{Check, CheckReport},
         postgres::{
             connection::{Connection, Connector},
             database::PostgresDatabase,
             durability::DurabilityCheck,
-            error::{JournalOpenError, OpenFailure},
+            error::{JournalOpenError, OpenFailure, PostgresError},
             schema,
             url::ConnectionSettings,
             value::{Parameter, PostgresRow},
@@ -138,14 +138,17 @@ pub fn check(database: &TransferDatabase, limit: TimeLimit) -> Result<CheckRepor
     let (counts, epoch): (Counts, i64) =
         db.as_database().get(sql, &[], |row| Ok((decode_counts(row.get(0)?), row.get(1)?)))?;
     let transfer = PostgresTransfer { connection: &connection, db, limit: Some(limit) };
-    let mut report = check::check(&transfer)?;
-    if report.epoch != format!("{epoch:016x}") {
-        report
-            .findings
-            .push(Finding::of_damage("the tables head and meta have different epochs".into()));
-    }
-    report.compare_counts(&counts);
-    Ok(CheckReport { is_in_use, ..report })
+    let mut check = Check::default();
+    check.check_identity(&transfer);
+    check.run("the head row", |report| {
+        if report.epoch != format!("{epoch:016x}") {
+            report.add("the tables head and meta have different epochs".into());
+        }
+        Ok(())
+    });
+    check.check_tables(&transfer);
+    check.compare_counts(&counts);
+    Ok(CheckReport { is_in_use, ..check.finish(|error| error)? })
 }
 
 /// Prepares a database without a journal, or with an empty one, for an import: no gateway opens it before.
@@ -246,7 +249,13 @@ impl PostgresTransfer<'_> {
     where
         SqlError: From<E>,
     {
-        Ok(self.connection.driver().block_on(response).map_err(SqlError::from)?)
+        self.connection.driver().block_on(response).map_err(|error| {
+            let error = SqlError::from(error);
+            match PostgresError::is_damage(&error) {
+                true => TransferError::DamagedDatabase(error.to_string()),
+                false => error.into(),
+            }
+        })
     }
 
     fn execute(&self, sql: &str) -> Result<(), TransferError> {

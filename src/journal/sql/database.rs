@@ -47,6 +47,13 @@ pub(in crate::journal) trait PendingRows {
 pub(in crate::journal) trait Row {
     /// Returns a column.
     fn column(&self, index: usize) -> Result<Column<'_>>;
+
+    /// Returns a column with a value of this type, or NULL. An engine whose columns can have values of other types returns
+    /// the bytes of a text as bytes, and bytes that are a text as a text.
+    fn column_of_type(&self, index: usize, expected: Type) -> Result<Column<'_>> {
+        let column = self.column(index)?;
+        if column.is(expected) { Ok(column) } else { Err(SqlError::column()) }
+    }
 }
 
 /// A statement that runs for each row of a batch. An engine may combine all of them into one statement, so it must

@@ -1,5 +1,7 @@
 //! Errors of statements.
 
+use rusqlite::ErrorCode;
+
 use crate::journal::{JournalError, apply::ApplyError, record::InvalidRecord};
 
 /// The result of a statement.
@@ -32,6 +34,20 @@ impl SqlError {
     pub(in crate::journal) fn no_row() -> Self {
         Self::Invalid(InvalidRecord("reference to a row"))
     }
+
+    /// True if a stored value cannot be decoded, or if SQLite finds damaged pages.
+    pub(in crate::journal) fn is_damage(&self) -> bool {
+        match self {
+            Self::Invalid(_) => true,
+            Self::Database(error) => error.downcast_ref().is_some_and(is_damaged_file),
+            Self::InDoubt(_) | Self::Rules(_) => false,
+        }
+    }
+}
+
+/// True if the file of the database is damaged.
+pub(in crate::journal) fn is_damaged_file(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
 impl From<SqlError> for JournalError {

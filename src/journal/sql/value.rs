@@ -13,7 +13,10 @@ use crate::{
         result::{Outcome, ResultPrecedence, ResultSource},
         state::ChangeState,
     },
-    journal::sql::error::{Result, SqlError},
+    journal::sql::{
+        Type,
+        error::{Result, SqlError},
+    },
 };
 
 /// The value of a parameter.
@@ -32,6 +35,18 @@ pub(in crate::journal) enum Column<'a> {
     Int(i64),
     Text(&'a str),
     Bytes(&'a [u8]),
+}
+
+impl Column<'_> {
+    /// True if the value has this type, or is NULL.
+    pub(in crate::journal) fn is(self, expected: Type) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Int(_) => expected == Type::Int,
+            Self::Text(_) => expected == Type::Text,
+            Self::Bytes(_) => expected == Type::Bytes,
+        }
+    }
 }
 
 /// A type that a column can be decoded to.

@@ -8,7 +8,7 @@ use rusqlite::{
 };
 
 use crate::journal::sql::{
-    Batch, Column, Database, PendingRows, Result, Row, SqlError, Statement, Value,
+    Batch, Column, Database, PendingRows, Result, Row, SqlError, Statement, Type, Value,
 };
 
 /// A query that runs for each row of a batch once its rows are read: SQLite has no round trips.
@@ -110,5 +110,18 @@ impl Row for rusqlite::Row<'_> {
             ValueRef::Blob(bytes) => Column::Bytes(bytes),
             ValueRef::Real(_) => return Err(SqlError::column()),
         })
+    }
+
+    fn column_of_type(&self, index: usize, expected: Type) -> Result<Column<'_>> {
+        match (self.get_ref(index)?, expected) {
+            (ValueRef::Text(bytes), Type::Bytes) => Ok(Column::Bytes(bytes)),
+            (ValueRef::Blob(bytes), Type::Text) => {
+                Ok(Column::Text(std::str::from_utf8(bytes).map_err(|_| SqlError::column())?))
+            }
+            _ => {
+                let column = self.column(index)?;
+                if column.is(expected) { Ok(column) } else { Err(SqlError::column()) }
+            }
+        }
     }
 }

@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode, config::DbConfig};
+use rusqlite::{Connection, config::DbConfig};
 
 use crate::{
     failpoints,
     journal::{
         Epoch,
-        sql::tables::meta,
+        sql::{error::is_damaged_file, tables::meta},
         sqlite::{
             connection::{FileLocks, connect},
             directory::{self, DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
@@ -101,7 +101,7 @@ pub(super) fn read_state(connection: &Connection) -> Result<(Option<Epoch>, u64)
 
 /// True if the file itself is damaged.
 pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+    is_damaged_file(error)
 }
 
 pub(super) fn find_damage(

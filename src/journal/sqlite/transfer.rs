@@ -4,9 +4,10 @@ use std::{
     io::{self, Read, Write},
     ops::ControlFlow,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use rusqlite::{
     TransactionBehavior,
     types::{ToSqlOutput, ValueRef},
@@ -16,7 +17,7 @@ use crate::{
     domain::clock::Clock,
     journal::{
         Origin,
-        check::{self, CheckReport, Finding},
+        check::{Check, CheckReport, Finding},
         sql::{Column, Database, Row, SqlError, tables::meta, value::values},
         sqlite::{
             checkpoint,
@@ -25,6 +26,7 @@ use crate::{
             error::{Damage, JournalOpenError, OpenFailure},
             integrity::{self, is_unreadable},
             marker::{self, Marker, MarkerFile},
+            read_limits::ReadLimits,
             schema,
             snapshot::Snapshot,
         },
@@ -114,80 +116,79 @@ pub fn check(
     };
     let (marker, is_in_use) = (snapshot.marker(), snapshot.is_in_use());
     let limits = snapshot.limits(dir, limit, None);
-    let reached = Arc::new(OnceLock::new());
-    let handler = (limits, Arc::clone(&reached));
+    limits.check()?;
+    let reached = limit_reads(snapshot.connection(), limits)?;
+    let transaction = match snapshot.begin().map_err(|failure| at(dir, failure)) {
+        Ok(transaction) => transaction,
+        Err(error) => return of_damage(&error).ok_or(error),
+    };
+    let report = check_snapshot(&transaction, marker, dir)
+        .finish(|error| reached.lock().take().map_or(error, TransferError::from))?;
+    Ok(CheckReport { is_in_use, ..report })
+}
+
+/// Interrupts the statements of a connection when a limit is reached. Returns the error of the limit then.
+fn limit_reads(
+    connection: &mut rusqlite::Connection,
+    limits: ReadLimits,
+) -> Result<Arc<Mutex<Option<io::Error>>>, TransferError> {
+    let reached = Arc::new(Mutex::new(None));
+    let first = Arc::clone(&reached);
     let is_over = move || {
-        let (limits, reached) = &handler;
         limits.check().is_err_and(|error| {
-            // The first error stays.
-            let _ = reached.set(error.to_string());
+            first.lock().get_or_insert(error);
             true
         })
     };
-    snapshot
-        .connection()
-        .progress_handler(PROGRESS_STEPS, Some(is_over))
-        .map_err(SqlError::from)?;
-    let transaction = snapshot.begin().map_err(|failure| at(dir, failure))?;
-    let mut checked = check_snapshot(&transaction, marker, dir);
-    if let Err(error) = &checked
-        && let Some(report) = of_damage(error)
-    {
-        checked = Ok(report);
-    }
-    // The handler has interrupted a statement.
-    let checked = checked.map_err(|error| match reached.get() {
-        Some(reached) => io::Error::other(reached.clone()).into(),
-        None => error,
-    })?;
-    Ok(CheckReport { is_in_use, ..checked })
+    connection.progress_handler(PROGRESS_STEPS, Some(is_over)).map_err(SqlError::from)?;
+    Ok(reached)
 }
 
-fn check_snapshot(
-    connection: &rusqlite::Connection,
-    marker: MarkerFile,
-    dir: &Path,
-) -> Result<CheckReport, TransferError> {
-    let damage = Snapshot::find_damage(marker, connection).map_err(|failure| at(dir, failure))?;
-    if let Some(damage @ Damage::NoTables) = damage {
-        let finding = Finding::explained(at(dir, damage.into()).to_string());
-        return Ok(CheckReport::of_unreadable(finding));
+fn check_snapshot(connection: &rusqlite::Connection, marker: MarkerFile, dir: &Path) -> Check {
+    let source = SqliteTransfer(connection);
+    let mut check = Check::default();
+    let mut has_tables = true;
+    check.run("the position of the journal", |report| {
+        let damage = match Snapshot::find_damage(marker, connection) {
+            Err(OpenFailure::Database(error)) => return Err(SqlError::from(error).into()),
+            Err(OpenFailure::Value(text)) => return Err(TransferError::DamagedDatabase(text)),
+            found => found.map_err(|failure| at(dir, failure))?,
+        };
+        has_tables = damage != Some(Damage::NoTables);
+        let findings = damage.map(|damage| at(dir, damage.into()).to_string());
+        report.findings.extend(findings.map(Finding::explained));
+        Ok(())
+    });
+    if !has_tables {
+        return check;
     }
-    let mut findings = Vec::new();
-    if let Some(damage) = damage {
-        findings.push(Finding::explained(at(dir, damage.into()).to_string()));
-    }
-    let db: &dyn Database = connection;
-    let integrity: Vec<String> = db.list("PRAGMA integrity_check(20)", &[], |row| row.get(0))?;
-    let problems = integrity.into_iter().filter(|line| line != "ok");
-    findings
-        .extend(problems.map(|line| Finding::of_damage(format!("journal.db is damaged: {line}"))));
-    let mut report = check::check(&SqliteTransfer(connection))?;
-    report.findings.splice(0..0, findings);
-    Ok(report)
+    check.check_identity(&source);
+    check.run("journal.db", |report| {
+        let db: &dyn Database = connection;
+        let lines: Vec<String> = db.list("PRAGMA integrity_check(20)", &[], |row| row.get(0))?;
+        for line in lines.iter().filter(|line| *line != "ok") {
+            report.add(format!("journal.db is damaged: {line}"));
+        }
+        Ok(())
+    });
+    check.check_types(&source);
+    check.check_tables(&source);
+    check
 }
 
 /// Returns the report of an error that shows that the journal is damaged.
 fn of_damage(error: &TransferError) -> Option<CheckReport> {
-    let finding = match error {
+    match error {
         TransferError::Open { source, .. } if is_damage(source.downcast_ref()) => {
-            Finding::explained(source.to_string())
+            let finding = Finding::explained(source.to_string());
+            Some(CheckReport::of_unreadable(finding))
         }
-        TransferError::Database(text) if is_text_of_damage(text) => {
-            Finding::of_damage(format!("journal.db cannot be read: {text}"))
-        }
-        _ => return None,
-    };
-    Some(CheckReport::of_unreadable(finding))
+        _ => None,
+    }
 }
 
 fn is_damage(error: Option<&JournalOpenError>) -> bool {
     error.is_some_and(|error| matches!(error.failure, OpenFailure::Damaged(_)))
-}
-
-/// True for the texts of SQLITE_CORRUPT and SQLITE_NOTADB.
-fn is_text_of_damage(text: &str) -> bool {
-    text.contains("disk image is malformed") || text.contains("file is not a database")
 }
 
 fn open_snapshot(dir: &Path, allow_network: bool) -> Result<Snapshot, TransferError> {

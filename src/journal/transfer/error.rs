@@ -74,6 +74,9 @@ pub enum TransferError {
         /// True if a retry cannot help.
         is_final: bool,
     },
+    /// The database, or a value in it, is damaged.
+    #[error("{0}. Run `thingspace-gateway journal check`, which names the damage and the remedy")]
+    DamagedDatabase(String),
     /// The database rejected a statement, or its connection was lost.
     #[error("{0}")]
     Database(String),
@@ -93,6 +96,7 @@ impl TransferError {
 
 impl From<SqlError> for TransferError {
     fn from(error: SqlError) -> Self {
-        Self::Database(error.to_string())
+        let text = error.to_string();
+        if error.is_damage() { Self::DamagedDatabase(text) } else { Self::Database(text) }
     }
 }

@@ -41,8 +41,7 @@ pub(in crate::journal) trait Source {
 }
 
 /// The kind of a file. It decides which commands accept the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A journal that moves: its gateways are stopped, and the copy replaces it.
     Export,
@@ -56,9 +55,9 @@ pub enum FileKind {
 
 /// The first block of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StoredHeader", into = "StoredHeader")]
 pub struct FileHeader {
     /// The kind of the file.
-    #[serde(flatten)]
     pub kind: FileKind,
     /// The version of the gateway that wrote the file.
     pub gateway_version: String,
@@ -74,8 +73,31 @@ pub struct FileHeader {
     pub last_quarantine_id: i64,
 }
 
+/// The JSON of a header.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredHeader {
+    kind: StoredKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot_time_us: Option<i64>,
+    gateway_version: String,
+    schema_version: i64,
+    origin: String,
+    epoch: String,
+    last_position: u64,
+    last_quarantine_id: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredKind {
+    Export,
+    Backup,
+}
+
 /// The block of a table.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TableHeader {
     pub(super) name: String,
     pub(super) columns: Vec<String>,
@@ -83,6 +105,7 @@ pub(super) struct TableHeader {
 
 /// The last block of a file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct FileEnd {
     /// The number of rows of each table.
     pub(super) rows: BTreeMap<String, u64>,
@@ -98,6 +121,50 @@ pub struct ExportReport {
     /// The gateways that used the journal meanwhile, if the engine knows them. The file lacks the events that they
     /// store later.
     pub running_gateways: Vec<String>,
+}
+
+impl From<FileHeader> for StoredHeader {
+    fn from(header: FileHeader) -> Self {
+        let (kind, snapshot_time_us) = match header.kind {
+            FileKind::Export => (StoredKind::Export, None),
+            FileKind::Backup { snapshot_time_us } => (StoredKind::Backup, Some(snapshot_time_us)),
+        };
+        let FileHeader { gateway_version, schema_version, origin, epoch, .. } = header;
+        let FileHeader { last_position, last_quarantine_id, .. } = header;
+        Self {
+            kind,
+            snapshot_time_us,
+            gateway_version,
+            schema_version,
+            origin,
+            epoch,
+            last_position,
+            last_quarantine_id,
+        }
+    }
+}
+
+impl TryFrom<StoredHeader> for FileHeader {
+    type Error = &'static str;
+
+    fn try_from(stored: StoredHeader) -> Result<Self, Self::Error> {
+        let StoredHeader { gateway_version, schema_version, origin, epoch, .. } = stored;
+        let StoredHeader { last_position, last_quarantine_id, .. } = stored;
+        let kind = match (stored.kind, stored.snapshot_time_us) {
+            (StoredKind::Export, None) => FileKind::Export,
+            (StoredKind::Backup, Some(snapshot_time_us)) => FileKind::Backup { snapshot_time_us },
+            _ => return Err("only a backup has the time of its snapshot"),
+        };
+        Ok(Self {
+            kind,
+            gateway_version,
+            schema_version,
+            origin,
+            epoch,
+            last_position,
+            last_quarantine_id,
+        })
+    }
 }
 
 impl From<&Table> for TableHeader {
@@ -123,8 +190,7 @@ pub(in crate::journal) fn export(
         let mut rows = 0;
         source.stream(&table.select(source.collation()), &mut |row| {
             rows += 1;
-            let columns = 0..table.columns.len();
-            file.write_row(columns.map(|index| row.column(index).map_err(TransferError::from)))
+            file.write_row(table.values(row, rows))
         })?;
         end.rows.insert(table.name.to_owned(), rows);
     }

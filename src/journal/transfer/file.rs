@@ -13,6 +13,8 @@
 //!
 //! A value is a byte, 0 for NULL, and a content: for 1 an integer of 8 bytes, for 2 a text and for 3 bytes, each after
 //! its length in 4 bytes.
+//!
+//! Any change of this format, also another member in the JSON, needs another format version.
 
 use std::io::{ErrorKind, Read, Write};
 
@@ -29,8 +31,10 @@ pub(super) const FORMAT_VERSION: u32 = 2;
 pub(super) const TITLE: &[u8] = b"thingspace-gateway journal\n";
 /// The size from which on a block of rows is written.
 const BLOCK_SIZE: usize = 256 * 1024;
-/// Maximum size of a block. A row is far smaller.
-const MAX_BLOCK_SIZE: u32 = 64 * 1024 * 1024;
+/// Maximum size of a block of rows. A row is far smaller.
+const MAX_ROWS_SIZE: u32 = 64 * 1024 * 1024;
+/// Maximum size of a block of JSON, which needs more memory than its text when it is decoded.
+const MAX_JSON_SIZE: u32 = 64 * 1024;
 
 /// The kind of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,15 @@ pub(super) enum BlockKind {
     Table = 2,
     Rows = 3,
     End = 4,
+}
+
+impl BlockKind {
+    fn max_size(self) -> u32 {
+        match self {
+            Self::Rows => MAX_ROWS_SIZE,
+            Self::Header | Self::Table | Self::End => MAX_JSON_SIZE,
+        }
+    }
 }
 
 /// Writes a file.
@@ -112,7 +125,8 @@ impl<W: Write> FileWriter<W> {
     }
 
     fn write_block(&mut self, kind: BlockKind, content: &[u8]) -> Result<(), TransferError> {
-        let length = u32::try_from(content.len()).ok().filter(|length| *length <= MAX_BLOCK_SIZE);
+        let length = u32::try_from(content.len()).ok();
+        let length = length.filter(|length| *length <= kind.max_size());
         let length = length.ok_or_else(|| TransferError::invalid("a row is too large"))?;
         for part in [&[kind as u8], length.to_be_bytes().as_slice(), content] {
             self.output.write_all(part)?;
@@ -177,7 +191,14 @@ impl<R: Read> FileReader<R> {
         read_exact(&mut self.input, &mut head)?;
         let [kind, length @ ..] = head;
         let length = u32::from_be_bytes(length);
-        if length > MAX_BLOCK_SIZE {
+        self.kind = match kind {
+            1 => BlockKind::Header,
+            2 => BlockKind::Table,
+            3 => BlockKind::Rows,
+            4 => BlockKind::End,
+            _ => return Err(TransferError::invalid("a block has an unknown kind")),
+        };
+        if length > self.kind.max_size() {
             return Err(TransferError::invalid("a block is too large"));
         }
         self.content.clear();
@@ -194,21 +215,16 @@ impl<R: Read> FileReader<R> {
         if u32::from_be_bytes(stored) != self.checksum.clone().finalize() {
             return Err(TransferError::invalid("a checksum is wrong"));
         }
-        self.kind = match kind {
-            1 => BlockKind::Header,
-            2 => BlockKind::Table,
-            3 => BlockKind::Rows,
-            4 => BlockKind::End,
-            _ => return Err(TransferError::invalid("a block has an unknown kind")),
-        };
         Ok(())
     }
 
     /// Decodes the present block, which must be of this kind.
     pub(super) fn json<T: DeserializeOwned>(&self, kind: BlockKind) -> Result<T, TransferError> {
-        let content = (self.kind == kind).then_some(self.content.as_slice());
-        let decoded = content.and_then(|content| serde_json::from_slice(content).ok());
-        decoded.ok_or_else(|| TransferError::invalid("a block is missing"))
+        if self.kind != kind {
+            return Err(TransferError::invalid("a block is missing"));
+        }
+        let decoded = serde_json::from_slice(&self.content);
+        decoded.map_err(|_| TransferError::invalid("a block cannot be decoded"))
     }
 
     /// Goes on to the next row of the table. Returns false at its end.

@@ -30,4 +30,4 @@ pub use verify::{FileReport, verify};
 
 pub(in crate::journal) use export::{Source, check_ready, export};
 pub(in crate::journal) use import::{Imported, Target, check_empty, check_imported, clear, import};
-pub(in crate::journal) use tables::{Rows, Table};
+pub(in crate::journal) use tables::{Rows, TABLES, Table};

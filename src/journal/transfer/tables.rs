@@ -3,7 +3,7 @@
 use crate::journal::{
     apply::UNCERTAIN_OWNER,
     sql::{
-        Column,
+        Column, Row, SqlError,
         Type::{self, Bytes, Int, Text},
         tables::meta,
     },
@@ -31,7 +31,7 @@ const NO_OWNER: &str = "CASE WHEN owner = -1 THEN -1 ELSE 0 END AS owner";
 const _: () = assert!(UNCERTAIN_OWNER == -1, "see NO_OWNER");
 
 /// All tables that both engines have. A test compares them with the schema.
-pub(super) const TABLES: &[Table] = &[
+pub(in crate::journal) const TABLES: &[Table] = &[
     Table { name: "meta", columns: &[("name", Text), ("value", Bytes)], key: 1 },
     Table { name: "account", columns: &[("id", Int), ("name", Text)], key: 1 },
     Table {
@@ -165,7 +165,51 @@ impl Table {
         names.join(", ")
     }
 
-    /// Returns the query for all rows in the order of the key. `collation` follows the name of a text column; the
+    /// Returns the values of a row of [`select`](Self::select), whose number is the one in that order. A value of another type
+    /// than its column is an error.
+    pub(super) fn values<'r>(
+        &'r self,
+        row: &'r dyn Row,
+        number: u64,
+    ) -> impl Iterator<Item = Result<Column<'r>, TransferError>> {
+        self.columns.iter().enumerate().map(move |(index, (name, expected))| {
+            row.column_of_type(index, *expected).map_err(|error| match error {
+                SqlError::Invalid(_) => {
+                    TransferError::DamagedDatabase(self.describe_value(row, number, name))
+                }
+                error => error.into(),
+            })
+        })
+    }
+
+    /// Returns the values of a row whose types differ from those of their columns, as a text for an operator.
+    pub(in crate::journal) fn values_of_other_types(
+        &self,
+        row: &dyn Row,
+        number: u64,
+    ) -> impl Iterator<Item = String> {
+        self.columns.iter().enumerate().filter_map(move |(index, (name, expected))| {
+            let is_valid = row.column(index).is_ok_and(|column| column.is(*expected));
+            (!is_valid).then(|| self.describe_value(row, number, name))
+        })
+    }
+
+    fn describe_value(&self, row: &dyn Row, number: u64, column: &str) -> String {
+        let table = self.name;
+        // A text or bytes can identify a device.
+        let key = self.columns.iter().enumerate().take(self.key).find_map(|(index, (name, _))| {
+            row.get::<i64>(index).ok().map(|key| format!("the row with the {name} {key}"))
+        });
+        let row = key.unwrap_or_else(|| format!("row {number}"));
+        format!("table {table}, {row}: the column {column} has a value of another type")
+    }
+
+    /// Returns the query for all rows as they are stored.
+    pub(in crate::journal) fn select_stored(&self) -> String {
+        format!("SELECT {} FROM {}", self.column_names(), self.name)
+    }
+
+    /// Returns the query for all rows to export, in the order of the key. `collation` follows the name of a text column; the
     /// order is that of the bytes.
     pub(in crate::journal) fn select(&self, collation: &str) -> String {
         let columns = self.column_names();

@@ -295,6 +295,45 @@ async fn a_journal_that_waits_for_a_file_is_neither_sound_nor_backed_up() {
     check_imported(directory.open(), &content).await;
 }
 
+/// A file with valid checksums can have any JSON. Decoding it needs more memory than the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn json_of_a_file_is_small_and_has_no_unknown_members() {
+    let (file, _) = filled_file().await;
+    let header: FileHeader = FileReader::new(&*file).unwrap().json(BlockKind::Header).unwrap();
+    let with_header = |header: &serde_json::Value| {
+        let mut file = FileWriter::new(Vec::new()).unwrap();
+        file.write_json(BlockKind::Header, header).unwrap();
+        verify(&mut &*file.finish(&FileEnd::default()).unwrap()).unwrap_err().to_string()
+    };
+    let mut json = serde_json::to_value(&header).unwrap();
+    assert_eq!(serde_json::from_value::<FileHeader>(json.clone()).unwrap(), header);
+    assert!(
+        with_header(&json).contains("a table is missing") || with_header(&json).contains("a block")
+    );
+    json["kind"] = "backup".into();
+    assert!(with_header(&json).contains("cannot be decoded"), "a backup has a time");
+    json["kind"] = "export".into();
+    json["other"] = serde_json::json!([[], [], []]);
+    assert!(with_header(&json).contains("cannot be decoded"), "an unknown member");
+
+    for kind in [BlockKind::Header, BlockKind::Table, BlockKind::End] {
+        let mut file = FileWriter::new(Vec::new()).unwrap();
+        let rejected = file.write_json(kind, &" ".repeat(64 * 1024));
+        assert!(matches!(rejected, Err(TransferError::Damaged(_))), "{rejected:?}");
+        // The content is not read.
+        let mut file = block_of(kind, 64 * 1024 + 1);
+        assert!(matches!(FileReader::new(&*file), Err(TransferError::Damaged(_))));
+        file = block_of(kind, 64 * 1024);
+        assert!(matches!(FileReader::new(&*file), Err(TransferError::Truncated)));
+    }
+}
+
+/// Returns the beginning of a file, with the head of a block.
+fn block_of(kind: BlockKind, length: u32) -> Vec<u8> {
+    let title = FileWriter::new(Vec::new()).unwrap().finish(&FileEnd::default()).unwrap();
+    [&title[..TITLE.len() + 4], &[kind as u8], &length.to_be_bytes()].concat()
+}
+
 /// Returns the ends of the title and of each block.
 fn block_ends(file: &[u8]) -> Vec<usize> {
     let title = TITLE.len() + 4;
