@@ -129,6 +129,11 @@ impl Connection {
         Arc::clone(&self.client)
     }
 
+    /// Waits longer for the responses to [`block_on`](Self::block_on).
+    pub(super) fn with_response_timeout(self, response_timeout: Duration) -> Self {
+        Self { response_timeout, ..self }
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }

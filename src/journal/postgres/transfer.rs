@@ -10,6 +10,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt as _, TryStreamExt as _};
 use thingspace_settings::Secret;
+use tokio::time::timeout;
 
 use crate::{
     domain::clock::Clock,
@@ -51,6 +52,8 @@ const BEGIN_IMPORT: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
 /// The beginning and the end of the data of a COPY in the binary format.
 const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const COPY_TRAILER: i16 = -1;
+/// Time in which the server cancels a query after the limit is reached.
+const CANCEL_MARGIN: Duration = Duration::from_secs(5);
 /// The size from which on rows are sent.
 const CHUNK: usize = 256 * 1024;
 
@@ -107,16 +110,16 @@ pub fn back_up(
     limit: TimeLimit,
     output: &mut dyn Write,
 ) -> Result<ExportReport, TransferError> {
-    let connection = connect(database)?;
+    let connection = connect_within(database, limit)?;
     schema::check(&connection)?;
     // The first read of the transaction is later.
     let snapshot_time_us = clock.now().as_micros();
     let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
     let running = running_gateways(&db)?;
     let transfer = PostgresTransfer { connection: &connection, db, limit: Some(limit) };
-    let mut check = || limit.remaining().map(drop);
+    let check = move || limit.remaining().map(drop);
     let kind = FileKind::Backup { snapshot_time_us };
-    transfer::write_within_limits(output, &mut check, |output| {
+    transfer::write_within_limits(output, check, |output| {
         transfer::export(&transfer, kind, running, output)
     })
 }
@@ -130,7 +133,7 @@ pub fn back_up(
 /// Fails if there is no journal, if it waits for a file, if the database cannot be reached or read, or if the check takes
 /// longer than `limit`. Damage is no error, but a finding.
 pub fn check(database: &TransferDatabase, limit: TimeLimit) -> Result<CheckReport, TransferError> {
-    let connection = connect(database)?;
+    let connection = connect_within(database, limit)?;
     schema::check(&connection)?;
     let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
     let is_in_use = !running_gateways(&db)?.is_empty();
@@ -181,6 +184,8 @@ pub fn import(
     let connection = connect(database)?;
     // Otherwise, a gateway that waits would open the empty journal after an import that has failed.
     prepare_on(&connection)?;
+    // A query of all rows takes minutes in a large journal.
+    let connection = connection.with_response_timeout(Duration::MAX);
     let db = begin_import(&connection)?;
     let durability = DurabilityCheck::new(database.allow_relaxed_durability);
     durability.check(&db)?.map_err(OpenFailure::NotDurable)?;
@@ -227,6 +232,15 @@ fn connect(database: &TransferDatabase) -> Result<Connection, OpenFailure> {
     Ok(connector.driver().block_on(connector.connect(None))?)
 }
 
+/// Opens a connection that waits for each response until the limit is reached.
+fn connect_within(
+    database: &TransferDatabase,
+    limit: TimeLimit,
+) -> Result<Connection, TransferError> {
+    let remaining = limit.remaining()?.saturating_add(CANCEL_MARGIN);
+    Ok(connect(database)?.with_response_timeout(remaining))
+}
+
 /// Returns the names of the replicas that hold a lease.
 pub(super) fn running_gateways(db: &PostgresDatabase<'_>) -> Result<Vec<String>, SqlError> {
     let sql = "SELECT name FROM replica WHERE lease_until > clock_timestamp() ORDER BY number";
@@ -241,7 +255,7 @@ impl From<OpenFailure> for TransferError {
 }
 
 impl PostgresTransfer<'_> {
-    /// Waits for a response for as long as the connection is open: a step may take minutes.
+    /// Waits for a response for as long as the connection is open, or until the limit is reached: a step may take minutes.
     fn block_on<T, E>(
         &self,
         response: impl Future<Output = Result<T, E>>,
@@ -249,12 +263,22 @@ impl PostgresTransfer<'_> {
     where
         SqlError: From<E>,
     {
-        self.connection.driver().block_on(response).map_err(|error| {
-            let error = SqlError::from(error);
-            match PostgresError::is_damage(&error) {
-                true => TransferError::DamagedDatabase(error.to_string()),
-                false => error.into(),
-            }
+        let time = match &self.limit {
+            Some(limit) => limit.remaining()?.saturating_add(CANCEL_MARGIN),
+            None => Duration::MAX,
+        };
+        let response = async {
+            let received = timeout(time, response).await;
+            received.map_or_else(
+                |_elapsed| Err(<SqlError as From<PostgresError>>::from(PostgresError::timed_out())),
+                |response| response.map_err(SqlError::from),
+            )
+        };
+        self.connection.driver().block_on(response).map_err(|error| match PostgresError::is_damage(
+            &error,
+        ) {
+            true => TransferError::DamagedDatabase(error.to_string()),
+            false => error.into(),
         })
     }
 
@@ -353,8 +377,9 @@ impl Target for PostgresTransfer<'_> {
             let sql = "SELECT setval('quarantine_id_seq', ?)";
             db.get(sql, &values![*last_quarantine_id], |_| Ok(()))?;
         }
-        // Until the server analyzes the new tables by itself, it assumes that they are empty.
-        self.execute("ANALYZE")
+        // Until the server analyzes the new tables by itself, it assumes that they are empty. Other tables can be locked.
+        let tables: Vec<&str> = transfer::TABLES.iter().map(|table| table.name).collect();
+        self.execute(&format!("ANALYZE {}", tables.join(", ")))
     }
 }
 

@@ -92,9 +92,9 @@ pub fn back_up(
         return Err(at(dir, damage.into()));
     }
     let limits = snapshot.limits(dir, limit, output_device);
-    let mut check = || limits.check();
+    let check = move || limits.check();
     let kind = FileKind::Backup { snapshot_time_us };
-    transfer::write_within_limits(output, &mut check, |output| {
+    transfer::write_within_limits(output, check, |output| {
         transfer::export(&SqliteTransfer(&transaction), kind, Vec::new(), output)
     })
 }
@@ -331,3 +331,6 @@ impl Target for SqliteTransfer<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

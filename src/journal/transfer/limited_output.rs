@@ -2,9 +2,15 @@
 //!
 //! A backup keeps one state of the database for its whole time. SQLite cannot reuse the write-ahead log meanwhile, and
 //! PostgreSQL cannot remove old rows.
+//!
+//! The limits are checked before each write. A write that blocks, such as one to a network file system that does not
+//! respond, cannot be interrupted, so a thread ends the process then.
 
 use std::{
-    io::{self, BufWriter, ErrorKind, Write},
+    io::{self, BufWriter, ErrorKind, Write, stderr},
+    process,
+    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    thread,
     time::Duration,
 };
 
@@ -14,6 +20,10 @@ use crate::journal::transfer::TransferError;
 
 /// Size of the buffer before the output.
 const BUFFER: usize = 256 * 1024;
+/// Interval at which the limits are also checked while a write blocks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Number of checks in a row that fail before the process is ended. A write that does not block ends the backup before.
+const MAX_FAILED_CHECKS: u32 = 3;
 
 /// The maximum duration of a backup or a check.
 #[derive(Debug, Clone, Copy)]
@@ -23,18 +33,24 @@ pub struct TimeLimit {
 }
 
 /// An output that checks the limits of a backup before each write.
-struct LimitedOutput<'o> {
+struct LimitedOutput<'o, C> {
     output: &'o mut dyn Write,
-    check: &'o mut dyn FnMut() -> io::Result<()>,
+    check: C,
+}
+
+/// A thread that ends the process if a write blocks after a limit is reached. Dropping it ends the thread.
+struct Watchdog {
+    _stop: SyncSender<()>,
 }
 
 /// Writes a backup to `output` with a buffer, as long as `check` succeeds. An output that fails with `Interrupted` is
-/// repeated, after another check.
+/// repeated, after another check. Ends the process if `check` fails while a write blocks.
 pub(in crate::journal) fn write_within_limits<T>(
     output: &mut dyn Write,
-    check: &mut dyn FnMut() -> io::Result<()>,
+    check: impl Fn() -> io::Result<()> + Clone + Send + 'static,
     write: impl FnOnce(&mut dyn Write) -> Result<T, TransferError>,
 ) -> Result<T, TransferError> {
+    let _watchdog = Watchdog::start(check.clone(), WATCH_INTERVAL, end_process)?;
     let mut output = BufWriter::with_capacity(BUFFER, LimitedOutput { output, check });
     match write(&mut output) {
         Ok(written) => Ok(output.flush().map(|()| written)?),
@@ -69,7 +85,42 @@ impl TimeLimit {
     }
 }
 
-impl Write for LimitedOutput<'_> {
+impl Watchdog {
+    /// Calls `end` after [`MAX_FAILED_CHECKS`].
+    fn start(
+        check: impl Fn() -> io::Result<()> + Send + 'static,
+        interval: Duration,
+        end: impl FnOnce(&io::Error) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = sync_channel(0);
+        let watch = move || {
+            let mut failed = 0;
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                match check() {
+                    Ok(()) => failed = 0,
+                    Err(error) => {
+                        failed += 1;
+                        if failed == MAX_FAILED_CHECKS {
+                            return end(&error);
+                        }
+                    }
+                }
+            }
+        };
+        thread::Builder::new().name("backup-watchdog".into()).spawn(watch)?;
+        Ok(Self { _stop: stop })
+    }
+}
+
+/// Ends the process, and with it the transaction.
+fn end_process(error: &io::Error) {
+    // No other stream is left to report a failed write.
+    let _ =
+        writeln!(stderr(), "the backup is ended, because a write to its output blocks: {error}");
+    process::exit(1);
+}
+
+impl<C: Fn() -> io::Result<()>> Write for LimitedOutput<'_, C> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (self.check)()?;
         self.output.write(bytes)
@@ -79,3 +130,6 @@ impl Write for LimitedOutput<'_> {
         self.output.flush()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -415,3 +415,74 @@ async fn a_journal_on_postgres_is_backed_up_and_checked_while_a_gateway_uses_it_
     );
     assert!(problems.iter().any(|problem| problem.contains("counts")), "{problems:?}");
 }
+
+/// The server cancels a query that has begun, and no other one begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_and_a_backup_of_postgres_end_at_their_time_limit() {
+    let (file, _) = filled_file().await;
+    let options = create_database().await;
+    import_bytes(&options, file).await.unwrap();
+    let used = database(&options);
+    spawn_blocking(move || {
+        let expired = || TimeLimit::start(Duration::ZERO);
+        let connection = connect(&used).unwrap();
+        let stream = |limit, sql| {
+            let db = PostgresDatabase::begin(&connection, BEGIN_EXPORT);
+            let transfer = PostgresTransfer { connection: &connection, db, limit: Some(limit) };
+            let ended = transfer.stream(sql, &mut |_| Ok(()));
+            connection.driver().block_on(connection.client().batch_execute("ROLLBACK")).unwrap();
+            ended
+        };
+        let sleep = "SELECT pg_sleep(600)";
+        let ended = [
+            check(&used, expired()).map(drop),
+            back_up(&used, &NoonClock, expired(), &mut Vec::new()).map(drop),
+            stream(expired(), "SELECT 1"),
+            stream(TimeLimit::start(Duration::from_millis(200)), sleep),
+        ];
+        for ended in ended {
+            let Err(TransferError::Io(error)) = ended else { panic!("{ended:?}") };
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        stream(minute(), "SELECT 1").unwrap();
+    })
+    .await
+    .unwrap();
+}
+
+/// A query of an import has another limit than one of a gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_waits_for_its_response_timeout() {
+    let options = create_database().await;
+    let used = database(&options);
+    spawn_blocking(move || {
+        let wait = |limit, seconds: &str| {
+            let connection = connect(&used).unwrap().with_response_timeout(limit);
+            let db = PostgresDatabase::begin(&connection, BEGIN_IMPORT);
+            let sql = format!("SELECT 1 FROM pg_sleep({seconds})");
+            db.as_database().get(&sql, &[], |row| row.get::<i64>(0))
+        };
+        assert!(wait(Duration::from_millis(1), "1").is_err());
+        assert_eq!(wait(Duration::MAX, "0.01").unwrap(), 1);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_into_postgres_needs_no_lock_on_tables_of_others() {
+    let (file, content) = filled_file().await;
+    let options = create_database().await;
+    let other = Connector::new(ConnectionSettings::parse(&options.url, None).unwrap()).unwrap();
+    let other = other.connect(None).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE public.other IN ACCESS EXCLUSIVE MODE";
+    // Committed before it is locked: ANALYZE skips a table that it does not see.
+    for sql in ["CREATE TABLE public.other (id INTEGER)", lock] {
+        other.client().batch_execute(sql).await.unwrap();
+    }
+    import_bytes(&options, file).await.unwrap();
+    let sql = "SELECT count(*) FROM pg_class WHERE relname = 'event' AND reltuples > 0";
+    let analyzed = other.client().query_one(sql, &[]).await.unwrap();
+    assert_eq!(analyzed.get::<_, i64>(0), 1);
+    check_imported(open(&options).await.unwrap(), &content).await;
+}
