@@ -22,6 +22,6 @@ pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;
 pub use transfer::{
     LossReport, accept_loss, back_up_journal, check_journal, check_journal_file, export_journal,
-    import_journal, prepare_import, restore_journal,
+    import_journal, journal_name, prepare_import, restore_journal,
 };
 pub(crate) use wiring::SystemClock;

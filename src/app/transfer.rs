@@ -4,7 +4,7 @@ use std::{
     error::Error,
     fs::File,
     io::{self, BufReader, BufWriter, ErrorKind, Read, Write, stdin, stdout},
-    path::Path,
+    path::{self, Path},
     time::Duration,
 };
 
@@ -68,7 +68,12 @@ pub fn export_journal(config: &Config, path: &Path) -> Result<ExportReport, Tran
         output.flush()?;
         return sync_stdout().map(|()| report).map_err(TransferError::from);
     }
-    write_new_file(path, |_, output| export(config, output))
+    write_new_file(path, |_, output| {
+        let mut output = BufWriter::with_capacity(BUFFER, output);
+        let report = export(config, &mut output)?;
+        output.flush()?;
+        Ok(report)
+    })
 }
 
 /// Backs up the journal, which a gateway may use, to a new file that only its owner can read, or to standard output.
@@ -188,6 +193,17 @@ pub fn check_journal_file(path: &Path) -> Result<FileReport, TransferError> {
     read_file(path, verify)
 }
 
+/// Names the journal of the settings without credentials: its directory, or the hosts and the name of its database.
+pub fn journal_name(config: &Config) -> String {
+    match database(config) {
+        Some(database) => database.name(),
+        None => {
+            let dir = &config.journal.dir;
+            path::absolute(dir).as_ref().unwrap_or(dir).display().to_string()
+        }
+    }
+}
+
 /// Prepares the database of the settings for an import or a restore: no gateway opens it before. Returns false for an
 /// embedded journal.
 ///
@@ -207,11 +223,10 @@ fn write_new_file(
     path: &Path,
     write: impl FnOnce(Option<u64>, &mut dyn Write) -> Result<ExportReport, TransferError>,
 ) -> Result<ExportReport, TransferError> {
-    let file = NewFile::create(path)?;
+    let mut file = NewFile::create(path)?;
     let device = file.device()?;
-    let mut output = BufWriter::with_capacity(BUFFER, file);
-    let report = write(Some(device), &mut output)?;
-    output.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;
+    let report = write(Some(device), &mut file)?;
+    file.finish()?;
     Ok(report)
 }
 

@@ -1,6 +1,9 @@
 //! The command tree.
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
+use thingspace_settings::{DurationRange, Kind as _};
 
 use crate::cli::{
     audit::AuditCommand, changes::ChangesCommand, config::ConfigCommand, demo::DemoCommand,
@@ -47,6 +50,17 @@ pub enum Command {
     Config(ConfigCommand),
     /// Check, explain or document the policy file
     Policy(PolicyCommand),
+}
+
+/// Returns the parser of a duration from 1 s to `max`.
+pub(super) fn duration_up_to(
+    max: &'static str,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let range = DurationRange { min: "1s", max };
+        let parsed = range.parse(text);
+        parsed.ok_or_else(|| format!("expected a duration from 1s to {max}, such as 10m"))
+    }
 }
 
 #[cfg(test)]

@@ -48,11 +48,6 @@ impl ExitError {
         Self::with_code(config::EXIT_CODE, message)
     }
 
-    /// The line for standard error.
-    pub(super) fn message(&self) -> Option<&str> {
-        self.message.as_deref()
-    }
-
     pub(super) fn with_code(code: u8, message: impl ToString) -> Self {
         Self { code, message: Some(message.to_string()) }
     }

@@ -8,14 +8,14 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
-use thingspace_settings::{DurationRange, Kind as _};
 
 use crate::{
     app::{
         accept_loss, back_up_journal, check_journal, check_journal_file, export_journal,
-        import_journal, prepare_import, restore_journal,
+        import_journal, journal_name, prepare_import, restore_journal,
     },
     cli::{
+        args::duration_up_to,
         exit::ExitError,
         output::{print_error, print_line},
         settings_args::SettingsArgs,
@@ -25,6 +25,7 @@ use crate::{
         CheckReport, Finding,
         transfer::{FileHeader, FileKind, TransferError},
     },
+    telemetry::log_warnings,
 };
 
 /// Arguments of `journal`.
@@ -67,7 +68,7 @@ struct Backup {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Maximum duration. Meanwhile, the write-ahead log of the journal grows
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration_up_to("1d"))]
     time_limit: Duration,
     #[command(flatten)]
     settings: SettingsArgs,
@@ -94,7 +95,7 @@ struct Check {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Maximum duration of the check of a journal. Meanwhile, the write-ahead log of an embedded one grows
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration_up_to("1d"))]
     time_limit: Duration,
     #[command(flatten)]
     settings: SettingsArgs,
@@ -136,6 +137,7 @@ impl JournalCommand {
     /// used. Exit code 78: invalid settings, or a journal that is damaged, belongs to another ThingSpace, has another
     /// schema version or is on a network file system.
     pub fn run(self) -> Result<(), ExitError> {
+        log_warnings();
         match self.command {
             JournalSubcommand::Backup(backup) => backup.run(),
             JournalSubcommand::Restore(restore) => restore.run(),
@@ -174,8 +176,10 @@ impl Backup {
         let Self { file, time_limit, settings } = self;
         let config = load(&settings)?;
         let report = back_up_journal(&config, &file, time_limit);
-        let report = report.map_err(|error| failure("backup to", &file, &error))?;
-        print_summary(&file, summary(&file, &report.header, &report.rows))
+        let journal = journal_name(&config);
+        let action = format!("backup of the journal {journal} to {}", file.display());
+        let report = report.map_err(|error| exit_error(&action, &error))?;
+        print_summary(&file, summary(&file, Some(journal), &report.header, &report.rows))
     }
 }
 
@@ -185,8 +189,10 @@ impl Restore {
         let config = load(&settings)?;
         let mode = if sandbox { Mode::ServeSandbox } else { Mode::Serve };
         let report = restore_journal(&config, mode, &file, allow_unsound);
-        let report = report.map_err(|error| failure("restore from", &file, &error))?;
-        let mut line = summary(&file, &report.header, &report.rows);
+        let journal = journal_name(&config);
+        let action = format!("restore of {} into the journal {journal}", file.display());
+        let report = report.map_err(|error| exit_error(&action, &error))?;
+        let mut line = summary(&file, Some(journal), &report.header, &report.rows);
         line.insert("epoch".into(), report.epoch.into());
         line.insert("changes_paused".into(), true.into());
         Ok(print_line(&Value::from(line).to_string())?)
@@ -198,18 +204,16 @@ impl Check {
         let Self { file, time_limit, settings } = self;
         let Some(file) = file else {
             let config = load(&settings)?;
+            let journal = journal_name(&config);
             let report = check_journal(&config, time_limit);
-            return print_check(
-                report.map_err(|error| exit_error("check of the journal", &error))?,
-            );
+            let action = format!("check of the journal {journal}");
+            return print_check(journal, report.map_err(|error| exit_error(&action, &error))?);
         };
         let report = check_journal_file(&file);
-        let report = report.map_err(|error| {
-            let problem = failure("check of", &file, &error);
-            // The file causes the error, not the settings, so the exit code is that of a failure.
-            ExitError::failure(problem.message().unwrap_or_default())
-        })?;
-        let mut line = summary(&file, &report.header, &report.rows);
+        // The file causes the error, not the settings, so the exit code is that of a failure.
+        let report = report
+            .map_err(|error| ExitError::failure(format!("check of {}: {error}", file.display())))?;
+        let mut line = summary(&file, None, &report.header, &report.rows);
         let kind = match report.header.kind {
             FileKind::Export => "export",
             FileKind::Backup { .. } => "backup",
@@ -225,14 +229,16 @@ impl Export {
         let Self { file, settings } = self;
         let config = load(&settings)?;
         let report = export_journal(&config, &file);
-        let report = report.map_err(|error| failure("export to", &file, &error))?;
+        let journal = journal_name(&config);
+        let action = format!("export of the journal {journal} to {}", file.display());
+        let report = report.map_err(|error| exit_error(&action, &error))?;
         if !report.running_gateways.is_empty() {
             print_error(&format!(
                 "warning: gateways use this journal ({}). The file lacks what they store after this export",
                 report.running_gateways.join(", ")
             ));
         }
-        print_summary(&file, summary(&file, &report.header, &report.rows))
+        print_summary(&file, summary(&file, Some(journal), &report.header, &report.rows))
     }
 }
 
@@ -249,8 +255,11 @@ impl Import {
         };
         let mode = if sandbox { Mode::ServeSandbox } else { Mode::Serve };
         let report = import_journal(&config, mode, &file);
-        let report = report.map_err(|error| failure("import of", &file, &error))?;
-        Ok(print_line(&Value::from(summary(&file, &report.header, &report.rows)).to_string())?)
+        let journal = journal_name(&config);
+        let action = format!("import of {} into the journal {journal}", file.display());
+        let report = report.map_err(|error| exit_error(&action, &error))?;
+        let line = summary(&file, Some(journal), &report.header, &report.rows);
+        Ok(print_line(&Value::from(line).to_string())?)
     }
 }
 
@@ -265,11 +274,12 @@ fn print_summary(file: &Path, line: Map<String, Value>) -> Result<(), ExitError>
 }
 
 /// Prints the result of a check, and each finding as a line on standard error.
-fn print_check(report: CheckReport) -> Result<(), ExitError> {
+fn print_check(journal: String, report: CheckReport) -> Result<(), ExitError> {
     let findings: Vec<String> = report.findings.iter().map(describe).collect();
     findings.iter().for_each(|finding| print_error(finding));
     let count = |table: &str| report.rows.get(table).copied().unwrap_or_default();
     let line = json!({
+        "journal": journal,
         "sound": findings.is_empty(),
         "in_use": report.is_in_use,
         "origin": report.origin,
@@ -290,19 +300,14 @@ fn describe(finding: &Finding) -> String {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let range = DurationRange { min: "1s", max: "1d" };
-    range.parse(text).ok_or_else(|| "expected a duration from 1s to 1d, such as 10m".to_owned())
-}
-
+/// Loads the settings, and prints their warnings to standard error.
 fn load(settings: &SettingsArgs) -> Result<Config, ExitError> {
-    let config = settings.load()?.config;
-    config.check_journal()?;
-    Ok(config)
-}
-
-fn failure(action: &str, file: &Path, error: &TransferError) -> ExitError {
-    exit_error(&format!("{action} {}", file.display()), error)
+    let loaded = settings.load()?;
+    for warning in &loaded.warnings {
+        print_error(&format!("warning: {warning}"));
+    }
+    loaded.config.check_journal()?;
+    Ok(loaded.config)
 }
 
 fn exit_error(action: &str, error: &TransferError) -> ExitError {
@@ -314,19 +319,27 @@ fn exit_error(action: &str, error: &TransferError) -> ExitError {
     }
 }
 
-fn summary(file: &Path, header: &FileHeader, rows: &BTreeMap<String, u64>) -> Map<String, Value> {
+/// Returns the summary of a file, and of the journal that it was written from or read into.
+fn summary(
+    file: &Path,
+    journal: Option<String>,
+    header: &FileHeader,
+    rows: &BTreeMap<String, u64>,
+) -> Map<String, Value> {
     let count = |table: &str| rows.get(table).copied().unwrap_or_default().into();
-    let mut line: Map<String, Value> = [
-        ("file", file.to_string_lossy().into()),
+    let mut line = Map::new();
+    line.insert("file".into(), file.to_string_lossy().into());
+    if let Some(journal) = journal {
+        line.insert("journal".into(), journal.into());
+    }
+    let values: [(&str, Value); 5] = [
         ("origin", header.origin.as_str().into()),
         ("epoch", header.epoch.as_str().into()),
         ("last_position", header.last_position.into()),
         ("changes", count("change")),
         ("events", count("event")),
-    ]
-    .map(|(name, value): (&str, Value)| (name.to_owned(), value))
-    .into_iter()
-    .collect();
+    ];
+    line.extend(values.map(|(name, value)| (name.to_owned(), value)));
     if let FileKind::Backup { snapshot_time_us } = header.kind {
         line.insert("snapshot_time_us".into(), snapshot_time_us.into());
     }

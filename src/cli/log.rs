@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use thingspace_settings::{DurationRange, Kind as _};
 
 use crate::{
     cli::{
-        exit::ExitError, operator_client::OperatorClient, output::print_line,
+        args::duration_up_to, exit::ExitError, operator_client::OperatorClient, output::print_line,
         settings_args::SettingsArgs,
     },
     proto,
@@ -28,7 +27,7 @@ enum LogSubcommand {
         /// Directives of tracing's `EnvFilter`, such as `info,thingspace_gateway=debug`
         filter: String,
         /// Time after which the configured filter applies again
-        #[arg(long = "for", value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
+        #[arg(long = "for", value_name = "DURATION", default_value = "15m", value_parser = duration_up_to("7d"))]
         duration: Duration,
         #[command(flatten)]
         settings: SettingsArgs,
@@ -59,9 +58,4 @@ impl LogCommand {
             .call(|mut client| async move { client.set_log_filter(request).await })?;
         Ok(print_line(&json!({ "filter": response.filter }).to_string())?)
     }
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let range = DurationRange { min: "1s", max: "7d" };
-    range.parse(text).ok_or_else(|| "expected a duration from 1s to 7d, such as 15m".to_owned())
 }

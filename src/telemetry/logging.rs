@@ -45,6 +45,13 @@ pub(super) fn init(
     Ok(LogFilter::new(Some(handle), filter.to_owned()))
 }
 
+/// Writes warnings and errors as text to standard error, for a command that is not a server.
+pub fn log_warnings() {
+    let lines = log_lines(false, io::stderr().is_terminal(), io::stderr, LevelFilter::WARN);
+    // Tests of one process run several commands.
+    let _ = set_global_default(tracing_subscriber::registry().with(lines));
+}
+
 /// Writes log lines. The filter does not apply to exported spans.
 ///
 /// Libraries log at most at level INFO: the lines below it can contain headers, bodies and parameters of statements.

@@ -30,5 +30,6 @@ pub use labels::{
 };
 pub use log_filter::LogFilter;
 pub use log_throttle::LogThrottle;
+pub use logging::log_warnings;
 pub use pipeline::{AuditGauges, CallerGauges, EXPOSITION_TYPE, SpoolGauges, Telemetry};
 pub use status::{LoginGauges, StatusGauges};

@@ -24,7 +24,7 @@ use crate::{
             durability::DurabilityCheck,
             error::{JournalOpenError, OpenFailure, PostgresError},
             schema,
-            url::ConnectionSettings,
+            url::{self, ConnectionSettings},
             value::{Parameter, PostgresRow},
             writer::{LOCK_HEAD, decode_counts, encode_counts},
         },
@@ -66,6 +66,13 @@ pub struct TransferDatabase {
     pub password: Option<Secret>,
     /// Allows a server on which a commit does not survive a power loss.
     pub allow_relaxed_durability: bool,
+}
+
+impl TransferDatabase {
+    /// Names the database without credentials, as a URL.
+    pub fn name(&self) -> String {
+        url::name_database(&self.url).unwrap_or_else(|| "of journal.url".into())
+    }
 }
 
 /// A connection in a transaction.

@@ -17,6 +17,7 @@ use crate::journal::postgres::error::PostgresError;
 
 /// Maximum duration of a statement on the server.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+const DEFAULT_PORT: u16 = 5432;
 /// Time after which a server closes a connection whose data is not acknowledged.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a response to arrive, beyond the duration of the statement.
@@ -107,6 +108,28 @@ impl ConnectionSettings {
     }
 }
 
+/// Names the hosts and the database of a URL, without its user and password. Returns `None` if the URL cannot be used.
+pub(super) fn name_database(url: &Secret) -> Option<String> {
+    let config = ConnectionSettings::parse(url, None).ok()?.config;
+    let ports = config.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.last()).copied().unwrap_or(DEFAULT_PORT);
+    let mut hosts: Vec<String> = config.get_hosts().iter().map(name_host).collect();
+    if hosts.is_empty() {
+        hosts = config.get_hostaddrs().iter().map(ToString::to_string).collect();
+    }
+    let hosts = hosts.iter().enumerate().map(|(index, host)| format!("{host}:{}", port(index)));
+    let database = config.get_dbname().or(config.get_user())?;
+    Some(format!("postgresql://{}/{database}", hosts.collect::<Vec<_>>().join(",")))
+}
+
+fn name_host(host: &Host) -> String {
+    match host {
+        Host::Tcp(name) if name.contains(':') => format!("[{name}]"),
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    }
+}
+
 /// Removes `sslmode` and `sslrootcert` from a URL.
 fn take_tls_parameters(url: &str) -> Result<(String, TlsParameters), UrlError> {
     if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
@@ -169,3 +192,6 @@ fn tls(roots: RootCertStore) -> Result<MakeRustlsConnect, UrlError> {
         .map_err(|error| UrlError(error.to_string()))?;
     Ok(MakeRustlsConnect::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
+
+#[cfg(test)]
+mod tests;
