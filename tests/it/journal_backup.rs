@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{
         Arc,
@@ -27,8 +27,9 @@ use tonic::Code;
 use crate::support::{
     cli::{self, CliOutput},
     database::SearchedServer,
+    disk::FaultyDisk,
     env::TestEnv,
-    gateway::{Setup, TestDir},
+    gateway::{Client, Gateway, Setup, TestDir},
     http::{http_get, http_get_text, readiness},
     requests::{
         ChangeCall as _, Watch, deliver, esim, esim_callback, expect_change_error, iccid,
@@ -103,6 +104,18 @@ fn start_sender(url: &str, sender: usize) -> Sender {
     (first, acknowledged, tokio::spawn(sending))
 }
 
+/// A backup that was written while callbacks arrived.
+struct LoadedBackup {
+    path: PathBuf,
+    /// The last line of the command.
+    summary: Value,
+    /// The numbers of the callbacks that were acknowledged before the command started.
+    before: Vec<usize>,
+}
+
+/// A replica of the restored journal.
+type Replica = (Client, Gateway, TestDir);
+
 /// A backup while callbacks arrive has each one that was acknowledged before its start. After a restore, nothing is sent
 /// until an operator resumes changes, on any replica and across restarts, and callbacks are received meanwhile.
 async fn back_up_and_restore(lost: JournalSettings, restored: JournalSettings, replicas: usize) {
@@ -118,84 +131,17 @@ async fn back_up_and_restore(lost: JournalSettings, restored: JournalSettings, r
     };
     let (_held, inflight) =
         env.start_held_change(CallKind::Change, esim("in flight", [6_000])).await;
-
-    // During the backup: callbacks, and a backup that is killed because nothing reads its output.
-    let senders = [0, 1, 2, 3].map(|sender| start_sender(&callbacks, sender));
-    let acknowledged = || {
-        let of_sender = |(first, count, _): &Sender| *first..first + count.load(Ordering::Relaxed);
-        senders.iter().flat_map(of_sender).collect::<Vec<usize>>()
-    };
-    eventually("callbacks arrive", async || acknowledged().len() > 20).await;
-    let mut killed = lost.start_backup(Stdio::piped());
-    let before = acknowledged();
-    let backup = files.join("backup");
-    let written = lost.start_backup(File::create(&backup).expect("a file")).wait_with_output();
-    let written = in_time(written).await.expect("it ends");
-    let stderr = String::from_utf8(written.stderr).expect("text");
-    assert_eq!(written.status.code(), Some(0), "{stderr}");
-    let summary: Value =
-        serde_json::from_str(stderr.lines().last().expect("a line")).expect("JSON");
-    let stored = u64::try_from(BEFORE + before.len()).expect("small");
-    assert!(summary["events"].as_u64() > Some(stored), "{summary}");
-    killed.kill().await.expect("it runs");
-    // Its output is read after the gateway was killed.
-    let outlives_the_gateway = lost.start_backup(Stdio::piped());
-    let checked = lost.run(&["check"], &env).await;
-    assert_eq!(checked.code, Some(0), "{checked:?}");
-    assert_eq!(checked.last_line_json()["in_use"], true);
-    let file = files.join("backup-2");
-    let again = lost.run(&["backup", file.to_str().unwrap()], &env).await;
-    assert_eq!(again.code, Some(0), "{again:?}");
-    assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
-
-    // Lost with the journal: a change that ThingSpace has executed, and the results after the backup.
-    for (_, _, sending) in senders {
-        assert_eq!(sending.await.expect("it ends").len(), DURING / 4);
-    }
-    env.change_as("11111111-94f6-47d0-9b7f-0ecf6f0a2d0c", esim("lost", [7_000])).await;
-    env.gateway.kill().await;
+    let (backup, senders) = back_up_under_load(&lost, &env, &files).await;
+    lose_journal(&lost, &mut env, &backup, senders, &files).await;
     inflight.abort();
     let posts = env.thingspace.posts();
-    let written = in_time(outlives_the_gateway.wait_with_output()).await.expect("it ends");
-    assert_eq!(written.status.code(), Some(0), "{}", String::from_utf8_lossy(&written.stderr));
-    fs::write(&file, written.stdout).expect("a file");
-    let sound = lost.run(&["check", file.to_str().unwrap()], &env).await;
-    assert_eq!(sound.code, Some(0), "{sound:?}");
-    assert!(sound.last_line_json()["events"].as_u64() >= summary["events"].as_u64());
-
-    // Only a complete file is restored, and into an empty journal only.
-    let content = fs::read(&backup).expect("a file");
-    let broken = files.join("broken");
-    for damaged in [&content[..content.len() - 1], &content[..content.len() / 2], &content[..7]] {
-        fs::write(&broken, damaged).expect("a file");
-        for command in ["check", "restore"] {
-            let refused = restored.run(&[command, broken.to_str().unwrap()], &env).await;
-            assert_eq!(refused.code, Some(1), "{refused:?}");
-        }
-    }
-    let path = backup.to_str().unwrap();
-    let sound = restored.run(&["check", path], &env).await;
-    assert_eq!(sound.code, Some(0), "{sound:?}");
-    let moved = restored.run(&["import", path], &env).await;
-    assert_eq!(moved.code, Some(1), "{moved:?}");
-    assert!(moved.stderr.contains("thingspace-gateway journal restore"), "{moved:?}");
-    let done = restored.run(&["restore", path], &env).await;
-    assert_eq!(done.code, Some(0), "{done:?}");
-    let line = done.last_line_json();
-    assert_eq!((&line["changes_paused"], &line["events"]), (&json!(true), &summary["events"]));
-    assert_ne!(line["epoch"], summary["epoch"]);
-    let full = restored.run(&["restore", path], &env).await;
-    assert!(full.code == Some(1) && full.stderr.contains("not empty"), "{full:?}");
+    restore(&restored, &env, &backup, &files).await;
 
     env.setup = restored.apply(env.setup.clone());
     env.start_again().await;
     let mut others = Vec::new();
     for _ in 1..replicas {
-        let directory = TestDir::new();
-        let setup =
-            env.setup.clone().set("admin.socket", directory.join("admin.sock").to_str().unwrap());
-        let gateway = setup.start().await;
-        others.push((gateway.client().await, gateway, directory));
+        others.push(start_replica(&env).await);
     }
     let socket_dir = TestDir::new();
     env.setup =
@@ -204,57 +150,170 @@ async fn back_up_and_restore(lost: JournalSettings, restored: JournalSettings, r
         if round == 1 {
             env.restart().await;
         }
-        let clients = others.iter().map(|(client, ..)| client).chain([&env.client]);
-        for client in clients {
-            // The change that was lost, and a new one.
-            for (key, number) in [("lost", 7_000), ("new", 8_000)] {
-                let request = esim(key, [number]);
-                let paused = expect_change_error(&mut client.clone(), request).await;
-                // The gateway cannot know whether the change of a key was sent after the backup.
-                let expected = (Code::Unavailable, "CHANGES_PAUSED", "LATER", Some("UNKNOWN"));
-                assert_eq!(parse_error(&paused).summary(), expected, "{round} {key}: {paused:?}");
-            }
-            let expired = Watch::try_open(&mut client.clone(), resume(&token)).await;
-            let expired = expired.err().expect("an error");
-            assert_eq!(parse_error(&expired).reason, "RESUME_TOKEN_EXPIRED", "{expired:?}");
-        }
-        assert_eq!(env.state("in flight").await, ChangeState::OutcomeUnknown);
-        // A repeated call of it gets it, and callbacks are received.
-        assert_eq!(
-            env.change(esim("in flight", [6_000])).await.state(),
-            ChangeState::OutcomeUnknown
-        );
-        let number = BEFORE + DURING + round;
-        deliver(&env.gateway.callback_url(SERVICE), &esim_callback(REQUEST, number)).await;
-        deliver(
-            &env.gateway.callback_url(SERVICE),
-            &esim_callback("11111111-94f6-47d0-9b7f-0ecf6f0a2d0c", 7_000 + round),
-        )
-        .await;
-        let found = stored_iccids(&mut env.client, REQUEST).await;
-        let mut expected = (0..BEFORE).chain(before.iter().copied()).chain([number]);
-        assert!(expected.all(|number| found.contains(&iccid(number))));
+        check_paused(&env, &others, &token).await;
+        check_callbacks(&mut env, &backup, round).await;
     }
     assert_eq!(env.thingspace.posts(), posts);
-    let shown = operate(&socket_dir, &["status"]).await;
+    resume_changes(&env, &others, &socket_dir, &backup).await;
+    assert_eq!(env.thingspace.posts(), posts + 1);
+}
+
+/// Backs up a journal while callbacks arrive and another backup waits, because nothing reads its output.
+async fn back_up_under_load(
+    lost: &JournalSettings,
+    env: &TestEnv,
+    files: &TestDir,
+) -> (LoadedBackup, [Sender; 4]) {
+    let callbacks = env.gateway.callback_url(SERVICE);
+    let senders = [0, 1, 2, 3].map(|sender| start_sender(&callbacks, sender));
+    let acknowledged = || {
+        let of_sender = |(first, count, _): &Sender| *first..first + count.load(Ordering::Relaxed);
+        senders.iter().flat_map(of_sender).collect::<Vec<usize>>()
+    };
+    eventually("callbacks arrive", async || acknowledged().len() > 20).await;
+    let mut killed = lost.start_backup(Stdio::piped());
+    let before = acknowledged();
+    let path = files.join("backup");
+    let written = lost.start_backup(File::create(&path).expect("a file")).wait_with_output();
+    let written = in_time(written).await.expect("it ends");
+    let stderr = String::from_utf8(written.stderr).expect("text");
+    assert_eq!(written.status.code(), Some(0), "{stderr}");
+    let summary: Value =
+        serde_json::from_str(stderr.lines().last().expect("a line")).expect("JSON");
+    let stored = u64::try_from(BEFORE + before.len()).expect("small");
+    assert!(summary["events"].as_u64() > Some(stored), "{summary}");
+    killed.kill().await.expect("it runs");
+    (LoadedBackup { path, summary, before }, senders)
+}
+
+/// Kills the gateway. Lost with the journal: a change that ThingSpace has executed, and the results after the backup.
+/// Another backup goes on without the gateway.
+async fn lose_journal(
+    lost: &JournalSettings,
+    env: &mut TestEnv,
+    backup: &LoadedBackup,
+    senders: [Sender; 4],
+    files: &TestDir,
+) {
+    let outlives_the_gateway = lost.start_backup(Stdio::piped());
+    let checked = lost.run(&["check"], env).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert_eq!(checked.last_line_json()["in_use"], true);
+    let file = files.join("backup-2");
+    let again = lost.run(&["backup", file.to_str().unwrap()], env).await;
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
+    for (_, _, sending) in senders {
+        assert_eq!(sending.await.expect("it ends").len(), DURING / 4);
+    }
+    env.change_as("11111111-94f6-47d0-9b7f-0ecf6f0a2d0c", esim("lost", [7_000])).await;
+    env.gateway.kill().await;
+    let written = in_time(outlives_the_gateway.wait_with_output()).await.expect("it ends");
+    assert_eq!(written.status.code(), Some(0), "{}", String::from_utf8_lossy(&written.stderr));
+    fs::write(&file, written.stdout).expect("a file");
+    let sound = lost.run(&["check", file.to_str().unwrap()], env).await;
+    assert_eq!(sound.code, Some(0), "{sound:?}");
+    assert!(sound.last_line_json()["events"].as_u64() >= backup.summary["events"].as_u64());
+}
+
+/// Only a complete file is restored, and into an empty journal only.
+async fn restore(
+    restored: &JournalSettings,
+    env: &TestEnv,
+    LoadedBackup { path, summary, .. }: &LoadedBackup,
+    files: &TestDir,
+) {
+    let content = fs::read(path).expect("a file");
+    let broken = files.join("broken");
+    for damaged in [&content[..content.len() - 1], &content[..content.len() / 2], &content[..7]] {
+        fs::write(&broken, damaged).expect("a file");
+        for command in ["check", "restore"] {
+            let refused = restored.run(&[command, broken.to_str().unwrap()], env).await;
+            assert_eq!(refused.code, Some(1), "{refused:?}");
+        }
+    }
+    let path = path.to_str().unwrap();
+    let sound = restored.run(&["check", path], env).await;
+    assert_eq!(sound.code, Some(0), "{sound:?}");
+    let moved = restored.run(&["import", path], env).await;
+    assert_eq!(moved.code, Some(1), "{moved:?}");
+    assert!(moved.stderr.contains("thingspace-gateway journal restore"), "{moved:?}");
+    let done = restored.run(&["restore", path], env).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let line = done.last_line_json();
+    assert_eq!((&line["changes_paused"], &line["events"]), (&json!(true), &summary["events"]));
+    assert_ne!(line["epoch"], summary["epoch"]);
+    assert_ne!(line["journal"], summary["journal"]);
+    let full = restored.run(&["restore", path], env).await;
+    assert!(full.code == Some(1) && full.stderr.contains("not empty"), "{full:?}");
+    let name = line["journal"].as_str().expect("a text");
+    assert!(full.stderr.contains(&format!("into the journal {name}: ")), "{full:?}");
+}
+
+async fn start_replica(env: &TestEnv) -> Replica {
+    let directory = TestDir::new();
+    let setup =
+        env.setup.clone().set("admin.socket", directory.join("admin.sock").to_str().unwrap());
+    let gateway = setup.start().await;
+    (gateway.client().await, gateway, directory)
+}
+
+/// Each replica refuses changes, and the resume tokens of the lost journal.
+async fn check_paused(env: &TestEnv, others: &[Replica], token: &str) {
+    for client in others.iter().map(|(client, ..)| client).chain([&env.client]) {
+        // The change that was lost, and a new one.
+        for (key, number) in [("lost", 7_000), ("new", 8_000)] {
+            let request = esim(key, [number]);
+            let paused = expect_change_error(&mut client.clone(), request).await;
+            // The gateway cannot know whether the change of a key was sent after the backup.
+            let expected = (Code::Unavailable, "CHANGES_PAUSED", "LATER", Some("UNKNOWN"));
+            assert_eq!(parse_error(&paused).summary(), expected, "{key}: {paused:?}");
+        }
+        let expired = Watch::try_open(&mut client.clone(), resume(token)).await;
+        let expired = expired.err().expect("an error");
+        assert_eq!(parse_error(&expired).reason, "RESUME_TOKEN_EXPIRED", "{expired:?}");
+    }
+    assert_eq!(env.state("in flight").await, ChangeState::OutcomeUnknown);
+    // A repeated call of it gets it.
+    let repeated = env.change(esim("in flight", [6_000])).await;
+    assert_eq!(repeated.state(), ChangeState::OutcomeUnknown);
+}
+
+/// Callbacks are received, and those before the backup are stored.
+async fn check_callbacks(env: &mut TestEnv, backup: &LoadedBackup, round: usize) {
+    let number = BEFORE + DURING + round;
+    let url = env.gateway.callback_url(SERVICE);
+    deliver(&url, &esim_callback(REQUEST, number)).await;
+    let of_lost_change = esim_callback("11111111-94f6-47d0-9b7f-0ecf6f0a2d0c", 7_000 + round);
+    deliver(&url, &of_lost_change).await;
+    let found = stored_iccids(&mut env.client, REQUEST).await;
+    let mut expected = (0..BEFORE).chain(backup.before.iter().copied()).chain([number]);
+    assert!(expected.all(|number| found.contains(&iccid(number))));
+}
+
+/// The acknowledgement of the operator. The lost change is sent again, on any replica.
+async fn resume_changes(
+    env: &TestEnv,
+    others: &[Replica],
+    socket_dir: &TestDir,
+    backup: &LoadedBackup,
+) {
+    let shown = operate(socket_dir, &["status"]).await;
     let pause = &shown["pauses"][0];
     assert_eq!((&pause["account"], &pause["paused_by"]), (&Value::Null, &json!("journal restore")));
     let reason = pause["reason"].as_str().expect("a text");
-    let position = format!("ends at position {};", summary["last_position"]);
+    let position = format!("ends at position {};", backup.summary["last_position"]);
     assert!(
         reason.starts_with("restored from a backup of 20") && reason.contains(&position),
         "{reason}"
     );
-
-    // The acknowledgement of the operator. The lost change is sent again, on any replica.
-    let resumed = operate(&socket_dir, &["changes", "resume"]).await;
+    let resumed = operate(socket_dir, &["changes", "resume"]).await;
     assert_eq!(resumed, json!({"resumed": true}));
     let client = others.first().map_or(env.client.clone(), |(client, ..)| client.clone());
     eventually("changes are sent", async || {
         esim("lost", [7_000]).call(client.clone()).await.is_ok()
     })
     .await;
-    assert_eq!(env.thingspace.posts(), posts + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -482,4 +541,71 @@ async fn a_backup_that_is_interrupted_leaves_no_file() {
         let left: Vec<_> = fs::read_dir(files.path()).expect("a directory").collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+/// A misspelt variable selects another journal, so the warning and the name of the journal matter.
+#[tokio::test(flavor = "multi_thread")]
+async fn journal_commands_print_warnings_and_name_their_journal() {
+    let (dir, files) = (TestDir::new(), TestDir::new());
+    let settings = JournalSettings::embedded(dir.path());
+    let mut env = TestEnv::start_with(|setup| settings.apply(setup)).await;
+    env.change(esim("key", [1])).await;
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
+    let other = files.join("other");
+    let other = other.to_str().unwrap();
+    let checked = cli::run(
+        &["journal", "check"],
+        &[("TSGW_JOURNAL__DIR", other), ("TSGW_JOURNAL__DIRR", dir.path().to_str().unwrap())],
+    )
+    .await;
+    assert_eq!(checked.code, Some(1), "{checked:?}");
+    let warning = checked.stderr.lines().find(|line| line.starts_with("warning: "));
+    assert!(warning.is_some_and(|line| line.contains("TSGW_JOURNAL__DIRR")), "{checked:?}");
+    assert!(
+        checked.stderr.contains(&format!("journal {other}: there is no journal")),
+        "{checked:?}"
+    );
+
+    let sound = settings.run(&["check"], &env).await;
+    let name = dir.path().to_str().unwrap();
+    assert_eq!((sound.code, &sound.last_line_json()["journal"]), (Some(0), &json!(name)));
+    let file = files.join("exported");
+    let file = file.to_str().unwrap();
+    let exported = settings.run(&["export", file], &env).await;
+    assert_eq!(exported.last_line_json()["journal"], name, "{exported:?}");
+    // A directory that others can write to.
+    fs::create_dir(other).expect("a directory");
+    fs::set_permissions(other, fs::Permissions::from_mode(0o777)).expect("its owner");
+    let target = JournalSettings::embedded(Path::new(other));
+    let imported = target.run(&["import", file], &env).await;
+    assert_eq!(imported.code, Some(0), "{imported:?}");
+    assert_eq!(imported.last_line_json()["journal"], other, "{imported:?}");
+    assert!(imported.stderr.contains("is world-writable"), "{imported:?}");
+}
+
+/// A network file system that does not respond.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_write_blocks_ends_at_its_time_limit() {
+    let (dir, files) = (TestDir::new(), TestDir::new());
+    let settings = JournalSettings::embedded(dir.path());
+    let mut env = start_with_results(&settings).await;
+    let disk = FaultyDisk::new(files.path());
+    disk.block_writes();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
+    let file = files.join("backup");
+    command.args(["journal", "backup", file.to_str().unwrap(), "--time-limit=1s"]);
+    command.args(settings.arguments()).env_clear().envs(disk.environment());
+    let ended = in_time(command.kill_on_drop(true).output()).await.expect("it starts");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("a write to its output blocks: it has taken more than 1 s"),
+        "{stderr}"
+    );
+    assert!(!file.exists());
+    // The transaction has ended.
+    disk.empty();
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
+    let again = settings.run(&["backup", file.to_str().unwrap()], &env).await;
+    assert_eq!(again.code, Some(0), "{again:?}");
 }

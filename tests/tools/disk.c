@@ -4,11 +4,11 @@
  * A full disk is of one of three kinds. On the first, no file can grow: existing bytes can be overwritten,
  * and a write that crosses the end of its file is cut there, as on ext4 and xfs. On the second, overwriting
  * fails as well, as on btrfs and ZFS. On a third one, only journal.marker cannot be written. A slow disk
- * delays each sync.
+ * delays each sync. On a disk that blocks, no write ends.
  *
  * TEST_DISK_DIRECTORY  the directory
  * TEST_DISK_CONTROL    a file of two 32-bit numbers and a 64-bit number: the kind of full disk (0 if not
- *                      full), the delay of a sync in milliseconds, and the seconds by which the wall clock
+ *                      full, 4 if it blocks), the delay of a sync in milliseconds, and the seconds by which the wall clock
  *                      is ahead
  * TEST_CLOCK_OFFSET    seconds by which the wall clock is ahead, without a control file
  *
@@ -100,6 +100,7 @@ static size_t writable(int fd, size_t count, off_t offset) {
   struct stat status;
   if (!control || !control->full || !count || !is_in_directory(fd)) return count;
   if (fstat(fd, &status) || !S_ISREG(status.st_mode)) return count;
+  while (control->full == 4) pause();
   if (control->full == 2) return 0;
   if (control->full == 3) return is_marker(fd) ? 0 : count;
   if (offset < 0) offset = fcntl(fd, F_GETFL) & O_APPEND ? status.st_size : lseek(fd, 0, SEEK_CUR);
@@ -110,7 +111,7 @@ static size_t writable(int fd, size_t count, off_t offset) {
 
 static int may_grow(int fd, off_t length) {
   struct stat status;
-  if (!control || !control->full || control->full == 3 || !is_in_directory(fd)) return 1;
+  if (!control || !control->full || control->full >= 3 || !is_in_directory(fd)) return 1;
   return fstat(fd, &status) || length <= status.st_size;
 }
 

@@ -17,10 +17,11 @@ pub(super) use crate::{
         state::{ChangeState, Transition},
     },
     journal::{
-        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, Commit,
-        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, EventQuery,
-        ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
-        NewResult, ReceivedCallback, Removal, Removed, Step, Stored, VisibleAccounts, WatchTarget,
+        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, CheckReport, Claim,
+        Commit, CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload,
+        EventQuery, ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal,
+        JournalError, NewResult, ReceivedCallback, Removal, Removed, Step, Stored, VisibleAccounts,
+        WatchTarget,
     },
     operations::{
         ChangeRequest,
@@ -32,6 +33,14 @@ pub(super) use crate::{
 pub(in crate::journal) trait Engine: Sync {
     /// Opens the journal: the same one each time.
     fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Journal>> + Send + '_>>;
+
+    /// Checks the journal, which may be open.
+    fn check(&self) -> Pin<Box<dyn Future<Output = CheckReport> + Send + '_>>;
+}
+
+/// Checks that the rows of the journal fit together.
+pub(in crate::journal) async fn assert_sound(engine: &dyn Engine) {
+    assert_eq!(engine.check().await.findings, vec![]);
 }
 
 pub(super) fn dispatch() -> Transition {

@@ -1,5 +1,5 @@
 //! Checks of an implementation of [`Journal`](crate::journal::Journal). Each gets an empty journal, which
-//! it can close and open again.
+//! it can close and open again. Afterwards, `journal check` must find nothing.
 
 pub(super) mod accounts;
 pub(super) mod attribution;
@@ -15,7 +15,7 @@ pub(super) mod results;
 pub(super) mod retention;
 pub(super) mod statistics;
 
-pub(super) use fixtures::Engine;
+pub(super) use fixtures::{Engine, assert_sound};
 
 /// Defines a test for each check. The expression creates an empty journal of an engine.
 macro_rules! tests {
@@ -91,7 +91,9 @@ macro_rules! tests {
     ($engine:expr; $($module:ident: $($check:ident),+;)+) => {$($(
         #[tokio::test(flavor = "multi_thread")]
         async fn $check() {
-            $crate::journal::conformance::$module::$check(&$engine).await;
+            let engine = $engine;
+            $crate::journal::conformance::$module::$check(&engine).await;
+            $crate::journal::conformance::assert_sound(&engine).await;
         }
     )+)+};
 }

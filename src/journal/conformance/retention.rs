@@ -20,7 +20,9 @@ pub(in crate::journal) async fn trimming_removes_whole_old_changes_and_nothing_e
     let old = ChangeSelector::Request(RequestId::parse("r-old").unwrap());
     let new = ChangeSelector::Request(RequestId::parse("r-new").unwrap());
     let kept = journal.change(new.clone()).await.unwrap().unwrap();
-    while journal.trim(at(50), u64::MAX).await.unwrap() {}
+    while journal.trim(at(50), u64::MAX).await.unwrap() {
+        assert_sound(engine).await;
+    }
     assert!(journal.change(old).await.unwrap().is_none());
     assert_eq!(journal.change(new).await.unwrap().unwrap(), kept);
     let unattributed_events =
@@ -59,7 +61,9 @@ pub(in crate::journal) async fn a_result_that_arrives_while_its_request_is_trimm
             };
         }
         let kept = format_events(&timeline().await);
-        while journal.trim(before, u64::MAX).await.unwrap() {}
+        while journal.trim(before, u64::MAX).await.unwrap() {
+            assert_sound(engine).await;
+        }
         assert_eq!(format_events(&timeline().await), kept);
         assert_eq!(kept, "?:Succeeded ?:Succeeded");
     }

@@ -16,6 +16,7 @@ use thingspace_postgres_server::{Options, Proxy, Server, StandbyOptions, Version
 use thingspace_settings::Secret;
 use tokio::{
     sync::{Notify, OnceCell},
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -24,10 +25,11 @@ use crate::{
     callbacks::payload,
     domain::{clock::Timestamp, newtypes::RequestId, state::ChangeState},
     journal::{
-        Commit, CommitListener, Durability, Journal, JournalError, NewResult, Origin, Rate,
-        ReceivedCallback, Stored, WatchTarget,
+        CheckReport, Commit, CommitListener, Durability, Journal, JournalError, NewResult, Origin,
+        Rate, ReceivedCallback, Stored, WatchTarget,
         conformance::{self, Engine, every_row::fill},
-        transfer::tests::NOON,
+        postgres::transfer::TransferDatabase,
+        transfer::{TimeLimit, tests::NOON},
     },
     telemetry::Instruments,
 };
@@ -102,6 +104,20 @@ impl Engine for Database {
     fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Journal>> + Send + '_>> {
         Box::pin(async { open(self.options().await).await.unwrap() })
     }
+
+    fn check(&self) -> Pin<Box<dyn Future<Output = CheckReport> + Send + '_>> {
+        Box::pin(async {
+            let options = self.options().await;
+            let database = TransferDatabase {
+                url: options.url.clone(),
+                password: None,
+                allow_relaxed_durability: true,
+            };
+            let limit = TimeLimit::start(Duration::from_secs(60));
+            let checking = spawn_blocking(move || transfer::check(&database, limit));
+            checking.await.unwrap().unwrap()
+        })
+    }
 }
 
 conformance::tests!(Database::new());
@@ -119,7 +135,7 @@ async fn in_transaction(run: impl FnOnce(&PostgresDatabase<'_>) + Send + 'static
     let settings = ConnectionSettings::parse(&options.url, None).unwrap();
     let connection = Connector::new(settings).unwrap().connect(None).await.unwrap();
     let run = move || run(&PostgresDatabase::begin(&connection, "BEGIN"));
-    tokio::task::spawn_blocking(run).await.unwrap();
+    spawn_blocking(run).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

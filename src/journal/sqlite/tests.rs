@@ -1,4 +1,4 @@
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -12,10 +12,11 @@ use crate::{
         newtypes::{AccountName, ChangeId},
     },
     journal::{
-        ChangeFilter, Intent, Journal, NewResult, Origin, ReceivedCallback, Stored,
+        ChangeFilter, CheckReport, Intent, Journal, NewResult, Origin, ReceivedCallback, Stored,
         conformance::{self, Engine},
         sql::tables::changes::MAX_DEVICE_LOOKUPS,
         sqlite::marker::Marker,
+        transfer::TimeLimit,
     },
     operations::testing::{esim, iccid},
     telemetry::Instruments,
@@ -42,6 +43,12 @@ impl Engine for Directory {
     fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Journal>> + Send + '_>> {
         let journal: Arc<dyn Journal> = open(&self.options()).unwrap();
         Box::pin(async { journal })
+    }
+
+    fn check(&self) -> Pin<Box<dyn Future<Output = CheckReport> + Send + '_>> {
+        let limit = TimeLimit::start(Duration::from_secs(60));
+        let report = transfer::check(&self.options().dir, false, limit).unwrap();
+        Box::pin(async { report })
     }
 }
 

@@ -7,6 +7,7 @@ use thingspace_gateway::watch::ResumeToken;
 
 use super::observations::{Observations, check_other_thingspace, check_start_rejected};
 use crate::support::{
+    cli::check_journal,
     disk::FaultyDisk,
     gateway::{Gateway, Setup, TestDir},
     requests::{WatchTranscript, deliver, esim_callback, until_caught_up, watch_request},
@@ -52,6 +53,7 @@ impl PostRun<'_> {
     pub async fn run(&self, mut gateway: Gateway, seed: u64) -> Vec<String> {
         let mut violations = Vec::new();
         let mut random = fastrand::Rng::with_seed(seed ^ 0x6c6f_7373);
+        violations.extend(self.check_journal().await);
         // Earlier restarts can have checkpointed the log. These results are in the log only.
         self.second_process(&mut violations).await;
         for attempt in 0.. {
@@ -67,7 +69,12 @@ impl PostRun<'_> {
         self.damage_journal(&mut random, &mut violations).await;
         check_other_thingspace(self.setup, &mut violations).await;
         self.shift_clock(&mut random, &mut violations).await;
+        violations.extend(self.check_journal().await);
         violations
+    }
+
+    async fn check_journal(&self) -> Vec<String> {
+        check_journal(&[&format!("--journal.dir={}", self.directory.path().display())]).await
     }
 
     /// Stores results of a foreign request, and waits until the marker has their position.

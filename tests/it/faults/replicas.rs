@@ -13,6 +13,7 @@ use crate::{
     guarantees::is_event,
     postgres::cluster,
     support::{
+        cli::check_journal,
         database::SearchedServer,
         disk::FaultyDisk,
         gateway::{Gateway, Setup, TestDir},
@@ -124,6 +125,7 @@ impl Deployment for Replicas {
     async fn finish(mut self, observations: &Observations, _seed: u64) -> Vec<String> {
         let mut violations = Vec::new();
         self.compare_replicas(&mut violations).await;
+        violations.extend(self.database.check_journal().await);
         for replica in &mut self.replicas {
             replica.gateway.kill().await;
         }
@@ -133,6 +135,7 @@ impl Deployment for Replicas {
         let mut client = first.gateway.client().await;
         observations.check_results(&mut client, "after a restart", &mut violations).await;
         observations.check_repeated_calls(&mut client, "after a restart", &mut violations).await;
+        violations.extend(self.database.check_journal().await);
         violations
     }
 }
@@ -267,6 +270,12 @@ impl Database {
         let (standby, standby_disk) = start_standby(&self.standby).await;
         self.primary = std::mem::replace(&mut self.standby, standby);
         self.disk = std::mem::replace(&mut self.standby_disk, standby_disk);
+    }
+
+    /// Checks the journal, which replicas use.
+    async fn check_journal(&self) -> Vec<String> {
+        let url = format!("--journal.url={}", self.primary.url("postgres"));
+        check_journal(&["--journal.engine=postgres", &url]).await
     }
 
     async fn terminate_backends(&self) {

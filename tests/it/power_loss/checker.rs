@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use thingspace_gateway::{
@@ -14,7 +15,8 @@ use thingspace_gateway::{
     },
     journal::{
         ChangeSelector, Cursor, EventPayload, EventQuery, Journal, Origin, WatchTarget,
-        sqlite::{self, JournalOpenError, OpenFailure, SqliteOptions, accept_loss},
+        sqlite::{self, JournalOpenError, OpenFailure, SqliteOptions, accept_loss, transfer},
+        transfer::TimeLimit,
     },
     telemetry::Instruments,
     watch::ResumeToken,
@@ -94,10 +96,21 @@ pub async fn check_journal(
         Err(error) => Err(error.to_string()),
     };
     match found {
-        Ok(found) => violations.extend(expected.into_iter().filter_map(|fact| found.missing(fact))),
+        Ok(found) => {
+            violations.extend(expected.into_iter().filter_map(|fact| found.missing(fact)));
+            violations.extend(find_damage(&options.dir));
+        }
         Err(error) => violations.push(format!("the journal is unusable: {error}")),
     }
     violations
+}
+
+/// Returns the findings of `journal check`.
+fn find_damage(dir: &Path) -> Vec<String> {
+    match transfer::check(dir, true, TimeLimit::start(Duration::from_secs(60))) {
+        Ok(report) => report.findings.into_iter().map(|finding| finding.problem).collect(),
+        Err(error) => vec![format!("the journal cannot be checked: {error}")],
+    }
 }
 
 // === impl RecoveredJournal ===

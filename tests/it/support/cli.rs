@@ -33,6 +33,15 @@ pub async fn run(arguments: &[&str], env: &[(&str, &str)]) -> CliOutput {
     }
 }
 
+/// Runs `journal check` with these settings. Returns its findings, or its error.
+pub async fn check_journal(settings: &[&str]) -> Vec<String> {
+    let checked = run(&[&["journal", "check"], settings].concat(), &[]).await;
+    match checked.code {
+        Some(0) => Vec::new(),
+        _ => vec![format!("journal check: {}", checked.stderr)],
+    }
+}
+
 impl CliOutput {
     /// Standard output followed by standard error.
     pub fn text(&self) -> String {

@@ -79,6 +79,11 @@ impl FaultyDisk {
         self.write_control(0, 3);
     }
 
+    /// Lets no write end, as on a network file system whose server does not respond.
+    pub fn block_writes(&self) {
+        self.write_control(0, 4);
+    }
+
     /// Frees the disk.
     pub fn empty(&self) {
         self.write_control(0, 0);
