@@ -45,12 +45,9 @@ enum Content {
 impl NewFile {
     /// Creates the file with mode 0600. Replaces no other file.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        // Otherwise the whole file would be written before the error.
-        if path.symlink_metadata().is_ok() {
-            return Err(io::Error::new(ErrorKind::AlreadyExists, "the file exists"));
-        }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new(".")).to_owned();
+        check_path(path, &parent)?;
         let unnamed = OpenOptions::new()
             .write(true)
             .mode(MODE)
@@ -83,6 +80,27 @@ impl NewFile {
         }
         directory::sync(&self.parent)
     }
+}
+
+/// Checks a path before the whole file is written.
+fn check_path(path: &Path, parent: &Path) -> io::Result<()> {
+    let text = path.as_os_str().as_encoded_bytes();
+    if path.file_name().is_none() || text.ends_with(b"/") || text.ends_with(b"/.") {
+        let problem = "it names a directory. Append the name of the new file";
+        return Err(io::Error::new(ErrorKind::IsADirectory, problem));
+    }
+    if path.symlink_metadata().is_ok() {
+        let problem = "a file of this name exists. Use another name, or delete it";
+        return Err(io::Error::new(ErrorKind::AlreadyExists, problem));
+    }
+    parent.read_dir().map(drop).or_else(|error| match error.kind() {
+        // A directory can be written and not be readable.
+        ErrorKind::PermissionDenied => Ok(()),
+        kind => Err(io::Error::new(
+            kind,
+            format!("cannot use the directory {}: {error}. Create it first", parent.display()),
+        )),
+    })
 }
 
 impl Write for NewFile {
