@@ -99,19 +99,7 @@ impl FileLocks {
     pub(super) fn lock_directory(dir: &Path, allow_network: bool) -> Result<Self, OpenFailure> {
         let is_network = is_on_network_filesystem(dir, allow_network)?;
         let lock = open_private(&dir.join(LOCK), false)?;
-        let deadline = Instant::now() + READER_TIMEOUT;
-        while !is_locked_by_this(lock.try_lock())? {
-            // Readers share their lock.
-            if !is_locked_by_this(lock.try_lock_shared())? {
-                return Err(OpenFailure::Locked);
-            }
-            if Instant::now() > deadline {
-                return Err(OpenFailure::BeingRead);
-            }
-            lock.unlock()?;
-            touch(&lock)?;
-            pause();
-        }
+        wait_for_readers(&lock, || touch(&lock))?;
         Ok(Self { is_network, _directory: lock, database: None })
     }
 
@@ -122,13 +110,30 @@ impl FileLocks {
     /// is locked.
     pub(super) fn lock_database(self, dir: &Path) -> Result<Self, OpenFailure> {
         let database = open_private(&dir.join(DATABASE), false)?;
-        let database = if self.is_network || failpoints::is_active("no-database-lock") {
-            database
-        } else {
-            try_lock(database)?
-        };
+        if !self.is_network && !failpoints::is_active("no-database-lock") {
+            // A reader that found no lock file has only locked the database, and ends because there is one now.
+            wait_for_readers(&database, || Ok(()))?;
+        }
         Ok(Self { database: Some(database), ..self })
     }
+}
+
+/// Locks a file. Waits for commands that read the stopped journal, which `request` asks to end.
+fn wait_for_readers(file: &File, request: impl Fn() -> io::Result<()>) -> Result<(), OpenFailure> {
+    let deadline = Instant::now() + READER_TIMEOUT;
+    while !is_locked_by_this(file.try_lock())? {
+        // Readers share their lock.
+        if !is_locked_by_this(file.try_lock_shared())? {
+            return Err(OpenFailure::Locked);
+        }
+        if Instant::now() > deadline {
+            return Err(OpenFailure::BeingRead);
+        }
+        file.unlock()?;
+        request()?;
+        pause();
+    }
+    Ok(())
 }
 
 /// Returns false if another process has the lock.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::journal::{
-    sqlite::directory::{WAL, space},
+    sqlite::directory::{LOCK, WAL, space},
     transfer::TimeLimit,
 };
 
@@ -31,6 +31,7 @@ pub(super) struct ReadLimits {
 /// Locks that keep a gateway from starting.
 #[derive(Debug)]
 pub(super) struct SharedLocks {
+    /// `None` in a copy without a lock file.
     pub(super) directory: Option<File>,
     /// Keeps the lock.
     pub(super) _database: File,
@@ -42,7 +43,7 @@ impl ReadLimits {
     /// Fails if a limit is reached: the message says what to do.
     pub(super) fn check(&self) -> io::Result<()> {
         self.time.remaining()?;
-        if self.locks.as_ref().map_or(Ok(false), |locks| locks.is_wanted())? {
+        if self.locks.as_ref().map_or(Ok(false), |locks| locks.is_wanted(&self.dir))? {
             return Err(io::Error::other(
                 "a gateway, or another command, is opening the stopped journal. Repeat the command while the \
                  gateway runs",
@@ -84,9 +85,10 @@ impl ReadLimits {
 
 impl SharedLocks {
     /// True if a gateway is opening the journal: see [`FileLocks`](super::connection::FileLocks).
-    fn is_wanted(&self) -> io::Result<bool> {
+    fn is_wanted(&self, dir: &Path) -> io::Result<bool> {
         let Some(directory) = &self.directory else {
-            return Ok(false);
+            // The gateway creates the file before it locks the database.
+            return dir.join(LOCK).try_exists();
         };
         Ok(directory.metadata()?.modified().ok() != self.modified)
     }

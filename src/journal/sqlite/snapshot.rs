@@ -12,7 +12,7 @@
 use std::{
     fmt::Write as _,
     fs::{self, File, TryLockError},
-    io::{self, ErrorKind},
+    io::ErrorKind,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -184,7 +184,7 @@ impl Drop for Snapshot {
 
 impl SharedLocks {
     /// Locks the files that exist. Returns `None` if another process uses the journal.
-    fn try_lock(dir: &Path, is_network: bool) -> io::Result<Option<Self>> {
+    fn try_lock(dir: &Path, is_network: bool) -> Result<Option<Self>, OpenFailure> {
         let open = |name: &str| match File::open(dir.join(name)) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -196,6 +196,13 @@ impl SharedLocks {
             Err(TryLockError::Error(error)) => Err(error),
         };
         let (directory, database) = (open(LOCK)?, open(DATABASE)?);
+        if is_network && directory.is_none() && database.is_some() {
+            return Err(OpenFailure::Unreadable(
+                "journal.lock is missing, so nothing would keep a gateway from starting meanwhile. Create an empty \
+                 file of this name in the directory"
+                    .into(),
+            ));
+        }
         if directory.as_ref().map_or(Ok(true), lock)? {
             let modified = directory.as_ref().map(File::metadata).transpose()?;
             let modified = modified.and_then(|metadata| metadata.modified().ok());

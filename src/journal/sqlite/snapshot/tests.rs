@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _};
 
 use tokio::task::{spawn_blocking, yield_now};
 
@@ -132,6 +132,31 @@ async fn a_stopped_journal_cannot_be_opened_while_it_is_backed_up() {
     let dir = directory.path();
     let starting = spawn_blocking(move || integrity::check(&dir, false).map(drop));
     // The reader gives up for a gateway.
+    while let Ok(()) = limits.check() {
+        yield_now().await;
+    }
+    drop((limits, snapshot));
+    starting.await.unwrap().unwrap();
+}
+
+/// The lock file is created by the first gateway that opens the directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_without_its_lock_file_cannot_be_opened_while_it_is_backed_up() {
+    let directory = Directory::new();
+    directory.open().close().await;
+    fs::remove_file(directory.path().join(LOCK)).unwrap();
+    let network = SharedLocks::try_lock(&directory.path(), true);
+    assert!(matches!(network, Err(OpenFailure::Unreadable(_))), "{network:?}");
+    let snapshot = loop {
+        let snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
+        if !snapshot.is_in_use() {
+            break snapshot;
+        }
+    };
+    let limits = snapshot.limits(&directory.path(), TimeLimit::start(HOUR), None);
+    limits.check().unwrap();
+    let dir = directory.path();
+    let starting = spawn_blocking(move || integrity::check(&dir, false).map(drop));
     while let Ok(()) = limits.check() {
         yield_now().await;
     }
