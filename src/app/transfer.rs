@@ -35,6 +35,12 @@ use crate::{
 
 /// The name of standard input and output.
 const STANDARD_STREAM: &str = "-";
+/// A file that is opened at its first read: an import reserves its journal before, also if the file is missing.
+struct LazyFile<'p> {
+    path: &'p Path,
+    file: Option<File>,
+}
+
 /// Size of the buffer of a file.
 const BUFFER: usize = 256 * 1024;
 /// The bytes that a pipe takes without blocking once it is ready for a write (PIPE_BUF of Linux).
@@ -248,7 +254,7 @@ fn read_file<T>(
     if path.as_os_str() == STANDARD_STREAM {
         return read(&mut stdin().lock());
     }
-    read(&mut BufReader::with_capacity(BUFFER, File::open(path)?))
+    read(&mut BufReader::with_capacity(BUFFER, LazyFile { path, file: None }))
 }
 
 fn export(config: &Config, output: &mut dyn Write) -> Result<ExportReport, TransferError> {
@@ -314,6 +320,18 @@ fn in_runtime<T>(command: impl FnOnce() -> Result<T, TransferError>) -> Result<T
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _context = runtime.enter();
     command()
+}
+
+impl Read for LazyFile<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(self.path).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot open the file: {error}"))
+            })?,
+        };
+        self.file.insert(file).read(buffer)
+    }
 }
 
 impl Write for NonBlockingStdout {

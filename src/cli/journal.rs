@@ -133,9 +133,9 @@ impl JournalCommand {
     ///
     /// # Errors
     ///
-    /// Exit code 1: the journal is complete, in use, not empty or not sound, or cannot be opened, or the file cannot be
-    /// used. Exit code 78: invalid settings, or a journal that is damaged, belongs to another ThingSpace, has another
-    /// schema version or is on a network file system.
+    /// Exit code 78: invalid settings, a file of another ThingSpace, or a journal that cannot be opened until the settings or
+    /// the journal are changed; except for `accept-loss`, which has this code only for invalid settings. Exit code 1: any
+    /// other failure, a journal that is not sound, or one of which `accept-loss` finds nothing missing.
     pub fn run(self) -> Result<(), ExitError> {
         log_warnings();
         match self.command {

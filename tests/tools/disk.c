@@ -11,6 +11,9 @@
  *                      full, 4 if it blocks), the delay of a sync in milliseconds, and the seconds by which the wall clock
  *                      is ahead
  * TEST_CLOCK_OFFSET    seconds by which the wall clock is ahead, without a control file
+ * TEST_DISK_KILL_AT    the number of the call that kills the process, counted from 1: calls that change a file below the
+ *                      directory, or sync one
+ * TEST_DISK_FULL_AT    the number of the call from which on no file can grow
  *
  * Monotonic clocks are never changed. */
 
@@ -18,6 +21,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +44,8 @@ static struct control *control;
 static int64_t clock_offset;
 static char directory[4096];
 static size_t directory_length;
+static atomic_long calls;
+static long kill_at, full_at;
 
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
@@ -48,6 +55,8 @@ static int (*real_fallocate)(int, int, off_t, off_t);
 static int (*real_posix_fallocate)(int, off_t, off_t);
 static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
+static int (*real_rename)(const char *, const char *);
+static int (*real_unlink)(const char *);
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void begin(void) {
@@ -59,7 +68,13 @@ __attribute__((constructor)) static void begin(void) {
   real_posix_fallocate = dlsym(RTLD_NEXT, "posix_fallocate64");
   real_fsync = dlsym(RTLD_NEXT, "fsync");
   real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
+  real_rename = dlsym(RTLD_NEXT, "rename");
+  real_unlink = dlsym(RTLD_NEXT, "unlink");
   real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+  const char *number = getenv("TEST_DISK_KILL_AT");
+  if (number) kill_at = atol(number);
+  number = getenv("TEST_DISK_FULL_AT");
+  if (number) full_at = atol(number);
   const char *seconds = getenv("TEST_CLOCK_OFFSET");
   if (seconds) clock_offset = atoll(seconds);
   const char *path = getenv("TEST_DISK_CONTROL");
@@ -87,22 +102,42 @@ static int is_marker(int fd) {
   return length > (ssize_t)name_length && !memcmp(path + length - name_length, name, name_length);
 }
 
+static int is_below(const char *path, ssize_t length) {
+  return length > (ssize_t)directory_length && !memcmp(path, directory, directory_length) &&
+         path[directory_length] == '/';
+}
+
 /* Returns true for a file below the directory. */
 static int is_in_directory(int fd) {
   char path[4096];
-  ssize_t length = path_of(fd, path, sizeof path);
-  return length > (ssize_t)directory_length && !memcmp(path, directory, directory_length) &&
-         path[directory_length] == '/';
+  return is_below(path, path_of(fd, path, sizeof path));
+}
+
+/* Counts a call on a file below the directory. */
+static void count_call(void) {
+  long number = atomic_fetch_add(&calls, 1) + 1;
+  if (number == kill_at) raise(SIGKILL);
+}
+
+static void count_call_on(int fd) {
+  if ((kill_at || full_at) && is_in_directory(fd)) count_call();
+}
+
+static int full_kind(void) {
+  if (full_at && atomic_load(&calls) >= full_at) return 1;
+  return control ? control->full : 0;
 }
 
 /* Returns the number of bytes that can be written: all of them unless the disk is full. */
 static size_t writable(int fd, size_t count, off_t offset) {
   struct stat status;
-  if (!control || !control->full || !count || !is_in_directory(fd)) return count;
+  count_call_on(fd);
+  int full = full_kind();
+  if (!full || !count || !is_in_directory(fd)) return count;
   if (fstat(fd, &status) || !S_ISREG(status.st_mode)) return count;
-  while (control->full == 4) pause();
-  if (control->full == 2) return 0;
-  if (control->full == 3) return is_marker(fd) ? 0 : count;
+  while (full == 4) pause();
+  if (full == 2) return 0;
+  if (full == 3) return is_marker(fd) ? 0 : count;
   if (offset < 0) offset = fcntl(fd, F_GETFL) & O_APPEND ? status.st_size : lseek(fd, 0, SEEK_CUR);
   if (offset >= status.st_size) return 0;
   off_t left = status.st_size - offset;
@@ -111,11 +146,14 @@ static size_t writable(int fd, size_t count, off_t offset) {
 
 static int may_grow(int fd, off_t length) {
   struct stat status;
-  if (!control || !control->full || control->full >= 3 || !is_in_directory(fd)) return 1;
+  count_call_on(fd);
+  int full = full_kind();
+  if (!full || full >= 3 || !is_in_directory(fd)) return 1;
   return fstat(fd, &status) || length <= status.st_size;
 }
 
 static void delay_sync(int fd) {
+  count_call_on(fd);
   if (!control || !control->sync_ms || !is_in_directory(fd)) return;
   struct timespec time = {control->sync_ms / 1000, (control->sync_ms % 1000) * 1000000L};
   nanosleep(&time, NULL);
@@ -186,6 +224,16 @@ int fsync(int fd) {
 int fdatasync(int fd) {
   delay_sync(fd);
   return real_fdatasync(fd);
+}
+
+int rename(const char *from, const char *to) {
+  if ((kill_at || full_at) && is_below(to, strlen(to))) count_call();
+  return real_rename(from, to);
+}
+
+int unlink(const char *path) {
+  if ((kill_at || full_at) && is_below(path, strlen(path))) count_call();
+  return real_unlink(path);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {

@@ -69,15 +69,16 @@ CREATE TABLE rate_limit (
 /// Creates the tables of a new journal. Checks an existing one.
 pub(super) fn initialize(connection: &Connection) -> Result<(), OpenFailure> {
     let db = PostgresDatabase::begin(connection, "BEGIN");
-    check_server(&db)?;
-    lock(&db)?;
-    if count_tables(&db)? == 0 {
-        create(&db)?;
-    } else {
-        check_version(&db)?;
-    }
+    initialize_in(&db)?;
     db.send_command("COMMIT");
     Ok(db.wait()?)
+}
+
+/// Does the same in the transaction of the caller, which has the lock of [`lock`] then.
+pub(super) fn initialize_in(db: &PostgresDatabase<'_>) -> Result<(), OpenFailure> {
+    check_server(db)?;
+    lock(db)?;
+    if count_tables(db)? == 0 { Ok(create(db)?) } else { check_version(db) }
 }
 
 /// Waits for the lock, until the end of the transaction: another replica may start at the same time, or an import may

@@ -203,13 +203,17 @@ pub fn import(
     // A replica that has opened the journal before gets no lease.
     meta::load_or_create_random::<16>(&transfer.db, meta::INSTANCE)?;
     transfer.db.wait()?;
-    transfer.execute("COMMIT")?;
+    // A lost connection does not show whether the server has committed.
+    transfer.execute("COMMIT").map_err(|error| TransferError::CommitInDoubt(error.to_string()))?;
     Ok(imported.report)
 }
 
+/// Creates the tables if there are none, and reserves the journal, in one transaction: a gateway that starts later never
+/// finds an empty journal.
 fn prepare_on(connection: &Connection) -> Result<(), TransferError> {
-    schema::initialize(connection)?;
-    let db = begin_import(connection)?;
+    let db = PostgresDatabase::begin(connection, BEGIN_IMPORT);
+    schema::initialize_in(&db)?;
+    check_unused(&db)?;
     transfer::clear(&db)?;
     meta::delete(&db, meta::INSTANCE)?;
     meta::store(&db, meta::AWAITS_IMPORT, &[])?;
@@ -222,15 +226,21 @@ fn begin_import(connection: &Connection) -> Result<PostgresDatabase<'_>, Transfe
     let db = PostgresDatabase::begin(connection, BEGIN_IMPORT);
     // A gateway that starts waits for this lock; one that runs waits for the head row.
     schema::lock(&db)?;
+    check_unused(&db)?;
+    Ok(db)
+}
+
+/// Locks the journal. Fails if gateways use it, or if it has data.
+fn check_unused(db: &PostgresDatabase<'_>) -> Result<(), TransferError> {
     let last_position: u64 = db.as_database().get(LOCK_HEAD, &[], |row| row.get(0))?;
-    let running = running_gateways(&db)?;
+    let running = running_gateways(db)?;
     if !running.is_empty() {
         return Err(TransferError::InUse(running.join(", ")));
     }
     if last_position > 0 {
         return Err(TransferError::NotEmpty(format!("it has reached position {last_position}")));
     }
-    Ok(db)
+    Ok(())
 }
 
 fn connect(database: &TransferDatabase) -> Result<Connection, OpenFailure> {

@@ -43,6 +43,19 @@ impl LockedConnection {
         Ok(Self { connection: connect(path, cache_kib)?, locks: Arc::clone(locks) })
     }
 
+    /// Opens a connection without a write-ahead log, for one large transaction that fills an empty database. The
+    /// rollback journal has only the few pages of the empty database; a write-ahead log would have all new ones, and so
+    /// need the space of the database once more.
+    pub(super) fn open_to_fill(
+        path: &Path,
+        cache_kib: i64,
+        locks: &Arc<FileLocks>,
+    ) -> rusqlite::Result<Self> {
+        // EXTRA also syncs the directory after a commit, which deletes the rollback journal.
+        let connection = connect_with(path, cache_kib, "DELETE", "EXTRA")?;
+        Ok(Self { connection, locks: Arc::clone(locks) })
+    }
+
     /// Syncs the database file, without the write-ahead log.
     pub(super) fn sync_database(&self) -> io::Result<()> {
         self.locks.database.as_ref().map_or(Ok(()), File::sync_data)
@@ -65,14 +78,24 @@ impl DerefMut for LockedConnection {
 
 /// Opens a connection that syncs each commit before it is acknowledged.
 pub(crate) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "page_size", 4096)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    let connection = connect_with(path, cache_kib, "WAL", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     // Truncates a log that grew under load when it starts over.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    Ok(connection)
+}
+
+fn connect_with(
+    path: &Path,
+    cache_kib: i64,
+    journal_mode: &str,
+    synchronous: &str,
+) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "page_size", 4096)?;
+    connection.pragma_update(None, "journal_mode", journal_mode)?;
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // Otherwise SQLite prepares a statement anew when the values of its parameters may change its plan.

@@ -19,7 +19,7 @@ pub(super) const MARKER: &str = "journal.marker";
 pub(super) const LOCK: &str = "journal.lock";
 /// Memory shared by SQLite's connections. Worthless once they are closed.
 pub(super) const SHARED_MEMORY: &str = "journal.db-shm";
-/// SQLite's rollback journal. Only the first transaction has one.
+/// SQLite's rollback journal. Only the first transaction, and those of an import, have one.
 pub(super) const ROLLBACK: &str = "journal.db-journal";
 
 const PRIVATE_FILE: u32 = 0o600;

@@ -148,6 +148,9 @@ pub enum Damage {
     /// The marker cannot be read, so a loss cannot be detected.
     #[error("journal.marker is damaged, so a loss in journal.db cannot be detected")]
     UnreadableMarker,
+    /// An accepted loss is not complete.
+    #[error("journal accept-loss was interrupted, so journal.db is not complete")]
+    Unfinished,
 }
 
 impl From<SqlError> for OpenFailure {

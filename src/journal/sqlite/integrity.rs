@@ -49,13 +49,13 @@ pub(super) fn check(dir: &Path, allow_network: bool) -> Result<FileLocks, OpenFa
     if !has_database || !is_checked {
         return Ok(locks);
     }
-    let (epoch, position) = inspect(&dir.join(DATABASE)).map_err(|error| match error {
+    let state = inspect(&dir.join(DATABASE)).map_err(|error| match error {
         OpenFailure::Database(error) if is_unreadable(&error) => {
             Damage::Unreadable(error.to_string()).into()
         }
         error => error,
     })?;
-    match find_damage(marker, epoch, position) {
+    match find_damage(marker, state) {
         Some(damage) => Err(damage.into()),
         None => Ok(locks),
     }
@@ -82,21 +82,33 @@ pub(super) fn check_file_sizes(
     Ok((database.unwrap_or_default() > 0, damage))
 }
 
-/// Reads the epoch and the position of a database; no epoch if it has no tables. Leaves the
-/// write-ahead log as it is.
-fn inspect(path: &Path) -> Result<(Option<Epoch>, u64), OpenFailure> {
+/// What is compared with the marker.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DatabaseState {
+    /// `None` if there are no tables.
+    pub(super) epoch: Option<Epoch>,
+    pub(super) position: u64,
+    /// True before an import or a restore has ended. No gateway has used the database.
+    pub(super) awaits_import: bool,
+}
+
+/// Reads the state of a database. Leaves the write-ahead log as it is.
+fn inspect(path: &Path) -> Result<DatabaseState, OpenFailure> {
     let connection = Connection::open(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     read_state(&connection)
 }
 
-/// Reads the epoch and the position on a connection; no epoch if there are no tables.
-pub(super) fn read_state(connection: &Connection) -> Result<(Option<Epoch>, u64), OpenFailure> {
+/// Reads the state on a connection.
+pub(super) fn read_state(connection: &Connection) -> Result<DatabaseState, OpenFailure> {
     if !schema::is_initialized(connection)? {
-        return Ok((None, 0));
+        return Ok(DatabaseState::default());
     }
-    let epoch = meta::load(connection, meta::EPOCH)?.map(u64::from_be_bytes).map(Epoch);
-    Ok((epoch, meta::kept_range(connection)?.last))
+    Ok(DatabaseState {
+        epoch: meta::load(connection, meta::EPOCH)?.map(u64::from_be_bytes).map(Epoch),
+        position: meta::kept_range(connection)?.last,
+        awaits_import: meta::load::<Vec<u8>>(connection, meta::AWAITS_IMPORT)?.is_some(),
+    })
 }
 
 /// True if the file itself is damaged.
@@ -104,15 +116,13 @@ pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
     is_damaged_file(error)
 }
 
-pub(super) fn find_damage(
-    marker: MarkerFile,
-    epoch: Option<Epoch>,
-    position: u64,
-) -> Option<Damage> {
+pub(super) fn find_damage(marker: MarkerFile, state: DatabaseState) -> Option<Damage> {
+    let DatabaseState { epoch, position, awaits_import } = state;
     match marker {
         MarkerFile::Damaged => Some(Damage::UnreadableMarker),
-        // The first start did not finish.
-        MarkerFile::Missing if position == 0 => None,
+        MarkerFile::Unfinished => Some(Damage::Unfinished),
+        // The first start, or an import, did not finish.
+        MarkerFile::Missing if position == 0 || awaits_import => None,
         MarkerFile::Missing => Some(Damage::NoMarker),
         MarkerFile::Valid(marker) => match epoch {
             None => Some(Damage::NoTables),
@@ -127,6 +137,8 @@ pub(super) fn find_damage(
 
 /// Makes a working journal from the data that a loss has left, and updates values. Its new epoch rejects resume tokens
 /// of lost events. Returns `None` if nothing is missing.
+///
+/// No gateway starts with the directory before this has succeeded, also if it was interrupted. It can be repeated then.
 ///
 /// # Errors
 ///
@@ -158,12 +170,18 @@ fn try_accept_loss(
         // Fails if another process uses the database under another path.
         drop(locks.lock_database(dir)?);
         locks = FileLocks::lock_directory(dir, allow_network)?;
+        // Without a marker and the damaged files, the directory would look like a new one.
+        if marker::load(dir)? == MarkerFile::Missing {
+            marker::create_unfinished(dir)?;
+        }
         rename_damaged_files(dir)?;
+        // The old write-ahead log must not become that of the new database.
+        directory::sync(dir)?;
     }
     let _locks = locks.lock_database(dir)?;
     let marker_position = match marker::load(dir)? {
         MarkerFile::Valid(marker) => Some(marker.position),
-        MarkerFile::Missing | MarkerFile::Damaged => None,
+        MarkerFile::Missing | MarkerFile::Damaged | MarkerFile::Unfinished => None,
     };
     let reached = marker_position.unwrap_or_default();
     let (epoch, kept) = assign_new_epoch(&dir.join(DATABASE), reached, updates)?;
@@ -173,17 +191,18 @@ fn try_accept_loss(
     Ok(Some(AcceptedLoss { database_position: kept, marker_position }))
 }
 
-/// Gives a database a new epoch, marks the changes whose requests are not known, and updates values. New events get positions after `marker_position`, so that none is
-/// used twice.
+/// Gives a database a new epoch, marks the changes whose requests are not known, and updates values. New events get
+/// positions after `marker_position`, so that none is used twice. Creates the tables in the same transaction: they are
+/// never without the updates.
 fn assign_new_epoch(
     path: &Path,
     marker_position: u64,
     updates: &[ValueUpdate<'_, u64>],
 ) -> Result<(Epoch, u64), OpenFailure> {
     let mut connection = connect(path, 500)?;
-    schema::initialize(&mut connection)?;
-    let kept = meta::kept_range(&connection)?.last;
     let transaction = connection.transaction()?;
+    schema::initialize_in(&transaction)?;
+    let kept = meta::kept_range(&*transaction)?.last;
     meta::delete(&*transaction, meta::EPOCH)?;
     let epoch = meta::load_or_create_random(&*transaction, meta::EPOCH)?;
     meta::skip_to(&*transaction, kept.max(marker_position))?;

@@ -25,6 +25,8 @@ use crate::journal::{
 const SLOT: usize = 4_096;
 const SLOTS: u64 = 2;
 const TITLE: &str = "thingspace-gateway journal marker, version 2";
+/// The content of the marker while a loss is being accepted.
+const UNFINISHED: &str = "thingspace-gateway journal marker: accept-loss has not finished\n";
 
 /// The content of the marker: the database of this epoch has reached this position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(super) struct Marker {
 pub(super) enum MarkerFile {
     Missing,
     Damaged,
+    /// `journal accept-loss` replaces an unusable database, and has not finished.
+    Unfinished,
     Valid(Marker),
 }
 
@@ -50,6 +54,7 @@ pub(super) struct MarkerSlots {
 pub(super) fn load(dir: &Path) -> io::Result<MarkerFile> {
     Ok(match read_slots(dir)? {
         None => MarkerFile::Missing,
+        Some(bytes) if bytes == UNFINISHED.as_bytes() => MarkerFile::Unfinished,
         Some(slots) => {
             newest(&slots).map_or(MarkerFile::Damaged, |(_, marker)| MarkerFile::Valid(marker))
         }
@@ -58,11 +63,18 @@ pub(super) fn load(dir: &Path) -> io::Result<MarkerFile> {
 
 /// Creates or replaces the marker. The data that it refers to must be synced.
 pub(super) fn create(dir: &Path, marker: Marker) -> io::Result<()> {
+    replace(dir, &[marker.to_slot(), marker.to_slot()].concat())
+}
+
+/// Creates a marker with which no gateway starts, until [`create`] replaces it.
+pub(super) fn create_unfinished(dir: &Path) -> io::Result<()> {
+    replace(dir, UNFINISHED.as_bytes())
+}
+
+fn replace(dir: &Path, content: &[u8]) -> io::Result<()> {
     let new = dir.join(format!("{MARKER}.new"));
     let mut file = open_private(&new, true)?;
-    for _ in 0..SLOTS {
-        file.write_all(&marker.to_slot())?;
-    }
+    file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&new, dir.join(MARKER))?;
     directory::sync(dir)

@@ -10,11 +10,16 @@ use crate::journal::{
 /// Creates the tables of a new journal. Checks the schema version of an existing one.
 pub(in crate::journal) fn initialize(db: &mut Connection) -> Result<(), OpenFailure> {
     let transaction = db.transaction()?;
-    if !is_initialized(&transaction)? {
+    initialize_in(&transaction)?;
+    Ok(transaction.commit()?)
+}
+
+/// Does the same in the transaction of the caller.
+pub(in crate::journal) fn initialize_in(transaction: &Connection) -> Result<(), OpenFailure> {
+    if !is_initialized(transaction)? {
         transaction.execute_batch(TABLES)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
-    transaction.commit()?;
     Ok(())
 }
 

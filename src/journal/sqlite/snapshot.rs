@@ -24,9 +24,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, config::DbConfig};
 use tokio::time::Instant;
 
 use crate::journal::{
-    Epoch,
     sqlite::{
-        directory::{DATABASE, LOCK, SHARED_MEMORY, WAL, is_on_network_filesystem},
+        directory::{DATABASE, LOCK, ROLLBACK, SHARED_MEMORY, WAL, is_on_network_filesystem},
         error::{Damage, OpenFailure},
         integrity::{check_file_sizes, find_damage, read_state},
         marker::{self, MarkerFile},
@@ -75,8 +74,12 @@ impl Snapshot {
         if locks.is_none() && !log.try_exists()? {
             // SQLite would create it, perhaps as another user than the gateway.
             return Err(OpenFailure::Unreadable(
-                "the gateway has not opened journal.db yet".into(),
+                "a gateway has not opened it yet, or an import or a restore is filling it".into(),
             ));
+        }
+        // Pages of an import that was interrupted: only a process that writes can roll it back.
+        if locks.is_some() && size(&dir.join(ROLLBACK))? > 0 {
+            return Err(OpenFailure::AwaitsImport);
         }
         let (mode, created) = if locks.is_some() && size(&log)? == 0 {
             ("immutable=1", None)
@@ -128,8 +131,7 @@ impl Snapshot {
         marker: MarkerFile,
         connection: &Connection,
     ) -> Result<Option<Damage>, OpenFailure> {
-        let (epoch, position): (Option<Epoch>, u64) = read_state(connection)?;
-        Ok(find_damage(marker, epoch, position))
+        Ok(find_damage(marker, read_state(connection)?))
     }
 
     pub(super) fn marker(&self) -> MarkerFile {

@@ -20,7 +20,6 @@ use crate::{
         check::{Check, CheckReport, Finding},
         sql::{Column, Database, Row, SqlError, tables::meta, value::values},
         sqlite::{
-            checkpoint,
             connection::LockedConnection,
             directory::{self, DATABASE},
             error::{Damage, JournalOpenError, OpenFailure},
@@ -31,8 +30,8 @@ use crate::{
             snapshot::Snapshot,
         },
         transfer::{
-            self, ExportReport, FileKind, ImportReport, Imported, Purpose, Rows, Source, Table,
-            Target, TimeLimit, TransferError,
+            self, ExportReport, FileHeader, FileKind, FileReport, ImportReport, Imported, Purpose,
+            Rows, Source, Table, Target, TimeLimit, TransferError,
         },
     },
 };
@@ -192,7 +191,10 @@ fn is_damage(error: Option<&JournalOpenError>) -> bool {
 }
 
 fn open_snapshot(dir: &Path, allow_network: bool) -> Result<Snapshot, TransferError> {
-    let snapshot = Snapshot::open(dir, allow_network).map_err(|failure| at(dir, failure))?;
+    let snapshot = match Snapshot::open(dir, allow_network) {
+        Err(OpenFailure::AwaitsImport) => return Err(TransferError::AwaitsImport),
+        snapshot => snapshot.map_err(|failure| at(dir, failure))?,
+    };
     let mut snapshot = snapshot.ok_or(TransferError::NoJournal)?;
     let is_initialized = schema::is_initialized(snapshot.connection());
     match is_initialized.map_err(|failure| at(dir, failure))? {
@@ -202,12 +204,15 @@ fn open_snapshot(dir: &Path, allow_network: bool) -> Result<Snapshot, TransferEr
     }
 }
 
-/// Fills the journal of a directory, which is created if it is missing, from a file.
+/// Fills the journal of a directory, which is created if it is missing, from a file. The journal is reserved before the input
+/// is read: no gateway starts with it until this has succeeded.
 ///
 /// # Errors
 ///
 /// Fails if the directory has a journal with data, if another process uses it, or if the input is damaged, belongs
-/// to another ThingSpace, or does not fit the purpose. The journal stays empty then.
+/// to another ThingSpace, or does not fit the purpose. The journal stays empty then. After
+/// [`NotFinished`](TransferError::NotFinished), or an end of the process after the commit, this must be repeated with the
+/// same file.
 pub fn import(
     dir: &Path,
     allow_network: bool,
@@ -215,34 +220,88 @@ pub fn import(
     purpose: Purpose<'_>,
     input: &mut dyn Read,
 ) -> Result<ImportReport, TransferError> {
-    let opened = directory::create(dir, "journal.dir").map_err(OpenFailure::from).and_then(|()| {
-        let mut connection = open(dir, allow_network)?;
-        schema::initialize(&mut connection)?;
-        Ok(connection)
-    });
-    let mut connection = opened.map_err(|failure| at(dir, failure))?;
-    reserve(&mut connection)?;
+    let mut connection = open_to_fill(dir, allow_network).map_err(|failure| at(dir, failure))?;
+    let report = match reserve(dir, &mut connection)? {
+        Reserved::Empty => fill(&mut connection, origin, purpose, input)?,
+        Reserved::Filled(source) => {
+            let FileReport { header, rows } = transfer::verify(input)?;
+            if source != describe(purpose, &header)? {
+                return Err(TransferError::FilledFromOther);
+            }
+            let epoch = meta::load(&*connection, meta::EPOCH)?.map_or(0, u64::from_be_bytes);
+            ImportReport { epoch: format!("{epoch:016x}"), header, rows }
+        }
+    };
+    finish(dir, &connection)
+        .map_err(|failure| TransferError::NotFinished(at(dir, failure).to_string()))?;
+    Ok(report)
+}
+
+/// A journal that no gateway starts with.
+enum Reserved {
+    Empty,
+    /// A command was interrupted after its commit. The text describes its file.
+    Filled(Vec<u8>),
+}
+
+fn open_to_fill(dir: &Path, allow_network: bool) -> Result<LockedConnection, OpenFailure> {
+    directory::create(dir, "journal.dir")?;
+    let locks = Arc::new(integrity::check(dir, allow_network)?);
+    Ok(LockedConnection::open_to_fill(&dir.join(DATABASE), CACHE_KIB, &locks)?)
+}
+
+/// Creates the tables, and keeps a gateway from starting with the empty journal, in one transaction.
+fn reserve(dir: &Path, connection: &mut rusqlite::Connection) -> Result<Reserved, TransferError> {
+    let transaction = connection.transaction().map_err(SqlError::from)?;
+    schema::initialize_in(&transaction).map_err(|failure| at(dir, failure))?;
+    let reserved: Option<Vec<u8>> = meta::load(&*transaction, meta::AWAITS_IMPORT)?;
+    if let Some(source) = reserved.filter(|source| !source.is_empty()) {
+        return Ok(Reserved::Filled(source));
+    }
+    transfer::check_empty(&*transaction)?;
+    meta::store(&*transaction, meta::AWAITS_IMPORT, &[])?;
+    transaction.commit().map_err(SqlError::from)?;
+    // The directory entry of the database may be new.
+    directory::sync(dir)?;
+    Ok(Reserved::Empty)
+}
+
+fn fill(
+    connection: &mut rusqlite::Connection,
+    origin: &Origin,
+    purpose: Purpose<'_>,
+    input: &mut dyn Read,
+) -> Result<ImportReport, TransferError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(SqlError::from)?;
-    let imported = transfer::import(&SqliteTransfer(&transaction), origin, purpose, input)?;
+    let target = SqliteTransfer(&transaction);
+    let Imported { report, .. } = transfer::import(&target, origin, purpose, input)?;
     meta::delete(&*transaction, meta::AWAITS_IMPORT)?;
-    transfer::check_imported(&SqliteTransfer(&transaction), purpose)?;
+    transfer::check_imported(&target, purpose)?;
+    let source = describe(purpose, &report.header)?;
+    meta::store(&*transaction, meta::AWAITS_IMPORT, &source)?;
     transaction.commit().map_err(SqlError::from)?;
-    checkpoint::truncate(&connection);
-    // The marker must not be ahead of the database, whose directory entry may be new.
-    directory::sync(dir)?;
-    let Imported { epoch, last_position: position, .. } = imported;
-    marker::create(dir, Marker { epoch, position })?;
-    Ok(imported.report)
+    Ok(report)
 }
 
-/// Keeps a gateway from starting with the empty journal after an import that has failed.
-fn reserve(connection: &mut rusqlite::Connection) -> Result<(), TransferError> {
-    let transaction = connection.transaction().map_err(SqlError::from)?;
-    transfer::check_empty(&*transaction)?;
-    meta::store(&*transaction, meta::AWAITS_IMPORT, &[])?;
-    Ok(transaction.commit().map_err(SqlError::from)?)
+/// Describes a file and what it was used for.
+fn describe(purpose: Purpose<'_>, header: &FileHeader) -> io::Result<Vec<u8>> {
+    let command = match purpose {
+        Purpose::Move => "import",
+        Purpose::Restore { .. } => "restore",
+    };
+    Ok(format!("{command} {}", serde_json::to_string(header)?).into_bytes())
+}
+
+/// Creates the marker of a journal that has been filled, and lets gateways start.
+fn finish(dir: &Path, connection: &rusqlite::Connection) -> Result<(), OpenFailure> {
+    let state = integrity::read_state(connection)?;
+    let epoch = state.epoch.ok_or_else(|| OpenFailure::Value("it has no epoch".into()))?;
+    // The marker must not be ahead of the database, whose directory entry may be new.
+    directory::sync(dir)?;
+    marker::create(dir, Marker { epoch, position: state.position })?;
+    Ok(meta::delete(connection, meta::AWAITS_IMPORT)?)
 }
 
 fn open(dir: &Path, allow_network: bool) -> Result<LockedConnection, OpenFailure> {

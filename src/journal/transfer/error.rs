@@ -4,7 +4,9 @@ use std::{error::Error, io};
 
 use crate::journal::{OtherOrigin, sql::SqlError};
 
-/// An error of an export, a backup, an import or a restore. The journal is unchanged.
+/// An error of an export, a backup, a check, an import or a restore. An export, a backup and a check change nothing. After
+/// an import or a restore, the journal is empty and waits for a file, except after [`CommitInDoubt`](Self::CommitInDoubt)
+/// and [`NotFinished`](Self::NotFinished). If its target cannot be opened, is in use or has data, it is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// The file cannot be read or written.
@@ -41,7 +43,7 @@ pub enum TransferError {
     NoJournal,
     /// The journal is empty, and waits for a file.
     #[error(
-        "the journal is empty and waits for a file: an import or a restore is running, has failed or was \
+        "the journal waits for a file: an import or a restore is running, has failed or was \
          interrupted. Repeat it"
     )]
     AwaitsImport,
@@ -60,6 +62,24 @@ pub enum TransferError {
     /// The journal to import into has data.
     #[error("the journal is not empty ({0}). Use an empty one")]
     NotEmpty(String),
+    /// The journal was filled by an earlier command, which did not finish.
+    #[error(
+        "an earlier command has filled the journal, from another file or as another command, and was interrupted \
+         before it was complete. Repeat that one, or delete the directory and repeat this one"
+    )]
+    FilledFromOther,
+    /// The journal is filled, and waits for the command to be repeated.
+    #[error(
+        "{0}. The journal has the content of the file, but no gateway starts with it. Remove the cause, and repeat the \
+         command with the same file, which completes it"
+    )]
+    NotFinished(String),
+    /// The transaction of an import may be committed.
+    #[error(
+        "the result of the commit is unknown: {0}. Repeat the command. If it reports that the journal is not empty, the \
+         journal has the content of the file"
+    )]
+    CommitInDoubt(String),
     /// Gateways use the journal that the file is to fill.
     #[error(
         "gateways use this journal: {0}. Stop them. The lease of a gateway that was killed expires after \

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -275,6 +275,38 @@ async fn a_damaged_or_truncated_file_imports_nothing() {
     assert!(matches!(directory.check(), Err(TransferError::AwaitsImport)));
     assert!(matches!(directory.back_up(), Err(TransferError::AwaitsImport)));
     directory.import(&file).unwrap();
+    check_imported(directory.open(), &content).await;
+}
+
+/// The marker of the journal cannot be written, because a directory has the name of its new file.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_fails_after_its_commit_is_completed_by_a_repeated_one() {
+    let (file, content) = filled_file().await;
+    let (other, _) = filled_file().await;
+    let directory = Directory::new();
+    let obstacle = directory.path().join("journal.marker.new");
+    fs::create_dir_all(&obstacle).unwrap();
+    for _ in 0..2 {
+        let failed = directory.import(&file);
+        assert!(matches!(failed, Err(TransferError::NotFinished(_))), "{failed:?}");
+        let Err(error) = directory.try_open() else { panic!("it opens") };
+        assert!(matches!(error.failure, OpenFailure::AwaitsImport), "{error}");
+        assert!(matches!(directory.check(), Err(TransferError::AwaitsImport)));
+        assert!(matches!(directory.back_up(), Err(TransferError::AwaitsImport)));
+    }
+    fs::remove_dir(&obstacle).unwrap();
+    let refused = directory.import(&other);
+    assert!(matches!(refused, Err(TransferError::FilledFromOther)), "{refused:?}");
+    let restore = Purpose::Restore { updates: &[], allow_unsound: false };
+    let refused = directory.import_for(restore, &file);
+    assert!(matches!(refused, Err(TransferError::FilledFromOther)), "{refused:?}");
+    let cut = directory.import(&file[..file.len() - 1]);
+    assert!(matches!(cut, Err(TransferError::Truncated)), "{cut:?}");
+    let report = directory.import(&file).unwrap();
+    assert_eq!(report.rows["event"], 43);
+    assert_eq!(report.epoch, report.header.epoch);
+    let again = directory.import(&file);
+    assert!(matches!(again, Err(TransferError::NotEmpty(_))), "{again:?}");
     check_imported(directory.open(), &content).await;
 }
 

@@ -12,6 +12,7 @@ use crate::support::{
 
 mod damage;
 mod files;
+mod interrupted;
 mod origin;
 
 /// Number of changes in a filled journal.

@@ -20,6 +20,15 @@ pub struct FaultyDisk {
     _control: TempDir,
 }
 
+/// A fault that happens at a call that changes or syncs a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFault {
+    /// The process is killed before the call.
+    Kill,
+    /// No file can grow from the call on.
+    Fill,
+}
+
 /// Compiled once for all tests.
 static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| compile_preload("disk"));
 
@@ -62,6 +71,16 @@ impl FaultyDisk {
     /// The environment of a process that uses this disk.
     pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
         self.environment.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// The environment of a process in which a fault happens at the call of this number on a file of the directory.
+    pub fn environment_with(&self, fault: DiskFault, call: usize) -> Vec<(String, String)> {
+        let name = match fault {
+            DiskFault::Kill => "TEST_DISK_KILL_AT",
+            DiskFault::Fill => "TEST_DISK_FULL_AT",
+        };
+        let own = self.environment().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        own.chain([(name.to_owned(), call.to_string())]).collect()
     }
 
     /// Lets no file grow.

@@ -242,6 +242,20 @@ async fn postgres_keeps_nothing_of_a_damaged_file() {
     check_imported(open(&options).await.unwrap(), &content).await;
 }
 
+/// A gateway that starts at any moment finds no journal, or one that waits for a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_creates_and_reserves_a_journal_in_one_transaction() {
+    let options = create_database().await;
+    let target = database(&options);
+    spawn_blocking(move || prepare(&target)).await.unwrap().unwrap();
+    let connector = Connector::new(ConnectionSettings::parse(&options.url, None).unwrap()).unwrap();
+    let connection = connector.connect(None).await.unwrap();
+    let sql = "SELECT count(*), count(DISTINCT xmin::text) FROM thingspace_gateway.meta
+         WHERE name IN ('awaits_import', 'schema_version')";
+    let row = connection.client().query_one(sql, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 1));
+}
+
 /// A file that waits in the middle until the gate is dropped.
 struct HaltedFile {
     file: Vec<u8>,

@@ -26,7 +26,8 @@ const SKIPPED_POSITION: &str = "skipped_position";
 const KV_PREFIX: &str = "kv.";
 /// The schema version of the tables in PostgreSQL, 8 bytes.
 pub(in crate::journal) const SCHEMA_VERSION: &str = "schema_version";
-/// Exists in a database that waits for an import.
+/// Exists in a database that waits for an import. An embedded one is empty while the value is; then it has been filled from
+/// the file that the value describes, and lacks its marker.
 pub(in crate::journal) const AWAITS_IMPORT: &str = "awaits_import";
 /// A random number of a database, 16 bytes. Each import and each restore into PostgreSQL creates another one, so that a
 /// replica that has opened the journal before does not use it.

@@ -79,13 +79,13 @@ async fn a_journal_stores_callbacks_while_a_backup_reads_and_its_log_starts_over
     let snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
     assert!(snapshot.is_in_use());
     let transaction = snapshot.begin().unwrap();
-    let (_, seen) = read_state(&transaction).unwrap();
+    let seen = read_state(&transaction).unwrap().position;
     for device in 5..10 {
         journal.store_callback(success_of("r", device)).await.unwrap();
     }
     let last = journal.kept_range().await.unwrap().last;
     assert!(last > seen);
-    assert_eq!(read_state(&transaction).unwrap().1, seen);
+    assert_eq!(read_state(&transaction).unwrap().position, seen);
     drop(transaction);
     drop(snapshot);
     let (_, report) = directory.back_up().unwrap();
