@@ -135,7 +135,7 @@ static size_t writable(int fd, size_t count, off_t offset) {
   int full = full_kind();
   if (!full || !count || !is_in_directory(fd)) return count;
   if (fstat(fd, &status) || !S_ISREG(status.st_mode)) return count;
-  while (full == 4) pause();
+  while (full_kind() == 4) pause();
   if (full == 2) return 0;
   if (full == 3) return is_marker(fd) ? 0 : count;
   if (offset < 0) offset = fcntl(fd, F_GETFL) & O_APPEND ? status.st_size : lseek(fd, 0, SEEK_CUR);
