@@ -109,11 +109,12 @@ def changes():
     return git("status", "--porcelain")
 
 
-def require_committed(expected=None):
-    """Fails if the working tree has changes that no commit contains, or if its commit is not the expected one."""
-    if expected and commit() != expected:
+def require_committed(expected, allow_dirty=False):
+    """Fails if the commit is not the expected one, or if the working tree has changes that no commit contains, unless
+    `allow_dirty`."""
+    if commit() != expected:
         raise Refused(f"the working tree changed from the commit {expected} to {commit()} during the build: repeat it")
-    if changes():
+    if changes() and not allow_dirty:
         raise Refused(f"the working tree has changes, so the commit does not describe the release:\n{changes()}\n"
                       "Commit them, or use --allow-dirty for a test")
 

@@ -35,16 +35,16 @@ use crate::{
 
 /// The name of standard input and output.
 const STANDARD_STREAM: &str = "-";
+/// Size of the buffer of a file.
+const BUFFER: usize = 256 * 1024;
+/// The bytes that a pipe takes without blocking once it is ready for a write (PIPE_BUF of Linux).
+const PIPE_CHUNK: usize = 4096;
+
 /// A file that is opened at its first read: an import reserves its journal before, also if the file is missing.
 struct LazyFile<'p> {
     path: &'p Path,
     file: Option<File>,
 }
-
-/// Size of the buffer of a file.
-const BUFFER: usize = 256 * 1024;
-/// The bytes that a pipe takes without blocking once it is ready for a write (PIPE_BUF of Linux).
-const PIPE_CHUNK: usize = 4096;
 
 /// A loss that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

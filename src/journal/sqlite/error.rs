@@ -46,6 +46,12 @@ pub enum OpenFailure {
          directory"
     )]
     AwaitsImport,
+    /// A transaction was interrupted, and no process has rolled it back.
+    #[error(
+        "a transaction was interrupted. If it was an import or a restore, repeat it. Otherwise start the gateway, \
+         which rolls it back"
+    )]
+    Interrupted,
     /// Another process uses the directory.
     #[error("another process is using it")]
     Locked,
@@ -75,9 +81,7 @@ pub enum OpenFailure {
     )]
     Damaged(#[from] Damage),
     /// The journal belongs to another ThingSpace.
-    #[error(
-        "{0}: set journal.dir to another directory, or restore the previous thingspace.base_url"
-    )]
+    #[error("{0}: set journal.dir to another directory, or set the previous thingspace.base_url")]
     OtherOrigin(#[from] OtherOrigin),
 }
 

@@ -121,8 +121,10 @@ pub(super) fn find_damage(marker: MarkerFile, state: DatabaseState) -> Option<Da
     match marker {
         MarkerFile::Damaged => Some(Damage::UnreadableMarker),
         MarkerFile::Unfinished => Some(Damage::Unfinished),
-        // The first start, or an import, did not finish.
-        MarkerFile::Missing if position == 0 || awaits_import => None,
+        // An import did not finish. Its marker is missing, or is that of the empty journal before. No gateway starts.
+        MarkerFile::Missing | MarkerFile::Valid(_) if awaits_import => None,
+        // The first start did not finish.
+        MarkerFile::Missing if position == 0 => None,
         MarkerFile::Missing => Some(Damage::NoMarker),
         MarkerFile::Valid(marker) => match epoch {
             None => Some(Damage::NoTables),
@@ -184,34 +186,35 @@ fn try_accept_loss(
         MarkerFile::Missing | MarkerFile::Damaged | MarkerFile::Unfinished => None,
     };
     let reached = marker_position.unwrap_or_default();
-    let (epoch, kept) = assign_new_epoch(&dir.join(DATABASE), reached, updates)?;
+    let (marker, database_position) = assign_new_epoch(&dir.join(DATABASE), reached, updates)?;
     directory::sync(dir)?;
-    let position = kept.max(reached);
-    marker::create(dir, Marker { epoch, position })?;
-    Ok(Some(AcceptedLoss { database_position: kept, marker_position }))
+    marker::create(dir, marker)?;
+    Ok(Some(AcceptedLoss { database_position, marker_position }))
 }
 
 /// Gives a database a new epoch, marks the changes whose requests are not known, and updates values. New events get
 /// positions after `marker_position`, so that none is used twice. Creates the tables in the same transaction: they are
-/// never without the updates.
+/// never without the updates. Returns the marker of the database, and the position of its newest event.
 fn assign_new_epoch(
     path: &Path,
     marker_position: u64,
     updates: &[ValueUpdate<'_, u64>],
-) -> Result<(Epoch, u64), OpenFailure> {
+) -> Result<(Marker, u64), OpenFailure> {
     let mut connection = connect(path, 500)?;
     let transaction = connection.transaction()?;
     schema::initialize_in(&transaction)?;
-    let kept = meta::kept_range(&*transaction)?.last;
+    // Without the positions that an interrupted command has skipped.
+    let kept = meta::last_event(&*transaction)?;
+    let position = meta::kept_range(&*transaction)?.last.max(marker_position);
     meta::delete(&*transaction, meta::EPOCH)?;
     let epoch = meta::load_or_create_random(&*transaction, meta::EPOCH)?;
-    meta::skip_to(&*transaction, kept.max(marker_position))?;
+    meta::skip_to(&*transaction, position)?;
     mark_uncertain(&*transaction)?;
     for update in updates {
         update.apply(&*transaction, &kept)?.map_err(OpenFailure::Value)?;
     }
     transaction.commit()?;
-    Ok((Epoch(u64::from_be_bytes(epoch)), kept))
+    Ok((Marker { epoch: Epoch(u64::from_be_bytes(epoch)), position }, kept))
 }
 
 /// Renames the files of an unusable database, so that they can still be examined.

@@ -77,9 +77,9 @@ impl Snapshot {
                 "a gateway has not opened it yet, or an import or a restore is filling it".into(),
             ));
         }
-        // Pages of an import that was interrupted: only a process that writes can roll it back.
+        // Only a process that writes can roll back a transaction that was interrupted.
         if locks.is_some() && size(&dir.join(ROLLBACK))? > 0 {
-            return Err(OpenFailure::AwaitsImport);
+            return Err(OpenFailure::Interrupted);
         }
         let (mode, created) = if locks.is_some() && size(&log)? == 0 {
             ("immutable=1", None)

@@ -115,6 +115,9 @@ async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
     let accepted = accept_loss(&options.dir, false, &[]).unwrap();
     let expected = AcceptedLoss { database_position: 1, marker_position: Some(40) };
     assert_eq!(accepted, Some(expected));
+    // A command that was interrupted before it wrote the marker reports the same loss when it is repeated.
+    marker::create(&options.dir, ahead).unwrap();
+    assert_eq!(accept_loss(&options.dir, false, &[]).unwrap(), Some(expected));
     let journal = open(&options).unwrap();
     assert_ne!(journal.epoch(), epoch);
     let second = journal.store_callback(callback(r#"{"requestId":"second"}"#));

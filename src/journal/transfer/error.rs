@@ -6,7 +6,7 @@ use crate::journal::{OtherOrigin, sql::SqlError};
 
 /// An error of an export, a backup, a check, an import or a restore. An export, a backup and a check change nothing. After
 /// an import or a restore, the journal is empty and waits for a file, except after [`CommitInDoubt`](Self::CommitInDoubt)
-/// and [`NotFinished`](Self::NotFinished). If its target cannot be opened, is in use or has data, it is unchanged.
+/// and [`NotFinished`](Self::NotFinished). If its target cannot be opened, is in use or has data, the data is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// The file cannot be read or written.

@@ -3,14 +3,14 @@
 //! A backup keeps one state of the database for its whole time. SQLite cannot reuse the write-ahead log meanwhile, and
 //! PostgreSQL cannot remove old rows.
 //!
-//! The limits are checked before each write. A write that blocks, such as one to a network file system that does not
-//! respond, cannot be interrupted, so a thread ends the process then.
+//! The limits are checked before each write. A write or a read that blocks, such as one of a network file system that does
+//! not respond, cannot be interrupted, so a thread ends the process then.
 
 use std::{
     io::{self, BufWriter, ErrorKind, Write, stderr},
     process,
     sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -38,13 +38,14 @@ struct LimitedOutput<'o, C> {
     check: C,
 }
 
-/// A thread that ends the process if a write blocks after a limit is reached. Dropping it ends the thread.
+/// A thread that ends the process if a read or a write blocks after a limit is reached. Dropping it ends the thread.
 struct Watchdog {
-    _stop: SyncSender<()>,
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Writes a backup to `output` with a buffer, as long as `check` succeeds. An output that fails with `Interrupted` is
-/// repeated, after another check. Ends the process if `check` fails while a write blocks.
+/// repeated, after another check. Ends the process if `check` fails while a write or a read blocks.
 pub(in crate::journal) fn write_within_limits<T>(
     output: &mut dyn Write,
     check: impl Fn() -> io::Result<()> + Clone + Send + 'static,
@@ -107,16 +108,28 @@ impl Watchdog {
                 }
             }
         };
-        thread::Builder::new().name("backup-watchdog".into()).spawn(watch)?;
-        Ok(Self { _stop: stop })
+        let thread = thread::Builder::new().name("backup-watchdog".into()).spawn(watch)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watchdog {
+    /// Waits for the thread, so that it does not end the process after a success.
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 /// Ends the process, and with it the transaction.
 fn end_process(error: &io::Error) {
     // No other stream is left to report a failed write.
-    let _ =
-        writeln!(stderr(), "the backup is ended, because a write to its output blocks: {error}");
+    let _ = writeln!(
+        stderr(),
+        "the backup is ended, because a write to its output or a read of the journal blocks: {error}"
+    );
     process::exit(1);
 }
 

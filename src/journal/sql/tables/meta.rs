@@ -111,11 +111,15 @@ pub(in crate::journal) fn store_kv(db: &dyn Database, name: &str, value: &[u8]) 
 
 /// Returns the range of positions. The last one is also known when its event is trimmed.
 pub(in crate::journal) fn kept_range(db: &dyn Database) -> Result<KeptRange> {
+    let skipped = load(db, SKIPPED_POSITION)?.map_or(0, u64::from_be_bytes);
+    Ok(KeptRange { last: last_event(db)?.max(skipped), trimmed: trimmed_position(db)? })
+}
+
+/// Returns the position of the newest event, also if it was trimmed; 0 if there was none.
+pub(in crate::journal) fn last_event(db: &dyn Database) -> Result<u64> {
     let last = "SELECT coalesce(max(position), 0) FROM event";
     let last: u64 = db.get(last, &[], |row| row.get(0))?;
-    let trimmed = trimmed_position(db)?;
-    let skipped = load(db, SKIPPED_POSITION)?.map_or(0, u64::from_be_bytes);
-    Ok(KeptRange { last: last.max(trimmed).max(skipped), trimmed })
+    Ok(last.max(trimmed_position(db)?))
 }
 
 /// Returns the position from which on no position is missing: the newest one that was trimmed or skipped.
