@@ -56,8 +56,8 @@
 {{ mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[A-Za-z]+$" .) | default 1 | int64) }}
 {{- end }}
 
-{{/* What a spool needs in addition to `journal.spool_max_bytes`: the write-ahead log, which has about 4 MiB, other
-     files, and directories. */}}
+{{/* The bytes of a spool's volume beyond `journal.spool_max_bytes`: for the write-ahead log, about 4 MiB, other files
+     and directories. */}}
 {{- define "gateway.spoolMargin" -}}
 16777216
 {{- end }}

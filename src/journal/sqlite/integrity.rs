@@ -50,7 +50,7 @@ pub(super) fn check(dir: &Path, allow_network: bool) -> Result<FileLocks, OpenFa
         return Ok(locks);
     }
     let state = inspect(&dir.join(DATABASE)).map_err(|error| match error {
-        OpenFailure::Database(error) if is_unreadable(&error) => {
+        OpenFailure::Database(error) if is_damaged_file(&error) => {
             Damage::Unreadable(error.to_string()).into()
         }
         error => error,
@@ -82,7 +82,7 @@ pub(super) fn check_file_sizes(
     Ok((database.unwrap_or_default() > 0, damage))
 }
 
-/// What is compared with the marker.
+/// The state of a database, to compare with the marker.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct DatabaseState {
     /// `None` if there are no tables.
@@ -109,11 +109,6 @@ pub(super) fn read_state(connection: &Connection) -> Result<DatabaseState, OpenF
         position: meta::kept_range(connection)?.last,
         awaits_import: meta::load::<Vec<u8>>(connection, meta::AWAITS_IMPORT)?.is_some(),
     })
-}
-
-/// True if the file itself is damaged.
-pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
-    is_damaged_file(error)
 }
 
 pub(super) fn find_damage(marker: MarkerFile, state: DatabaseState) -> Option<Damage> {

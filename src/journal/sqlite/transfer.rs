@@ -18,12 +18,14 @@ use crate::{
     journal::{
         Origin,
         check::{Check, CheckReport, Finding},
-        sql::{Column, Database, Row, SqlError, tables::meta, value::values},
+        sql::{
+            Column, Database, Row, SqlError, error::is_damaged_file, tables::meta, value::values,
+        },
         sqlite::{
             connection::LockedConnection,
             directory::{self, DATABASE},
             error::{Damage, JournalOpenError, OpenFailure},
-            integrity::{self, is_unreadable},
+            integrity,
             marker::{self, Marker, MarkerFile},
             read_limits::ReadLimits,
             schema,
@@ -191,10 +193,7 @@ fn is_damage(error: Option<&JournalOpenError>) -> bool {
 }
 
 fn open_snapshot(dir: &Path, allow_network: bool) -> Result<Snapshot, TransferError> {
-    let snapshot = match Snapshot::open(dir, allow_network) {
-        Err(OpenFailure::AwaitsImport) => return Err(TransferError::AwaitsImport),
-        snapshot => snapshot.map_err(|failure| at(dir, failure))?,
-    };
+    let snapshot = Snapshot::open(dir, allow_network).map_err(|failure| at(dir, failure))?;
     let mut snapshot = snapshot.ok_or(TransferError::NoJournal)?;
     let is_initialized = schema::is_initialized(snapshot.connection());
     match is_initialized.map_err(|failure| at(dir, failure))? {
@@ -311,7 +310,7 @@ fn open(dir: &Path, allow_network: bool) -> Result<LockedConnection, OpenFailure
 
 fn at(dir: &Path, failure: OpenFailure) -> TransferError {
     let failure = match failure {
-        OpenFailure::Database(error) if is_unreadable(&error) => {
+        OpenFailure::Database(error) if is_damaged_file(&error) => {
             Damage::Unreadable(error.to_string()).into()
         }
         failure => failure,

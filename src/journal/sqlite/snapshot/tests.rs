@@ -116,10 +116,8 @@ async fn a_journal_closes_with_a_current_marker_while_another_process_reads_it()
     journal.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_journal_cannot_be_opened_while_it_is_backed_up() {
-    let directory = Directory::new();
-    directory.open().close().await;
+/// Reads a stopped journal while a gateway starts: the reader gives up, and the gateway waits for it.
+async fn assert_reader_gives_way(directory: &Directory) {
     let snapshot = loop {
         // A process that another test starts holds a copy of the lock until it executes its program.
         let snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
@@ -131,12 +129,18 @@ async fn a_stopped_journal_cannot_be_opened_while_it_is_backed_up() {
     limits.check().unwrap();
     let dir = directory.path();
     let starting = spawn_blocking(move || integrity::check(&dir, false).map(drop));
-    // The reader gives up for a gateway.
     while let Ok(()) = limits.check() {
         yield_now().await;
     }
     drop((limits, snapshot));
     starting.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_journal_cannot_be_opened_while_it_is_backed_up() {
+    let directory = Directory::new();
+    directory.open().close().await;
+    assert_reader_gives_way(&directory).await;
 }
 
 /// The lock file is created by the first gateway that opens the directory.
@@ -147,21 +151,24 @@ async fn a_copy_without_its_lock_file_cannot_be_opened_while_it_is_backed_up() {
     fs::remove_file(directory.path().join(LOCK)).unwrap();
     let network = SharedLocks::try_lock(&directory.path(), true);
     assert!(matches!(network, Err(OpenFailure::Unreadable(_))), "{network:?}");
-    let snapshot = loop {
-        let snapshot = Snapshot::open(&directory.path(), false).unwrap().unwrap();
-        if !snapshot.is_in_use() {
-            break snapshot;
+    assert_reader_gives_way(&directory).await;
+}
+
+/// A rollback journal is part of the database: without it, a reader would see half of a transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_transaction_is_not_read() {
+    let directory = Directory::new();
+    directory.open().close().await;
+    fs::write(directory.path().join(ROLLBACK), "pages").unwrap();
+    let failure = loop {
+        match Snapshot::open(&directory.path(), false) {
+            // As above.
+            Err(OpenFailure::Unreadable(_)) => {}
+            Ok(snapshot) if snapshot.as_ref().is_some_and(Snapshot::is_in_use) => {}
+            opened => break opened.err(),
         }
     };
-    let limits = snapshot.limits(&directory.path(), TimeLimit::start(HOUR), None);
-    limits.check().unwrap();
-    let dir = directory.path();
-    let starting = spawn_blocking(move || integrity::check(&dir, false).map(drop));
-    while let Ok(()) = limits.check() {
-        yield_now().await;
-    }
-    drop((limits, snapshot));
-    starting.await.unwrap().unwrap();
+    assert!(matches!(failure, Some(OpenFailure::Interrupted)), "{failure:?}");
 }
 
 /// A process that was killed leaves its shared memory. It is not that of a running gateway.
