@@ -99,7 +99,7 @@ class Watches(unittest.TestCase):
         with Server(refuse) as server, tg.connect(server.target, plaintext=True) as client:
             request = v1.WatchRequestRequest(change_id="c")
             with self.assertRaises(tg.GatewayError) as raised:
-                list(client.watch(request, reopen_timeout=1, on_retry=attempts.append))
+                list(client.watch(request, reopen_timeout=3, on_retry=attempts.append))
         self.assertEqual(raised.exception.code, grpc.StatusCode.UNAVAILABLE)
         self.assertGreaterEqual(len(attempts), 2)
         self.assertEqual([attempt.number for attempt in attempts], list(range(1, len(attempts) + 1)))
@@ -111,8 +111,8 @@ class Watches(unittest.TestCase):
 
         with Server(two) as server, tg.connect(server.target, plaintext=True) as client:
             request = v1.WatchRequestRequest(change_id="c")
-            for _ in client.watch(request, idle_timeout=0.3):
-                time.sleep(0.7)
+            for _ in client.watch(request, idle_timeout=2):
+                time.sleep(2.5)
         self.assertEqual(server.tokens, [""])
 
 

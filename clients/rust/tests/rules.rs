@@ -179,7 +179,7 @@ async fn a_call_whose_token_function_fails_is_not_sent_and_repeated() {
         .connect()
         .unwrap();
     let request = ChangeEsimPlanRequest { idempotency_key: "k".into(), ..Default::default() };
-    let options = CallOptions::default().total_timeout(Duration::from_millis(500));
+    let options = CallOptions::default().total_timeout(Duration::from_secs(2));
     let error = client.with_options(options).change_esim_plan(request).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
     assert!(error.message().contains("no file") && !error.outcome_unknown(), "{error}");
@@ -192,7 +192,7 @@ async fn a_watch_gives_up_after_its_limit() {
     let retries = Arc::new(AtomicUsize::new(0));
     let counted = retries.clone();
     let options =
-        CallOptions::default().reopen_timeout(Duration::from_millis(500)).on_retry(move |_| {
+        CallOptions::default().reopen_timeout(Duration::from_secs(2)).on_retry(move |_| {
             counted.fetch_add(1, Ordering::Relaxed);
         });
     let mut events = client.with_options(options).watch(WatchRequestRequest::default());

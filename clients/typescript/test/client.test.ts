@@ -72,17 +72,16 @@ test("a watch gives up when its stream cannot be opened within the limit", async
 });
 
 test("leaving the loop cancels the stream", async () => {
-  let cancelled = false;
+  const { promise: cancelled, resolve: cancel } = Promise.withResolvers<unknown>();
   const gateway = client({
     async *watchRequest(_request, { signal }) {
-      signal.addEventListener("abort", () => (cancelled = true));
+      signal.addEventListener("abort", cancel);
       yield { event: { case: "opened", value: {} } };
-      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      await cancelled;
     },
   });
   for await (const _ of gateway.watch({ changeId: "c" })) break;
-  await new Promise((resolve) => setTimeout(resolve, 10));
-  assert.equal(cancelled, true);
+  await cancelled;
 });
 
 test("lists continue until the last page, and repeat a page that fails", async () => {
