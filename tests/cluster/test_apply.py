@@ -75,7 +75,7 @@ def test_every_object_is_accepted_without_a_warning(helm, tools, namespace, rema
     before = {name: uid for name, uid in remaining().items() if "-maintenance-" not in name}
     helm("upgrade", "test", CHART, apply, *arguments, values=values)
     kept = remaining()
-    assert before.items() <= kept.items(), "an upgrade without a change replaces nothing"
+    assert before.items() <= kept.items(), "an upgrade without a change replaced objects"
     helm("uninstall", "test", "--wait")
     eventually(lambda: kinds_of(remaining()) <= {"persistentvolumeclaim"}, remaining, timeout=30)
 
@@ -89,7 +89,7 @@ def test_every_field_is_known_also_of_the_pods_of_helm_test(tools, namespace, ca
     arguments, values = case
     rendered = tools.helm("template", "test", CHART, "--namespace", namespace, *arguments, values=values).stdout
     pods = [o for o in yaml.safe_load_all(rendered) if o and o["kind"] == "Pod"]
-    assert pods, "the pods of helm test are among the objects"
+    assert pods, "the objects have no pod of helm test"
     tools.kubectl("apply", "--namespace", namespace, *STRICT, stdin=rendered)
 
 
@@ -138,14 +138,14 @@ def test_a_release_of_the_previous_chart_is_upgraded_and_rolled_back(
     # The previous pod of a StatefulSet is replaced by one with the same name.
     assert kinds_of(replaced) <= {"pod"}, replaced
     claims = {name: uid for name, uid in before.items() if name.startswith("persistentvolumeclaim/")}
-    assert claims.items() <= after.items(), "volumes are kept"
+    assert claims.items() <= after.items(), "the upgrade removed a volume"
 
     helm("rollback", "test", "1")
     pods_are_created()
     rolled_back = remaining()
     assert claims.items() <= rolled_back.items()
     gone = {name for name in before if name not in rolled_back and not name.startswith(("pod/", "endpointslice/", "replicaset/"))}
-    assert not gone, "a rollback restores every object"
+    assert not gone, "the rollback did not restore these objects"
     helm("uninstall", "test", "--wait")
     eventually(lambda: kinds_of(remaining()) <= {"persistentvolumeclaim"}, remaining, timeout=30)
-    assert claims.items() <= remaining().items(), "an uninstallation keeps the volumes"
+    assert claims.items() <= remaining().items(), "the uninstallation removed a volume"

@@ -24,7 +24,7 @@ def test_restart_eviction_and_kill_lose_no_callback_and_refuse_none_for_a_second
         scenario.measure(f"kill_{number + 1}", lambda: release.kill_and_wait(release.pods()[number]))
     scenario.finish("high_availability")
     figures = scenario.figures
-    assert all(watcher.retries for watcher in load.watches), "a watch was never interrupted"
+    assert all(watcher.retries for watcher in load.watches), "a watch was not interrupted"
     refusals = {name: f["longest_refusal_s"] for name, f in figures.items() if "longest_refusal_s" in f}
     assert max(refusals.values()) <= ALLOWED_REFUSAL, refusals
     planned = {name: figures[name]["failed_attempts"] for name in ("undisturbed", "rolling_restart", "evictions")}

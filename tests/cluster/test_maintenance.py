@@ -62,14 +62,14 @@ def test_a_backup_under_load_is_restored_to_another_volume(nodes, scenario, stat
     values = merged(scenario.values, {"persistence": {"existingClaim": "restored"}})
     restored = json.loads(release.maintain(values, "journal", "restore", "-", stdin=backup))
     assert restored["last_position"] == json.loads(checked)["last_position"], restored
-    assert not release.pods(), "no gateway runs"
+    assert not release.pods(), "a gateway still runs"
     release.helm("upgrade", values)
     release.wait_until_ready(1)
     figures["restore_s"] = round(time.monotonic() - begin, 1)
-    assert release.api.find(f"{release.base}/persistentvolumeclaims/{CLAIM}"), "the old volume is kept"
+    assert release.api.find(f"{release.base}/persistentvolumeclaims/{CLAIM}"), "the old volume is gone"
 
     scenario.unlisted, scenario.found = accepted, set()
-    assert acknowledged <= scenario.listed(), "the backup has everything that was acknowledged before it began"
+    assert acknowledged <= scenario.listed(), "the backup lacks results that were acknowledged before it began"
     v1 = package.v1
     with load.connect() as client:
         with pytest.raises(package.GatewayError, match="RESUME_TOKEN_EXPIRED"):
@@ -137,7 +137,7 @@ def test_replicas_whose_database_was_replaced_are_restarted(nodes, postgres, sce
         return counts == [1, 1] and len(release.ready_pods()) == 2
 
     eventually(are_restarted, lambda: release.kubectl("describe", "pods"), timeout=240)
-    assert [pod["metadata"]["uid"] for pod in release.pods()] == before, "the containers are restarted, not the pods"
+    assert [pod["metadata"]["uid"] for pod in release.pods()] == before, "pods were replaced, not only their containers"
     assert load.acknowledged <= scenario.listed_again()
     assert_restored(release)
 
@@ -178,7 +178,7 @@ def test_a_larger_volume_needs_no_restart(nodes, scenario, tools):
     observed = lambda stateful: stateful["status"].get("observedGeneration") == stateful["metadata"]["generation"]
     eventually(lambda: observed(release.api.get(path)), "the controller has seen the new StatefulSet")
     release.wait_until_ready(1)
-    assert release.pods()[0]["metadata"]["uid"] == pod["metadata"]["uid"], "the pod continues"
+    assert release.pods()[0]["metadata"]["uid"] == pod["metadata"]["uid"], "the pod was replaced"
     spec = release.api.get(path)["spec"]
     (template,) = spec["volumeClaimTemplates"]
     assert template["spec"]["resources"]["requests"]["storage"] == "100Gi"

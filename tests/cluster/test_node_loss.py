@@ -66,7 +66,7 @@ def test_an_operator_moves_the_only_replica_from_a_lost_node(plane, nodes, scena
     noticed = wait_until_noticed(plane, lost)
     time.sleep(10)
     pod = release.pods()[0]
-    assert node_of(pod) == lost.name, "nothing moves the pod by itself: two pods could write the same volume"
+    assert node_of(pod) == lost.name, "the pod was moved without a command: two pods could write the same volume"
 
     # The operator has made sure that the machine is off, and says so.
     taint = time.monotonic()
@@ -81,4 +81,4 @@ def test_an_operator_moves_the_only_replica_from_a_lost_node(plane, nodes, scena
         "ready_after_the_taint_s": round(ready - taint, 1),
     }
     scenario.finish("node_loss_one_node", expected=lambda: load.sent.keys())
-    assert load.given_up and load.lookups, "ThingSpace gave up callbacks, and the gateway looked up their results"
+    assert load.given_up and load.lookups, "ThingSpace gave up no callback, or the gateway looked up no result"
