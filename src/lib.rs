@@ -26,7 +26,8 @@
 //! - [`shares`]: divides limits among callers;
 //! - [`domain`]: changes and their states, identifiers, matching, counts, attribution. Pure: no I/O, no
 //!   async, no clock;
-//! - [`failpoints`]: rules that test builds can break.
+//! - [`failpoints`]: rules that test builds can break;
+//! - `testing`: helpers of unit tests.
 
 pub mod access;
 pub mod app;
@@ -47,6 +48,8 @@ pub mod proto;
 pub mod shares;
 pub mod spool;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod thingspace;
 pub mod tls;
 pub mod watch;

@@ -23,6 +23,7 @@ use crate::{
     },
     operations::{ChangeRequest, testing::esim},
     telemetry::Instruments,
+    testing::StoppedClock,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -94,9 +95,10 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
         Deadlines { overdue_after: DAY, close_after: 7 * DAY },
     );
     let trimming = trim_journal(Arc::clone(&journal), steady, 400 * DAY);
+    // Before the jobs: the clock advances to their timers while only the journal's writer works.
+    let change_id = accepted(&*journal, &*clock).await;
     let jobs = tokio::spawn(async { tokio::join!(deadlines, trimming) });
 
-    let change_id = accepted(&*journal, &*clock).await;
     let change = journal.change(ChangeSelector::Id(change_id)).await.unwrap();
     let accepted_at = change.unwrap().accept_time.unwrap();
     let state = async || {
@@ -169,10 +171,12 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
     ));
     // First seen with one time, which is set back afterwards.
     paused.days_ahead.store(30, Relaxed);
+    let stopped = StoppedClock::new();
     for _ in 0..4 {
         journal.put_kv("turn".into(), vec![1]).await.unwrap();
         tokio::time::advance(MINUTE).await;
     }
+    drop(stopped);
     paused.days_ahead.store(0, Relaxed);
     let seen = clock.now();
     let wait_for = async |wanted: ChangeState, at_most: Duration| {

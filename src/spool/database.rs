@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use crate::{
     domain::clock::Timestamp,
     journal::sqlite::{
-        connection::{connect, try_lock},
+        connection::{connect, lock},
         directory::{self, is_on_network_filesystem, open_private},
     },
     spool::{error::SpoolOpenFailure, spool::SpoolOptions},
@@ -106,7 +106,7 @@ impl Database {
         let dir = options.dir.as_path();
         directory::create(dir, "journal.spool_dir")?;
         is_on_network_filesystem(dir, options.allow_network_filesystem)?;
-        let lock = try_lock(open_private(&dir.join(LOCK), false)?)?;
+        let lock = lock(open_private(&dir.join(LOCK), false)?)?;
         let path = dir.join(DATABASE);
         // SQLite gives the mode of the database to its other files.
         drop(open_private(&path, false)?);

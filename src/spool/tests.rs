@@ -25,6 +25,7 @@ use crate::{
     },
     spool::{database::database_path, record, *},
     telemetry::Instruments,
+    testing::StoppedClock,
 };
 
 const MIB: u64 = 1 << 20;
@@ -116,17 +117,6 @@ impl Fixture {
 
 async fn store(spool: &Spool, received: ReceivedCallback) -> Result<Appended> {
     spool.store(received, Instant::now() + Duration::from_millis(3_250)).await
-}
-
-/// Stops the paused clock until it is dropped: otherwise it advances while only the writer works.
-struct StoppedClock(#[expect(dead_code, reason = "dropped")] std::sync::mpsc::Sender<()>);
-
-impl StoppedClock {
-    fn new() -> Self {
-        let (sender, receiver) = std::sync::mpsc::channel::<()>();
-        tokio::task::spawn_blocking(move || receiver.recv());
-        Self(sender)
-    }
 }
 
 /// Waits for a condition, in real time.

@@ -24,8 +24,11 @@ use crate::{
 
 /// Maximum time that a start waits for commands that read the stopped journal.
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Delay between two attempts to lock the directory.
-const READER_INTERVAL: Duration = Duration::from_millis(50);
+/// Maximum time that a start waits for another process to close its files. A process that a test starts has copies
+/// of the open files of all tests until it executes its program.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Delay between two attempts to lock a file.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A connection that keeps the directory locked until it is closed.
 pub(super) struct LockedConnection {
@@ -141,19 +144,21 @@ impl FileLocks {
     }
 }
 
-/// Locks a file. Waits for commands that read the stopped journal, which `request` asks to end.
+/// Locks a file. Waits for commands that read the stopped journal, which `request` asks to end, and for a
+/// process that ends.
 fn wait_for_readers(file: &File, request: impl Fn() -> io::Result<()>) -> Result<(), OpenFailure> {
-    let deadline = Instant::now() + READER_TIMEOUT;
+    let start = Instant::now();
     while !is_locked_by_this(file.try_lock())? {
         // Readers share their lock.
-        if !is_locked_by_this(file.try_lock_shared())? {
+        if is_locked_by_this(file.try_lock_shared())? {
+            if start.elapsed() > READER_TIMEOUT {
+                return Err(OpenFailure::BeingRead);
+            }
+            file.unlock()?;
+            request()?;
+        } else if start.elapsed() > OWNER_TIMEOUT {
             return Err(OpenFailure::Locked);
         }
-        if Instant::now() > deadline {
-            return Err(OpenFailure::BeingRead);
-        }
-        file.unlock()?;
-        request()?;
         pause();
     }
     Ok(())
@@ -176,14 +181,17 @@ fn touch(lock: &File) -> io::Result<()> {
 
 #[expect(clippy::disallowed_methods, reason = "a gateway that starts has nothing else to do")]
 fn pause() {
-    thread::sleep(READER_INTERVAL);
+    thread::sleep(LOCK_INTERVAL);
 }
 
-/// Locks a file for this process, until it is closed.
-pub(crate) fn try_lock(file: File) -> Result<File, OpenFailure> {
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenFailure::Locked),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+/// Locks a file for this process, until it is closed. Waits for a process that ends.
+pub(crate) fn lock(file: File) -> Result<File, OpenFailure> {
+    let start = Instant::now();
+    while !is_locked_by_this(file.try_lock())? {
+        if start.elapsed() > OWNER_TIMEOUT {
+            return Err(OpenFailure::Locked);
+        }
+        pause();
     }
+    Ok(file)
 }

@@ -74,7 +74,7 @@ async fn a_stream_ends_with_its_token_and_continues_with_a_new_one_without_a_gap
     let url = gateway.account_callback_url(ACCOUNT_A, "DeviceProfileService");
     let callback = async |number| deliver(&url, &esim_callback("request", number)).await;
 
-    let expiry = now() + Duration::from_secs(3);
+    let expiry = now() + Duration::from_secs(8);
     let short = Credentials::token(&trust.issuer.token_until("fleet", expiry));
     let short = short.connect(&gateway, &trust).await.expect("a connection");
     let mut watch = AccountWatch::open(&short, "").await;

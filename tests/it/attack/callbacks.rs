@@ -34,13 +34,20 @@ fn head(length: usize) -> String {
     )
 }
 
-/// Delivers a good callback.
+/// Delivers a good callback. Repeats it a few times, like ThingSpace, if it is rejected because the gateway is busy.
 async fn assert_stored(env: &TestEnv, number: usize) {
     let mut callback = esim_callback("r-good", number);
     callback["username"] = USERNAME.into();
     callback["password"] = PASSWORD.into();
     let url = format!("{}/{SECRET}", env.gateway.callback_url(SERVICE));
-    let (status, body): (u16, Value) = post(&url, callback.to_string()).await;
+    let mut attempts = 0;
+    let (status, body): (u16, Value) = loop {
+        attempts += 1;
+        let (status, body) = post(&url, callback.to_string()).await;
+        if status != 503 || attempts == 5 {
+            break (status, body);
+        }
+    };
     assert_eq!((status, body["stored"].as_str()), (200, Some("new")), "{body}");
 }
 

@@ -57,7 +57,7 @@ async fn foreign_callbacks_are_not_attributed_and_the_change_is_closed_after_its
     env.change_with_lost_response(esim("lost", 0..3)).await;
     // A foreign ENABLE of one of the devices, and a foreign change of all of them and one more.
     env.deliver_esim("r-enable", [1]).await;
-    env.deliver_esim("r-superset", 0..4).await;
+    env.deliver_esim("r-superset", [3, 0, 1, 2]).await;
     let stream = env.watch(watch_key("lost")).await;
     let summaries = stream.read_to_end().await.summaries();
     assert_eq!(summaries.last().unwrap(), "finished CLOSED");

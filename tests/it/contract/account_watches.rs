@@ -152,8 +152,8 @@ async fn a_result_for_the_url_of_another_account_reaches_the_account_of_its_chan
 async fn an_account_has_every_final_state_of_its_changes() {
     let env = TestEnv::start_with(|setup| {
         setup
-            .set("changes.overdue_after", "1s")
-            .set("changes.close_after", "2s")
+            .set("changes.overdue_after", "8s")
+            .set("changes.close_after", "9s")
             .set("changes.attribution_quiet_period", "100ms")
     })
     .await;

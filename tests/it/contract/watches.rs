@@ -17,7 +17,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn a_watch_ends_at_its_until_and_late_results_precede_finished() {
-    let env = TestEnv::start_with(|setup| setup.set("changes.overdue_after", "1s")).await;
+    let env = TestEnv::start_with(|setup| setup.set("changes.overdue_after", "5s")).await;
     let url = env.gateway.callback_url("DeviceProfileService");
     let change = env.change_as(REQUEST, esim("key", [1, 2])).await;
     let until = |until: Until, request| WatchRequestRequest { until: until.into(), ..request };

@@ -11,7 +11,7 @@ use std::{env, panic::AssertUnwindSafe};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
-use super::{AT_A_TIME, SEEDS, attribution, run_one_gateway, seeds};
+use super::{AT_A_TIME, RUNS, SEEDS, attribution, run_one_gateway, seeds};
 
 /// Fail points that the attribution part of the suite detects alone.
 const OF_ATTRIBUTION: [&str; 6] = [
@@ -41,6 +41,7 @@ const OF_THE_SUITE: [&str; 11] = [
 /// Runs a seed with a build without a rule, and returns the violations.
 async fn run_without_rule(seed: u64, name: &str) -> Vec<String> {
     if OF_ATTRIBUTION.contains(&name) {
+        let _permit = RUNS.acquire().await.expect("it is never closed");
         let run = Box::pin(attribution::run(seed, Some(name)));
         let run = AssertUnwindSafe(run).catch_unwind().await;
         run.unwrap_or_else(|_panic| vec!["the run panicked".to_owned()])
@@ -49,32 +50,43 @@ async fn run_without_rule(seed: u64, name: &str) -> Vec<String> {
     }
 }
 
+/// What the runs of a build without a rule found.
+#[derive(Debug, Default)]
+struct Detection {
+    runs: usize,
+    detected_by: Vec<u64>,
+    first_violation: String,
+}
+
+/// Runs seeds with a build without a rule, by default until one detects it.
+async fn detect(name: &str, runs_all: bool) -> Detection {
+    let mut found = Detection::default();
+    for seed in seeds(SEEDS) {
+        found.runs += 1;
+        if let Some(violation) = run_without_rule(seed, name).await.into_iter().next() {
+            if found.detected_by.is_empty() {
+                found.first_violation = violation;
+            }
+            found.detected_by.push(seed);
+            if !runs_all {
+                break;
+            }
+        }
+    }
+    found
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_broken_build_is_detected() {
     let runs_all = env::var_os("TSGW_FAULT_SEEDS").is_some();
     let mut undetected = Vec::new();
     println!("| left out | runs | detected by | first violation |");
     println!("| --- | --- | --- | --- |");
-    for name in OF_THE_SUITE.into_iter().chain(OF_ATTRIBUTION) {
-        let mut runs = stream::iter(seeds(SEEDS))
-            .map(async |seed| (seed, run_without_rule(seed, name).await))
-            .buffer_unordered(AT_A_TIME);
-        let mut detected_by = Vec::new();
-        let mut first = None;
-        let mut count = 0;
-        while let Some((seed, violations)) = runs.next().await {
-            count += 1;
-            if let Some(violation) = violations.into_iter().next() {
-                detected_by.push(seed);
-                first.get_or_insert(violation);
-                if !runs_all {
-                    break;
-                }
-            }
-        }
-        detected_by.sort_unstable();
-        let first = first.unwrap_or_default();
-        println!("| `{name}` | {count} | {detected_by:?} | {first} |");
+    let mut builds = stream::iter(OF_THE_SUITE.into_iter().chain(OF_ATTRIBUTION))
+        .map(async |name| (name, detect(name, runs_all).await))
+        .buffered(AT_A_TIME);
+    while let Some((name, Detection { runs, detected_by, first_violation })) = builds.next().await {
+        println!("| `{name}` | {runs} | {detected_by:?} | {first_violation} |");
         if detected_by.is_empty() {
             undetected.push(name);
         }

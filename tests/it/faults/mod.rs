@@ -14,6 +14,7 @@
 use std::{env, ops::Range, panic::AssertUnwindSafe};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio::sync::Semaphore;
 
 use checker::{Evidence, check_run};
 use deployment::InjectedFault;
@@ -55,8 +56,10 @@ const ALL_MEET: u64 = 100;
 const CHANGES: usize = 100;
 /// Minimum number of callbacks of a run, for each change.
 const CALLBACKS_PER_CHANGE: usize = 20;
-/// Number of concurrent runs.
+/// Number of concurrent runs of a test.
 const AT_A_TIME: usize = 3;
+/// Limits the concurrent runs of all tests: each has several processes.
+static RUNS: Semaphore = Semaphore::const_new(4);
 
 fn seeds(default: Range<u64>) -> Range<u64> {
     let Ok(text) = env::var("TSGW_FAULT_SEEDS") else {
@@ -95,6 +98,7 @@ async fn run_replicas(plan: Plan<'_>) -> Outcome {
 }
 
 async fn run_and_check(running: impl Future<Output = (Evidence, Vec<String>)>) -> Outcome {
+    let _permit = RUNS.acquire().await.expect("it is never closed");
     match AssertUnwindSafe(running).catch_unwind().await {
         Ok((evidence, after_run)) => {
             let mut violations = check_run(&evidence);

@@ -58,12 +58,12 @@ async fn retry_after_of_a_429_is_respected_even_if_other_callbacks_of_the_batch_
     env.gateway.kill().await;
     let _server = webhook.serve().await;
     webhook.respond_once(429, &[("retry-after", "3".to_owned())]);
+    let start = Instant::now();
     env.start_again().await;
     webhook.wait_until(|callbacks| callbacks.len() >= 4).await;
-    let start = Instant::now();
     deliver_numbered(&env, [10]).await;
     webhook.wait_until(|callbacks| requests(callbacks).contains("r-10")).await;
-    assert!(start.elapsed() >= Duration::from_secs(2));
+    assert!(start.elapsed() >= Duration::from_secs(3));
     wait_for_metric(&env.gateway, &format!("{FORWARDS}\"delivered\""), 11).await;
 }
 
@@ -90,7 +90,7 @@ async fn an_unfinished_response_does_not_delay_other_callbacks() {
     let start = Instant::now();
     deliver_numbered(&env, 0..40).await;
     wait_for_metric(&env.gateway, &format!("{FORWARDS}\"delivered\""), 40).await;
-    // Eight connections with a timeout of ten seconds would take longer.
-    assert!(start.elapsed() < Duration::from_secs(9));
+    // Eight connections with a timeout of ten seconds would take 50 s.
+    assert!(start.elapsed() < Duration::from_secs(40));
     endless.abort();
 }

@@ -183,7 +183,7 @@ async fn a_deadline_ends_the_call_but_not_the_post_whose_response_is_stored() {
     let request = esim("deadline", [1]).encode_to_vec();
     let path = raw::method("ChangeEsimPlan");
     // A raw call, because a client library does not wait for the status of the server.
-    let headers = [("grpc-timeout", "500m")];
+    let headers = [("grpc-timeout", "3S")];
     let call = raw::call(&env.gateway, &path, &headers, raw::frame(&request));
     let (ended, _request) = tokio::join!(call, held_call.arrived());
     let expected = (Code::DeadlineExceeded, "DEADLINE", "NOW", Some("UNKNOWN"));

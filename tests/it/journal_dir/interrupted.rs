@@ -4,7 +4,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    thread,
 };
 
 use rusqlite::Connection;
@@ -68,13 +67,7 @@ impl<'c> Faulty<'c> {
         };
         let environment: Vec<(&str, &str)> =
             environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        loop {
-            let output = cli::run(&arguments, &environment).await;
-            // A process that another test starts holds a copy of a lock until it executes its program.
-            if !output.stderr.contains("another process is using it") {
-                return output;
-            }
-        }
+        cli::run(&arguments, &environment).await
     }
 
     /// Opens the journal as a gateway does. Returns the reason of a refusal.
@@ -85,16 +78,12 @@ impl<'c> Faulty<'c> {
             allow_network_filesystem: false,
             instruments: Instruments::noop(),
         };
-        loop {
-            match sqlite::open(&options).map_err(|error| error.failure) {
-                Ok(journal) => {
-                    journal.close().await;
-                    return None;
-                }
-                // As for `run`.
-                Err(OpenFailure::Locked) => thread::yield_now(),
-                Err(failure) => return Some(failure),
+        match sqlite::open(&options) {
+            Ok(journal) => {
+                journal.close().await;
+                None
             }
+            Err(error) => Some(error.failure),
         }
     }
 
@@ -161,13 +150,8 @@ async fn accept_loss_with(faulty: &Faulty<'_>, damaged: &Path, fault: DiskFault)
         }
         assert!(matches!(refusal, Some(OpenFailure::Damaged(_))), "{refusal:?} {step}");
         let updates = [ValueUpdate { name: "pauses", update: &pause }];
-        let accepted = loop {
-            match accept_loss(&faulty.dir, false, &updates) {
-                // As for `run`.
-                Err(error) if matches!(error.failure, OpenFailure::Locked) => thread::yield_now(),
-                accepted => break accepted.expect("it is accepted").expect("a loss"),
-            }
-        };
+        let accepted = accept_loss(&faulty.dir, false, &updates);
+        let accepted = accepted.expect("it is accepted").expect("a loss");
         let lost = damaged.join(MARKER).exists();
         assert_eq!(accepted.marker_position.is_some(), lost, "{step}");
         let refusal = faulty.refusal().await;

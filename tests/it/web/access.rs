@@ -131,7 +131,7 @@ async fn a_stream_ends_with_reconnect_when_the_policy_or_the_credential_changes(
         let request = json!({ "accountName": ACCOUNT_A, "resumeToken": resume });
         secured.call(&client, "WatchAccount", &request).bearer_auth(token)
     };
-    let short = secured.trust.issuer.token_until("fleet", now() + Duration::from_secs(3));
+    let short = secured.trust.issuer.token_until("fleet", now() + Duration::from_secs(8));
     let mut lines = Lines::open(watch(&short, "")).await;
     let rest = lines.rest().await;
     let [opened, reconnect, error] = &*rest else { panic!("{rest:?}") };

@@ -163,7 +163,7 @@ async fn errors_have_the_http_status_of_their_code_and_the_delay_before_a_retry(
     // The deadline of the client.
     let mut held = env.thingspace.hold(CallKind::Change);
     let request = json_call(env.gateway.grpc, "ChangeEsimPlan", &esim_json("late", 5..6))
-        .header("connect-timeout-ms", "300");
+        .header("connect-timeout-ms", "3000");
     let ((status, error), _request) = tokio::join!(answer(request), held.arrived());
     assert_eq!((status, &error["code"]), (504, &json!("deadline_exceeded")), "{error}");
     assert_eq!(detail(&error, "google.rpc.ErrorInfo")["metadata"]["executed"], "UNKNOWN");

@@ -43,7 +43,7 @@ import thingspace.gateway.v1.Reconnect;
 import thingspace.gateway.v1.WatchRequestRequest;
 import thingspace.gateway.v1.WatchRequestResponse;
 
-@Timeout(120)
+@Timeout(600)
 class GatewayClientTest {
   private static final ChangeEsimPlanRequest CHANGE =
       ChangeEsimPlanRequest.newBuilder().setIdempotencyKey("the-key").build();
@@ -242,7 +242,7 @@ class GatewayClientTest {
           case "thread" -> thread.interrupt();
           default -> client.close();
         }
-        var error = failure.get(60, TimeUnit.SECONDS);
+        var error = failure.get(300, TimeUnit.SECONDS);
         assertTrue(error.isCancelled(), way);
         assertTrue(error.isOutcomeUnknown(), way);
         assertEquals(Status.Code.CANCELLED, error.getCode(), way);
@@ -373,11 +373,11 @@ class GatewayClientTest {
             observer.onCompleted();
           }
         };
-    try (var client = builder().idleTimeout(Duration.ofSeconds(1)).build();
+    try (var client = builder().idleTimeout(Duration.ofSeconds(2)).build();
         var watch = client.watch(WatchRequestRequest.getDefaultInstance())) {
       assertEquals(List.of("o", "1"), tokensOf(watch));
     }
-    assertEquals("no event for 1 s", failures.get(0).error().getDescription());
+    assertEquals("no event for 2 s", failures.get(0).error().getDescription());
   }
 
   @Test
