@@ -19,6 +19,9 @@ ACCOUNT = "0000123456-00001"
 CALLBACK_TIMEOUT, RETRY_AFTER = 4, 1.3
 # The first port that callbacks are sent from.
 FIRST_PORT = 2000
+# Counts the connections of all tests. No source address and port are used twice: a new connection with those of an old one to a
+# lost pod would go there, and those of a connection that has just been closed cannot be used.
+sources = itertools.count()
 # Seconds between two callbacks that are sent again.
 REPEAT_INTERVAL = 0.05
 # The host of callbacks, the issuer of tokens, and the caller, in the values of the profiles.
@@ -48,7 +51,7 @@ class Load:
         self.requests, self.lookups = {}, 0
         self.lock = threading.Lock()
         # (begin, end, succeeded) of each attempt, by time.monotonic.
-        self.attempts, self.sources = [], itertools.count()
+        self.attempts = []
         # Devices by ICCID: what ThingSpace knows, and what it has delivered.
         self.sent, self.done, self.acknowledged, self.given_up = {}, set(), set(), set()
         self.accepted, self.failed_changes, self.change_retries = {}, [], []
@@ -141,8 +144,7 @@ class Load:
         body = json.dumps(callback(request_id, iccid, callbackCount=number))
         begin, error = time.monotonic(), None
         try:
-            # No address and port are used twice: a new connection with those of an old one to a lost pod would go there.
-            number = next(self.sources)
+            number = next(sources)
             source = SENDERS[number % len(SENDERS)], FIRST_PORT + number // len(SENDERS)
             connection = CallbackConnection(self.callback_address, self.trusted, source)
             headers = {"content-type": "application/json", "host": CALLBACK_HOST}
