@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::{
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +26,9 @@ use crate::{
 
 /// Longest share of the grace that is reserved for the callback listener.
 const LISTENER_GRACE: Duration = Duration::from_secs(4);
-/// Minimum time to close the journal, also after the grace.
-const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// Shortest and longest time to close the journal, also after the grace.
+const MIN_CLOSE: Duration = Duration::from_millis(500);
+const MAX_CLOSE: Duration = Duration::from_secs(3);
 /// Shortest and longest time to send the last telemetry.
 const MIN_FLUSH: Duration = Duration::from_millis(200);
 const MAX_FLUSH: Duration = Duration::from_secs(3);
@@ -122,16 +123,17 @@ impl App {
         }
         background.shutdown().await;
         // All acknowledged data is on disk already. A request to ThingSpace that is still in flight
-        // keeps its reservation in the journal, and the close does not wait for it.
-        let close_deadline = || deadline.max(Instant::now() + CLOSE_GRACE);
-        drained &= timeout_at(close_deadline(), components.journal.close()).await.is_ok();
+        // keeps its reservation in the journal, and the close does not wait for it. Otherwise a slow disk has more time.
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let to_close =
+            |drained| if drained { left().clamp(MIN_CLOSE, MAX_CLOSE) } else { MIN_CLOSE };
+        drained &= timeout(to_close(drained), components.journal.close()).await.is_ok();
         if let Some(spool) = &components.spool {
-            drained &= timeout_at(close_deadline(), spool.close()).await.is_ok();
+            drained &= timeout(to_close(drained), spool.close()).await.is_ok();
         }
         // Last, so that it has the end of every call.
-        drained &= timeout_at(close_deadline(), components.audit.close()).await.is_ok();
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.telemetry.shutdown(left.clamp(MIN_FLUSH, MAX_FLUSH)).await;
+        drained &= timeout(to_close(drained), components.audit.close()).await.is_ok();
+        self.telemetry.shutdown(left().clamp(MIN_FLUSH, MAX_FLUSH)).await;
         tracing::info!(drained, "stopped");
         if drained { ShutdownOutcome::Drained } else { ShutdownOutcome::TimedOut }
     }
