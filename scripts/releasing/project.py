@@ -29,6 +29,7 @@ BUILD_PACKAGES = {
 CHECK_PACKAGES = {
     "buildah": "/usr/bin/buildah",
     "docker-registry": "/usr/bin/docker-registry",
+    "libprotobuf-dev": "/usr/include/google/protobuf/any.proto",
     "protobuf-compiler": "/usr/bin/protoc",
     "qemu-user-static": "/usr/bin/qemu-aarch64-static",
     "skopeo": "/usr/bin/skopeo",
