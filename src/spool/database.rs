@@ -106,7 +106,8 @@ impl Database {
         let dir = options.dir.as_path();
         directory::create(dir, "journal.spool_dir")?;
         is_on_network_filesystem(dir, options.allow_network_filesystem)?;
-        let lock = lock(open_private(&dir.join(LOCK), false)?)?;
+        let lock_file = open_private(&dir.join(LOCK), false)?;
+        lock(&lock_file, || Ok(()))?;
         let path = dir.join(DATABASE);
         // SQLite gives the mode of the database to its other files.
         drop(open_private(&path, false)?);
@@ -121,7 +122,7 @@ impl Database {
             page_size: pragma(&connection, "page_size")?,
             callbacks,
             connection,
-            _lock: lock,
+            _lock: lock_file,
         })
     }
 

@@ -168,12 +168,9 @@ async fn clients_that_do_not_finish_their_handshakes_do_not_keep_others_out() {
         tls.count("thingspace_gateway_connections_closed_total", "idle").await > 0
     })
     .await;
-    let mut served = 0;
-    for _ in 0..10 {
-        served += usize::from(is_served(address, &tls.config(None)).await);
+    for _ in 0..3 {
+        call_once(address, &tls.config(None)).await.unwrap().unwrap();
     }
-    // On a busy machine, the gateway may end some of these handshakes, too.
-    assert!(served >= 5, "{served}");
 }
 
 /// Repeats calls until a stop, on one connection or each on a new one. Returns the errors.

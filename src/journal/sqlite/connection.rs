@@ -24,8 +24,8 @@ use crate::{
 
 /// Maximum time that a start waits for commands that read the stopped journal.
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum time that a start waits for another process to close its files. A process that a test starts has copies
-/// of the open files of all tests until it executes its program.
+/// Maximum time that a start waits for another process to close its files. A new process has copies of those of its
+/// parent until it executes its program.
 const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Delay between two attempts to lock a file.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
@@ -124,9 +124,9 @@ impl FileLocks {
     /// Waits for commands that read the stopped journal, which give up then.
     pub(super) fn lock_directory(dir: &Path, allow_network: bool) -> Result<Self, OpenFailure> {
         let is_network = is_on_network_filesystem(dir, allow_network)?;
-        let lock = open_private(&dir.join(LOCK), false)?;
-        wait_for_readers(&lock, || touch(&lock))?;
-        Ok(Self { is_network, _directory: lock, database: None })
+        let directory = open_private(&dir.join(LOCK), false)?;
+        lock(&directory, || touch(&directory))?;
+        Ok(Self { is_network, _directory: directory, database: None })
     }
 
     /// Locks the database too; creates an empty one if there is none. Call it before SQLite opens the
@@ -138,15 +138,15 @@ impl FileLocks {
         let database = open_private(&dir.join(DATABASE), false)?;
         if !self.is_network && !failpoints::is_active("no-database-lock") {
             // A reader that found no lock file has only locked the database, and ends because there is one now.
-            wait_for_readers(&database, || Ok(()))?;
+            lock(&database, || Ok(()))?;
         }
         Ok(Self { database: Some(database), ..self })
     }
 }
 
-/// Locks a file. Waits for commands that read the stopped journal, which `request` asks to end, and for a
-/// process that ends.
-fn wait_for_readers(file: &File, request: impl Fn() -> io::Result<()>) -> Result<(), OpenFailure> {
+/// Locks a file for this process, until it is closed. Waits for commands that read the stopped journal, which
+/// `request` asks to end, and for a process that ends.
+pub(crate) fn lock(file: &File, request: impl Fn() -> io::Result<()>) -> Result<(), OpenFailure> {
     let start = Instant::now();
     while !is_locked_by_this(file.try_lock())? {
         // Readers share their lock.
@@ -182,16 +182,4 @@ fn touch(lock: &File) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "a gateway that starts has nothing else to do")]
 fn pause() {
     thread::sleep(LOCK_INTERVAL);
-}
-
-/// Locks a file for this process, until it is closed. Waits for a process that ends.
-pub(crate) fn lock(file: File) -> Result<File, OpenFailure> {
-    let start = Instant::now();
-    while !is_locked_by_this(file.try_lock())? {
-        if start.elapsed() > OWNER_TIMEOUT {
-            return Err(OpenFailure::Locked);
-        }
-        pause();
-    }
-    Ok(file)
 }

@@ -1,7 +1,8 @@
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fs::File, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::journal::sqlite::*;
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         ChangeFilter, CheckReport, Intent, Journal, NewResult, Origin, ReceivedCallback, Stored,
         conformance::{self, Engine},
         sql::tables::changes::MAX_DEVICE_LOOKUPS,
-        sqlite::marker::Marker,
+        sqlite::{directory::LOCK, marker::Marker},
         transfer::TimeLimit,
     },
     operations::testing::{esim, iccid},
@@ -70,6 +71,20 @@ async fn a_second_process_and_another_schema_version_are_rejected() {
     let error = open(&directory.options()).err().unwrap();
     assert!(error.to_string().contains("schema version 1"), "{error}");
     assert!(error.failure.is_final());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_waits_for_a_process_that_ends() {
+    let directory = Directory::new();
+    open(&directory.options()).unwrap().close().await;
+    // The lock of another process.
+    let lock = File::open(directory.options().dir.join(LOCK)).unwrap();
+    lock.lock().unwrap();
+    let options = directory.options();
+    let starting = spawn_blocking(move || open(&options).map(drop));
+    sleep(Duration::from_millis(100)).await;
+    drop(lock);
+    starting.await.unwrap().unwrap();
 }
 
 #[tokio::test]

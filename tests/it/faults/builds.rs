@@ -50,7 +50,7 @@ async fn run_without_rule(seed: u64, name: &str) -> Vec<String> {
     }
 }
 
-/// What the runs of a build without a rule found.
+/// The violations that the runs of a build without a rule found.
 #[derive(Debug, Default)]
 struct Detection {
     runs: usize,

@@ -90,7 +90,7 @@ async fn an_unfinished_response_does_not_delay_other_callbacks() {
     let start = Instant::now();
     deliver_numbered(&env, 0..40).await;
     wait_for_metric(&env.gateway, &format!("{FORWARDS}\"delivered\""), 40).await;
-    // Eight connections with a timeout of ten seconds would take 50 s.
-    assert!(start.elapsed() < Duration::from_secs(40));
+    // Eight connections with a timeout of ten seconds would take longer.
+    assert!(start.elapsed() < Duration::from_secs(9));
     endless.abort();
 }

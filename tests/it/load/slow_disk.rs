@@ -19,15 +19,14 @@ const REQUEST: &str = "2f3b8a2e-8f4e-4a51-bd0b-6a3a2f6f0b51";
 const SYNC: Duration = Duration::from_secs(2);
 /// Callbacks in flight at a time: more than the disk can store within the time of a response.
 const IN_FLIGHT: usize = 1_000;
-/// Number of callbacks after which the test fails.
-const MAX_CALLBACKS: usize = 30_000;
 /// Maximum time of a response as measured by the test. ThingSpace waits about 4 s, and the gateway
-/// responds within 3.25 s by its own clock. The rest is the delay of a busy machine.
-const LATEST: Duration = Duration::from_secs(20);
+/// responds within 3.25 s by its own clock. The rest is the delay of a busy test process.
+const LATEST: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Default)]
 struct CallbackStats {
     stored: Vec<usize>,
+    rejected: usize,
     slowest: Duration,
     fastest_rejection: Option<Duration>,
 }
@@ -51,8 +50,7 @@ async fn more_callbacks_than_the_disk_can_store_get_a_response_in_time_and_every
     let http = http_client();
     let stats = Mutex::new(CallbackStats::default());
     let mut numbers = 0..;
-    while !stats.lock().unwrap().is_complete() {
-        assert!(numbers.start < MAX_CALLBACKS, "{:?}", stats.lock().unwrap().fastest_rejection);
+    while !stats.lock().unwrap().has_both() {
         let wave = numbers.by_ref().take(3 * IN_FLIGHT);
         let sends = wave.map(|number| send(&http, &url, number, &stats));
         let sends = stream::iter(sends).buffer_unordered(IN_FLIGHT);
@@ -61,6 +59,7 @@ async fn more_callbacks_than_the_disk_can_store_get_a_response_in_time_and_every
     disk.slow_down(Duration::ZERO);
     let stats = std::mem::take(&mut *stats.lock().unwrap());
     assert!(stats.slowest < LATEST, "{:?}", stats.slowest);
+    assert!(stats.fastest_rejection.unwrap() < Duration::from_secs(3));
     // The large changes made progress.
     for change in in_time(changes.join_all()).await {
         assert_eq!(change.state(), ChangeState::Accepted);
@@ -73,11 +72,20 @@ async fn more_callbacks_than_the_disk_can_store_get_a_response_in_time_and_every
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_has_drained_closes_its_journal_on_a_slow_disk() {
+    let (mut env, disk) = TestEnv::start_with_disk(|setup| setup).await;
+    env.change(esim("key", [1])).await;
+    disk.slow_down(Duration::from_millis(600));
+    let ended = env.gateway.terminate().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.log.contains("\"drained\":true"), "{ended:?}");
+}
+
 impl CallbackStats {
-    /// True if a callback was rejected before the time of a response ended, and more than one commit was stored.
-    fn is_complete(&self) -> bool {
-        let rejected = self.fastest_rejection.is_some_and(|time| time < Duration::from_secs(3));
-        rejected && self.stored.len() > 512
+    /// True if some callbacks were rejected, and more than one commit was stored.
+    fn has_both(&self) -> bool {
+        self.rejected > 0 && self.stored.len() > 512
     }
 }
 
@@ -94,6 +102,7 @@ async fn send(http: &Client, url: &str, number: usize, stats: &Mutex<CallbackSta
         200 => stats.stored.push(number),
         503 => {
             assert!(response.headers().contains_key("retry-after"));
+            stats.rejected += 1;
             let fastest = stats.fastest_rejection.get_or_insert(took);
             *fastest = took.min(*fastest);
         }

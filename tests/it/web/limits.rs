@@ -104,7 +104,7 @@ async fn a_slow_body_ends_with_a_deadline() {
 async fn a_client_that_writes_a_large_request_before_it_reads_gets_the_refusal() {
     let env = TestEnv::start().await;
     // More than the buffers of the kernel hold.
-    let body = vec![b' '; MAX_MESSAGE * 3 / 2];
+    let body = vec![b' '; 4 * MAX_MESSAGE];
     let mut stream = TcpStream::connect(env.gateway.grpc).await.unwrap();
     for (method, status, expected) in
         [("ChangeEsimPlan", 429, "MESSAGE_TOO_LARGE"), ("NoSuchMethod", 501, "UNIMPLEMENTED")]

@@ -191,14 +191,14 @@ class GatewayClientTest {
     try (var client =
         builder()
             .attemptTimeout(Duration.ofMillis(200))
-            .totalTimeout(Duration.ofSeconds(6))
+            .totalTimeout(Duration.ofSeconds(10))
             .build()) {
       var error = assertThrows(GatewayException.class, () -> client.changeEsimPlan(CHANGE));
       assertEquals(Status.Code.DEADLINE_EXCEEDED, error.getCode());
       assertTrue(error.isOutcomeUnknown());
       assertTrue(error.getCause() instanceof GatewayException, error::toString);
     }
-    assertFalse(failures.isEmpty());
+    assertTrue(failures.size() >= 2, failures::toString);
   }
 
   @Test
