@@ -71,7 +71,7 @@ test("a watch gives up when its stream cannot be opened within the limit", async
   await assert.rejects(events.next(), { code: Code.Unavailable, message: /could not be opened within 0.3 s/ });
 });
 
-test("leaving the loop cancels the stream", async () => {
+test("leaving the loop cancels the stream", { timeout: 60_000 }, async () => {
   const { promise: cancelled, resolve: cancel } = Promise.withResolvers<unknown>();
   const gateway = client({
     async *watchRequest(_request, { signal }) {
